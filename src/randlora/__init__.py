@@ -1,0 +1,15 @@
+"""RandLoRA: full-rank fine-tuning at a low-rank price, for the Hugging Face stack.
+
+Importing the package registers the method with PEFT; `peft.get_peft_model`, `PeftModel.from_pretrained`, `Trainer` and
+TRL then work with a `RandLoraConfig` as with any of PEFT's own.
+"""
+
+from randlora.adapter import load_adapter, register
+from randlora.config import RandLoraConfig
+from randlora.errors import RandLoraError
+
+register()
+
+__version__ = "0.1.0"
+
+__all__ = ["RandLoraConfig", "RandLoraError", "__version__", "load_adapter"]

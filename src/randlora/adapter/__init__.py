@@ -1,0 +1,9 @@
+"""The adapter: modules that wrap a base layer, the PEFT tuner, checkpoints and conversion."""
+
+from randlora.adapter.checkpoint import load_adapter
+from randlora.adapter.layer import RandLoraLayer
+from randlora.adapter.linear import RandLoraLinear
+from randlora.adapter.registration import register
+from randlora.adapter.tuner import RandLoraTuner
+
+__all__ = ["RandLoraLayer", "RandLoraLinear", "RandLoraTuner", "load_adapter", "register"]

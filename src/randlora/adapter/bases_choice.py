@@ -1,0 +1,68 @@
+"""From a config and the shapes of the adapted layers to the bases, and the check that they are the recorded ones."""
+
+from math import sqrt
+from typing import cast
+
+from randlora.bases import SCHEME_VERSION, Bases, PeftBases, StructuredBases, dense_bases
+from randlora.bases.dense import DenseFamily
+from randlora.bases.peft_draw import PeftSparsity
+from randlora.config import RandLoraConfig
+from randlora.errors import CheckpointError, ConfigError
+
+
+def resolve_bases(config: RandLoraConfig, shapes: list[tuple[int, int]]) -> Bases:
+    """The bases of an adapter; writes what a later load needs into the config, and checks it where it is there.
+
+    Args:
+        config: The adapter's configuration; its `sparsity`, `bases_…` and `peft_draw` fields are filled in.
+        shapes: (out, in) of every adapted layer.
+
+    Raises:
+        CheckpointError: The config records bases that this version draws differently, or does not know.
+        ConfigError: `bases="peft"` with ranks that PEFT does not have.
+    """
+    if config.bases_version is not None and config.bases_version > SCHEME_VERSION:
+        raise CheckpointError(
+            "bases_version",
+            expected=f"{SCHEME_VERSION} or less",
+            got=str(config.bases_version),
+            hint="the adapter was written by a newer randlora; upgrade",
+        )
+    bases = _make_bases(config, shapes)
+    fingerprint = bases.fingerprint()
+    if config.bases_fingerprint is not None and config.bases_fingerprint != fingerprint:
+        raise CheckpointError(
+            "bases_fingerprint",
+            expected=config.bases_fingerprint,
+            got=fingerprint,
+            hint=f"the config's bases={config.bases!r}, seed={config.seed} do not draw the bases it was trained with",
+        )
+    config.bases_version, config.bases_fingerprint = SCHEME_VERSION, fingerprint
+    return bases
+
+
+def _make_bases(config: RandLoraConfig, shapes: list[tuple[int, int]]) -> Bases:
+    if config.bases == "structured":
+        return StructuredBases(config.seed)
+    if config.bases == "peft":
+        return _peft_bases(config, shapes)
+    if config.bases == "ternary":
+        if config.sparsity == "sqrt":
+            # √m of the largest layer, as in the paper; kept as a number so that another set of layers changes nothing.
+            config.sparsity = sqrt(max([4, *(min(shape) for shape in shapes)]))
+        config.sparsity = float(config.sparsity or 2.0)
+    sparsity = config.sparsity if config.bases == "ternary" else 2.0
+    return dense_bases(cast("DenseFamily", config.bases), config.seed, cast("float", sparsity))
+
+
+def _peft_bases(config: RandLoraConfig, shapes: list[tuple[int, int]]) -> PeftBases:
+    if config.rank_pattern:
+        raise ConfigError("rank_pattern", expected="none with bases='peft'", hint="PEFT has one rank per adapter")
+    if config.peft_draw is None:
+        outs, ins = ([shape[side] for shape in shapes] or [1] for side in (0, 1))
+        rows, columns = max(max(outs), max(ins)), min(max(outs), max(ins))
+        config.peft_draw = {"rows": rows, "columns": columns, "dtype": "bfloat16"}
+    names: dict[float | str | None, PeftSparsity] = {None: "dense", 6: "sparse", "sqrt": "very_sparse"}
+    draw = config.peft_draw
+    sparsity = names[config.sparsity]
+    return PeftBases(config.seed, config.r, draw["rows"], draw["columns"], sparsity, draw["dtype"])

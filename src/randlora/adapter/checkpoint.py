@@ -1,0 +1,98 @@
+"""Adapters on disk: PEFT's folder with λ, γ and what the user asked to save, checked before a model is touched."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from randlora.adapter.layer import RandLoraLayer
+from randlora.errors import CheckpointError
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+
+
+def read_adapter_config(folder: str | Path) -> dict[str, Any]:
+    """The `adapter_config.json` of an adapter folder.
+
+    Raises:
+        CheckpointError: It is missing or not a JSON object with a `peft_type`.
+    """
+    path = Path(folder) / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(str(folder), expected=f"an adapter folder with {CONFIG_FILE}", got="none there")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(str(path), expected="JSON", got=str(error)) from error
+    if not isinstance(config, dict) or "peft_type" not in config:
+        raise CheckpointError(str(path), expected="a JSON object with a peft_type", hint="is this an adapter?")
+    return config
+
+
+def read_tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor of a safetensors file, without reading the tensors.
+
+    Raises:
+        CheckpointError: The file is missing, truncated or not safetensors.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(str(path), expected="a safetensors file", got="nothing there")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no dict
+    except SafetensorError as error:
+        raise CheckpointError(
+            str(path), expected="a whole safetensors file", got=str(error), hint="copy or download it again"
+        ) from error
+
+
+def load_adapter(model: nn.Module, folder: str | Path, **kwargs: Any) -> PeftModel:
+    """`PeftModel.from_pretrained` for a local folder, with the files checked first.
+
+    Args:
+        model: The base model.
+        folder: An adapter folder.
+        **kwargs: Passed to `PeftModel.from_pretrained` (`is_trainable`, `adapter_name`, …).
+
+    Raises:
+        CheckpointError: The files are missing, damaged or foreign, or the adapter is for another model.
+    """
+    read_adapter_config(folder)
+    read_tensor_shapes(Path(folder) / WEIGHTS_FILE)
+    return PeftModel.from_pretrained(model, str(folder), **kwargs)
+
+
+def check_state_dict(model: nn.Module, adapter_name: str, state_dict: dict[str, Tensor]) -> None:
+    """Raise unless a state dict holds λ and γ of every adapted layer in the right shape, and of no other.
+
+    Args:
+        model: The model with the adapter in place.
+        adapter_name: Its name.
+        state_dict: By the model's parameter names.
+
+    Raises:
+        CheckpointError: Something is missing, too much, or of another shape.
+    """
+    expected = {}
+    for module_name, module in model.named_modules():
+        if isinstance(module, RandLoraLayer):
+            for parameters in module.adapter_layer_names:
+                tensors = getattr(module, parameters)
+                if adapter_name in tensors:
+                    expected[f"{module_name}.{parameters}.{adapter_name}"] = tensors[adapter_name].shape
+    found = {name: tensor.shape for name, tensor in state_dict.items() if "randlora_" in name}
+    advice = "the adapter was trained on another base model or with other target modules"
+    for name, shape in expected.items():
+        if name not in found:
+            raise CheckpointError(f"adapter tensor {name}", expected=str(tuple(shape)), got="none", hint=advice)
+        if found[name] != shape:
+            raise CheckpointError(
+                f"adapter tensor {name}", expected=str(tuple(shape)), got=str(tuple(found[name])), hint=advice
+            )
+    for name in found:
+        if name not in expected:
+            raise CheckpointError(f"adapter tensor {name}", expected="an adapted layer for it", got="none", hint=advice)

@@ -1,0 +1,103 @@
+"""PEFT's own draw of RandLora's bases, reproduced so that its checkpoints can be read and written exactly.
+
+PEFT draws A (r, 1, m) and B (M, n, r) for the elementwise largest adapted layer with torch's CPU generator, in
+bfloat16 where the machine has it and float16 elsewhere, and divides each by its standard deviation. It pairs them by
+flattening A·λ over (r, n) and B over (n, r): column p of the flattened B meets row p // n of A. Reading the flattened
+B as M × (r·n) with column k·n + j for basis j gives that pairing in randlora's layout.
+"""
+
+from math import sqrt
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from randlora.bases.dense import cast_tensors, digest
+
+PeftSparsity = Literal["dense", "sparse", "very_sparse"]
+
+
+class PeftBases:
+    """The shared pair of a PEFT RandLora adapter, drawn from its seed or given.
+
+    Args:
+        seed: PEFT's `projection_prng_key`.
+        r: Basis rank.
+        rows: M, the larger of (largest out, largest in) over the adapted layers.
+        columns: m, the smaller of the two.
+        sparsity: `dense`, `sparse` (entries ±1 with probability 1/6 each) or `very_sparse` (1/(2·√m) each).
+        dtype: The dtype PEFT drew in: `bfloat16` or `float16`; sparse bases are drawn in float32.
+        pair: A (r, 1, m) and B (M, n, r) as stored in a PEFT checkpoint, used instead of a draw.
+    """
+
+    kind = "dense"
+
+    def __init__(
+        self,
+        seed: int,
+        r: int,
+        rows: int,
+        columns: int,
+        sparsity: PeftSparsity = "dense",
+        dtype: str = "bfloat16",
+        pair: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        self.r, self.rows, self.columns = r, rows, columns
+        with torch.inference_mode(mode=False), torch.device("cpu"):
+            self.pair = pair or draw_pair(seed, r, rows, columns, sparsity, dtype)
+        self._copies: dict[torch.device, tuple[Tensor, ...]] = {}
+
+    def scale(self, r: int) -> float:  # noqa: ARG002 - one signature for all families
+        """PEFT's bases have unit standard deviation already."""
+        return 1.0
+
+    def reserve(self, r: int, small: int, large: int) -> None:
+        """Nothing to reserve: the pair is drawn whole."""
+
+    def fits(self, r: int, small: int, large: int) -> bool:
+        """Whether a layer with these sides can slice its bases from this pair."""
+        return r == self.r and small <= self.columns and large <= self.rows
+
+    def tensors(self, r: int, small: int, large: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """A (r × small) and B (large × r·n) as PEFT slices and pairs them."""
+        pair = self._copies.get(device)
+        if pair is None:
+            pair = self._copies[device] = tuple(t.to(device, dtype) for t in self.pair)
+        if pair[0].dtype != dtype:
+            # From the pair as drawn: its entries fill the dtype of the draw, so a cast of a cast could lose bits.
+            pair = cast_tensors(tuple(t.to(device) for t in self.pair), dtype)
+            if not torch.compiler.is_compiling():
+                self._copies[device] = pair
+        bases_count = -(-small // r)
+        return pair[0][:, 0, :small], pair[1][:large, :bases_count].flatten(1)
+
+    def stored_bytes(self) -> int:
+        """Bytes held now, over all devices."""
+        held = [self.pair, *self._copies.values()]
+        return sum(t.numel() * t.element_size() for pair in held for t in pair)
+
+    def fingerprint(self) -> str:
+        """A hash of the whole pair."""
+        return digest("peft", *(t.float().cpu() for t in self.pair))
+
+
+def draw_pair(seed: int, r: int, rows: int, columns: int, sparsity: PeftSparsity, dtype: str) -> tuple[Tensor, Tensor]:
+    """A (r, 1, columns) and B (rows, ⌈columns/r⌉, r) with the numbers that PEFT draws from this seed."""
+    generator = torch.Generator().manual_seed(seed)
+    bases_count = -(-columns // r)
+    if sparsity == "dense":
+        draw_dtype = getattr(torch, dtype)
+        shape_a = torch.empty(r, 1, columns, dtype=draw_dtype)
+        a = torch.nn.init.kaiming_uniform_(shape_a, a=sqrt(5), generator=generator)
+        slices = [torch.empty(rows, 1, r, dtype=draw_dtype) for _ in range(bases_count)]
+        b = torch.cat([torch.nn.init.kaiming_uniform_(s, a=sqrt(5), generator=generator) for s in slices], dim=1)
+        return a / a.std(), b / b.std()
+    half = 1 / (2 * (3 if sparsity == "sparse" else sqrt(columns)))
+    a, b = (
+        _ternary(torch.rand(shape, generator=generator), half) for shape in ((r, 1, columns), (rows, bases_count, r))
+    )
+    return a / a.std(), b / b.std()
+
+
+def _ternary(uniform: Tensor, probability: float) -> Tensor:
+    return (uniform > 1 - probability).float() - (uniform < probability).float()

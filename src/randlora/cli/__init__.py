@@ -1,0 +1,1 @@
+"""The command-line tool: parse, call, exit code."""

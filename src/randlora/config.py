@@ -1,0 +1,166 @@
+"""`RandLoraConfig`: what a RandLoRA adapter is, in PEFT's form."""
+
+import math
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+import peft
+from peft import PeftConfig
+
+from randlora.errors import ConfigError
+
+PEFT_TYPE = "RANDLORA_FULLRANK"
+"""The adapter's own PEFT type: PEFT without this package stops at it instead of reading it as its own RandLora."""
+
+FAMILIES = ("structured", "uniform", "normal", "ternary", "peft")
+STRATEGIES = ("auto", "folded", "factored", "reference")
+_BIASES = ("none", "all", "randlora_only")
+
+
+@dataclass
+class RandLoraConfig(PeftConfig):
+    """Configuration of a RandLoRA adapter (Albert et al., ICLR 2025), for `peft.get_peft_model`.
+
+    Per adapted layer with sides m ≤ M it trains n·r + n·m numbers, n = ⌈m/r⌉, about m²/r + m: a *smaller* r trains
+    *more*. ΔW has rank m for every r.
+
+    Attributes:
+        r: Basis rank. Default 16.
+        alpha: Size of the update: ΔW is multiplied by g = alpha/m (for `bases="peft"`, alpha/r). Default 4: a step
+            of a learning rate that suits LoRA then moves ΔW as far as LoRA's would.
+        bases: Family of the frozen bases: `structured` (default, stores nothing), `uniform`, `normal`, `ternary`, or
+            `peft` (PEFT's own draw and parametrization, to read and write its checkpoints).
+        sparsity: For `ternary`: s ≥ 2, entries are ±1 with probability 1/s each (default 2), or "sqrt" for s = √m of
+            the largest adapted layer. For `peft`: None, 6 (PEFT's `sparse`) or "sqrt" (its `very_sparse`).
+        seed: Seed of the bases, 0 ≤ seed < 2⁶³. Default 0.
+        dropout: Probability of dropping an input of the update while training. Default 0; above it only the
+            `factored` and `reference` strategies apply.
+        strategy: How ΔW is applied: `auto` (a cost model chooses, the default), `folded`, `factored` or `reference`.
+        target_modules: Names of the modules to adapt: a list of suffixes, one regular expression, or "all-linear".
+            None takes PEFT's default for the architecture.
+        exclude_modules: Names to leave out: a list of suffixes or one regular expression.
+        modules_to_save: Names of further modules to train whole and to save.
+        bias: Which biases to train: `none` (default), `all` or `randlora_only`.
+        layers_to_transform: Index or indices of the blocks to adapt; None adapts all.
+        layers_pattern: Name of the block list, where it is not one of the usual names.
+        rank_pattern: Layer name or regular expression -> its r.
+        alpha_pattern: Layer name or regular expression -> its alpha.
+        fan_in_fan_out: Accepted for PEFT's callers; the layout is read from the layer itself.
+        init_weights: True starts with ΔW = 0; False with random λ and γ, for tests.
+        bases_version: Version of the draw; filled in.
+        bases_fingerprint: Hash of the drawn bases; filled in, checked at load.
+        peft_draw: For `bases="peft"`: the shape and dtype PEFT drew with; filled in.
+
+    Raises:
+        ConfigError: A value is out of range or does not go with another.
+
+    Example:
+        >>> from randlora import RandLoraConfig
+        >>> RandLoraConfig(r=8, target_modules=["q_proj", "v_proj"]).alpha
+        4.0
+    """
+
+    r: int = 16
+    alpha: float = 4.0
+    bases: str = "structured"
+    sparsity: float | str | None = None
+    seed: int = 0
+    dropout: float = 0.0
+    strategy: str = "auto"
+    target_modules: list[str] | set[str] | str | None = None
+    exclude_modules: list[str] | set[str] | str | None = None
+    modules_to_save: list[str] | None = None
+    bias: str = "none"
+    layers_to_transform: list[int] | int | None = None
+    layers_pattern: list[str] | str | None = None
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
+    fan_in_fan_out: bool = False
+    init_weights: bool = True
+    bases_version: int | None = None
+    bases_fingerprint: str | None = None
+    peft_draw: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = getattr(peft.PeftType, PEFT_TYPE, PEFT_TYPE)
+        for name in ("target_modules", "exclude_modules"):
+            value = getattr(self, name)
+            if isinstance(value, (list, tuple)):
+                setattr(self, name, set(value))
+        for name, choices in (("bases", FAMILIES), ("strategy", STRATEGIES), ("bias", _BIASES)):
+            check_choice(name, getattr(self, name), choices)
+        for name, rank in _with_pattern("r", self.r, "rank_pattern", self.rank_pattern):
+            _check_rank(name, rank)
+        for name, alpha in _with_pattern("alpha", self.alpha, "alpha_pattern", self.alpha_pattern):
+            if not _is_number(alpha) or not math.isfinite(alpha) or alpha <= 0:
+                raise ConfigError(name, expected="a number above 0", got=repr(alpha))
+        _check_seed(self.seed)
+        _check_sparsity(self.bases, self.sparsity)
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
+            raise ConfigError("dropout", expected="a probability in [0, 1)", got=repr(self.dropout))
+        if self.dropout and self.strategy == "folded":
+            raise ConfigError("strategy", expected="auto or factored where dropout > 0", got="'folded'")
+        if self.layers_pattern and self.layers_to_transform is None:
+            raise ConfigError("layers_pattern", hint="it needs layers_to_transform; give that too, or leave both out")
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raise a ConfigError that names the nearest right value unless `value` is one of `choices`.
+
+    Args:
+        name: The config key, for the message.
+        value: What was given.
+        choices: What is allowed.
+
+    Raises:
+        ConfigError: It is not one of them.
+    """
+    if value in choices:
+        return
+    near = get_close_matches(str(value), choices, n=1)
+    raise ConfigError(
+        name,
+        expected="one of " + ", ".join(choices),
+        got=repr(value),
+        hint=f"did you mean {near[0]!r}?" if near else "",
+    )
+
+
+def _with_pattern(name: str, value: Any, pattern_name: str, pattern: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(name, value), *((f"{pattern_name}[{key!r}]", entry) for key, entry in pattern.items())]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _check_rank(name: str, rank: Any) -> None:
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        raise ConfigError(
+            name, expected="an integer of 1 or more", got=repr(rank), hint="a smaller r trains more numbers"
+        )
+
+
+def _check_seed(seed: Any) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ConfigError("seed", expected="an integer in [0, 2^63)", got=repr(seed))
+
+
+def _check_sparsity(bases: str, sparsity: Any) -> None:
+    if sparsity is None or sparsity == "sqrt":
+        valid = sparsity is None or bases in ("ternary", "peft")
+    elif bases == "peft":
+        valid = sparsity == 6
+    else:
+        valid = bases == "ternary" and _is_number(sparsity) and math.isfinite(sparsity) and sparsity >= 2
+    if not valid:
+        expected = {
+            "ternary": "None, a number of 2 or more, or 'sqrt'",
+            "peft": "None, 6 or 'sqrt'",
+        }.get(bases, f"None, since bases={bases!r} is dense")
+        raise ConfigError("sparsity", expected=expected, got=repr(sparsity))

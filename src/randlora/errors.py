@@ -1,0 +1,53 @@
+"""One family of errors: each message names the thing, what was expected, what was found and what to do."""
+
+
+class RandLoraError(Exception):
+    """Base of every error that randlora raises on purpose.
+
+    The command-line tool prints it as one line and exits with code 2.
+
+    Args:
+        what: The thing that is wrong, by name (a layer, a file, a config key).
+        expected: What would have been right.
+        got: What was found.
+        hint: What to do about it.
+    """
+
+    def __init__(self, what: str, *, expected: str = "", got: str = "", hint: str = "") -> None:
+        self.what, self.expected, self.got, self.hint = what, expected, got, hint
+        message = what
+        if expected:
+            message += f": expected {expected}"
+        if got:
+            message += f"{', ' if expected else ': '}got {got}"
+        if hint:
+            message += f" ({hint})"
+        super().__init__(" ".join(message.split()))
+
+
+class ConfigError(RandLoraError, ValueError):
+    """A configuration value is unknown, of the wrong type, out of range or in conflict with another."""
+
+
+class LayerError(RandLoraError, ValueError):
+    """A layer cannot be adapted, or no layer matches."""
+
+
+class CheckpointError(RandLoraError, ValueError):
+    """An adapter on disk is damaged, foreign, or made for another model or other bases."""
+
+
+class DataError(RandLoraError, ValueError):
+    """A data set is missing, empty or not in the form the task expects."""
+
+
+class OutputError(RandLoraError, OSError):
+    """An output folder cannot be written or holds something else."""
+
+
+class DeviceError(RandLoraError, RuntimeError):
+    """The hardware or the installed software cannot do what was asked for."""
+
+
+class UpdateError(RandLoraError, RuntimeError):
+    """An update was asked for in a mode or with shapes that it does not support."""

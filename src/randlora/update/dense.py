@@ -1,0 +1,64 @@
+"""Dense bases: products with A and B as they are stored."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DenseOperator:
+    """The operator of stored bases; C is a matrix (r·n, m) whose row k·n + j belongs to basis j and its column k."""
+
+    A: Float[Tensor, "r m"]
+    B: Float[Tensor, "M rn"]
+
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """A and B."""
+        return self.A, self.B
+
+    def coefficients(
+        self, lambda_: Float[Tensor, "n r"], gamma: Float[Tensor, "n m"], scaling: float, dtype: torch.dtype
+    ) -> Float[Tensor, "rn m"]:
+        """C, one elementwise product."""
+        scaled = (scaling * lambda_.T)[:, :, None] * gamma
+        return (scaled * self.A.to(gamma.dtype)[:, None, :]).flatten(0, 1).to(dtype)
+
+    def mix(self, coefficients: Float[Tensor, "rn m"], small: Float[Tensor, "T m"]) -> Float[Tensor, "T rn"]:
+        """Small · Cᵀ."""
+        return small @ coefficients.T
+
+    def unmix(self, coefficients: Float[Tensor, "rn m"], hidden: Float[Tensor, "T rn"]) -> Float[Tensor, "T m"]:
+        """Hidden · C."""
+        return hidden @ coefficients
+
+    def expand(self, hidden: Float[Tensor, "T rn"]) -> Float[Tensor, "T M"]:
+        """Hidden · Bᵀ."""
+        return hidden @ self.B.T
+
+    def project(self, large: Float[Tensor, "T M"]) -> Float[Tensor, "T rn"]:
+        """Large · B."""
+        return large @ self.B
+
+    def fold(self, coefficients: Float[Tensor, "rn m"]) -> Float[Tensor, "M m"]:
+        """B · C."""
+        return self.B @ coefficients
+
+    def gradients(
+        self,
+        large: Float[Tensor, "T M"],
+        small: Float[Tensor, "T m"],
+        lambda_: Float[Tensor, "n r"],
+        gamma: Float[Tensor, "n m"],
+        scaling: float,
+    ) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n m"]]:
+        """DC by way of G where the batch is larger than the layer (fewer products), else by way of large · B."""
+        by_outer = large.shape[0] > small.shape[1]
+        gradient = self.B.T @ (large.T @ small) if by_outer else self.project(large).T @ small
+        bases_count, r = lambda_.shape
+        weighted = gradient.unflatten(0, (r, bases_count)).to(gamma.dtype) * (scaling * self.A.to(gamma.dtype))[:, None]
+        return (
+            torch.einsum("kji,ji->jk", weighted, gamma),
+            torch.einsum("kji,jk->ji", weighted, lambda_),
+        )

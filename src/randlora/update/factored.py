@@ -1,0 +1,80 @@
+"""ΔW applied without forming it: y = (x·Cᵀ)·Bᵀ, or (x·B)·C where the small side is the output."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from randlora.update.operators import make_operator
+
+
+class _FactoredUpdate(torch.autograd.Function):
+    """Saves x, λ and γ (and the shared bases by reference); C and the hidden rows are computed again in backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        lambda_: Tensor,
+        gamma: Tensor,
+        scaling: float,
+        small_is_input: bool,
+        kind: str,
+        *bases: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(x, lambda_, gamma, *bases)
+        ctx.scaling, ctx.small_is_input, ctx.kind = scaling, small_is_input, kind
+        operator = make_operator(kind, bases)
+        coefficients = operator.coefficients(lambda_, gamma, scaling, x.dtype)
+        if small_is_input:
+            return operator.expand(operator.mix(coefficients, x))
+        return operator.unmix(coefficients, operator.project(x))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (dy,) = gradients
+        x, lambda_, gamma, *bases = ctx.saved_tensors
+        operator = make_operator(ctx.kind, tuple(bases))
+        dx = lambda_gradient = gamma_gradient = None
+        if ctx.needs_input_grad[0]:
+            coefficients = operator.coefficients(lambda_, gamma, ctx.scaling, x.dtype)
+            if ctx.small_is_input:
+                dx = operator.unmix(coefficients, operator.project(dy))
+            else:
+                dx = operator.expand(operator.mix(coefficients, dy))
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            large, small = (dy, x) if ctx.small_is_input else (x, dy)
+            lambda_gradient, gamma_gradient = operator.gradients(large, small, lambda_, gamma, ctx.scaling)
+        return (dx, lambda_gradient, gamma_gradient, None, None, None, *(None for _ in bases))
+
+
+def factored_update(
+    x: Float[Tensor, "*batch in"],
+    lambda_: Float[Tensor, "n r"],
+    gamma: Float[Tensor, "n m"],
+    scaling: float,
+    kind: str,
+    bases: tuple[Tensor, ...],
+    *,
+    small_is_input: bool,
+) -> Float[Tensor, "*batch out"]:
+    """X · ΔWᵀ without forming ΔW; nothing of the size of C or ΔW outlives the call.
+
+    Args:
+        x: Input, any leading dimensions, in the compute dtype.
+        lambda_: Trained diagonals Λ, float32 (float64 where x is).
+        gamma: Trained diagonals Γ, in the dtype of λ.
+        scaling: g of eq. 4.
+        kind: Which operator the bases are for, `dense` or `structured`.
+        bases: Its tensors, in the dtype of x.
+        small_is_input: True where in ≤ out.
+
+    Returns:
+        The update of the layer's output, in the dtype of x.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    update = _FactoredUpdate.apply(rows, lambda_, gamma, scaling, small_is_input, kind, *bases)
+    return update.view(*x.shape[:-1], update.shape[-1])
