@@ -3,7 +3,7 @@
 from math import sqrt
 from typing import cast
 
-from randlora.bases import SCHEME_VERSION, Bases, PeftBases, StructuredBases, dense_bases
+from randlora.bases import SCHEME_VERSION, Bases, PeftBases, StoredBases, StructuredBases, dense_bases
 from randlora.bases.dense import DenseFamily
 from randlora.bases.peft_draw import PeftSparsity
 from randlora.config import RandLoraConfig
@@ -49,13 +49,13 @@ def _make_bases(config: RandLoraConfig, shapes: list[tuple[int, int]]) -> Bases:
     if config.bases == "ternary":
         if config.sparsity == "sqrt":
             # √m of the largest layer, as in the paper; kept as a number so that another set of layers changes nothing.
-            config.sparsity = sqrt(max([4, *(min(shape) for shape in shapes)]))
+            config.sparsity = sqrt(max([4, *map(min, shapes)]))
         config.sparsity = float(config.sparsity or 2.0)
     sparsity = config.sparsity if config.bases == "ternary" else 2.0
     return dense_bases(cast("DenseFamily", config.bases), config.seed, cast("float", sparsity))
 
 
-def _peft_bases(config: RandLoraConfig, shapes: list[tuple[int, int]]) -> PeftBases:
+def _peft_bases(config: RandLoraConfig, shapes: list[tuple[int, int]]) -> PeftBases | StoredBases:
     if config.rank_pattern:
         raise ConfigError("rank_pattern", expected="none with bases='peft'", hint="PEFT has one rank per adapter")
     if config.peft_draw is None:
@@ -64,5 +64,7 @@ def _peft_bases(config: RandLoraConfig, shapes: list[tuple[int, int]]) -> PeftBa
         config.peft_draw = {"rows": rows, "columns": columns, "dtype": "bfloat16"}
     names: dict[float | str | None, PeftSparsity] = {None: "dense", 6: "sparse", "sqrt": "very_sparse"}
     draw = config.peft_draw
+    if draw.get("stored"):
+        return StoredBases(config.r, draw["rows"], draw["columns"], draw["dtype"])
     sparsity = names[config.sparsity]
     return PeftBases(config.seed, config.r, draw["rows"], draw["columns"], sparsity, draw["dtype"])

@@ -84,7 +84,8 @@ def check_state_dict(model: nn.Module, adapter_name: str, state_dict: dict[str, 
                 tensors = getattr(module, parameters)
                 if adapter_name in tensors:
                     expected[f"{module_name}.{parameters}.{adapter_name}"] = tensors[adapter_name].shape
-    found = {name: tensor.shape for name, tensor in state_dict.items() if "randlora_" in name}
+    trained = tuple(f".{parameters}." for parameters in RandLoraLayer.adapter_layer_names)
+    found = {n: tensor.shape for n, tensor in state_dict.items() if any(part in f"{n}." for part in trained)}
     advice = "the adapter was trained on another base model or with other target modules"
     for name, shape in expected.items():
         if name not in found:

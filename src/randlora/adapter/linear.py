@@ -19,6 +19,7 @@ class RandLoraLinear(nn.Module, RandLoraLayer):
     """An `nn.Linear` or `Conv1D` with RandLoRA adapters."""
 
     base_layer: Any
+    active_adapters: Any  # BaseTunerLayer's property, which nn.Module's __getattr__ hides from type checkers
 
     def __init__(
         self,

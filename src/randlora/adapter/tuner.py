@@ -13,7 +13,7 @@ from randlora.adapter.checkpoint import check_state_dict
 from randlora.adapter.layer import RandLoraLayer
 from randlora.adapter.linear import RandLoraLinear
 from randlora.adapter.weights import layer_shape
-from randlora.bases import Bases
+from randlora.bases import Bases, StoredBases
 from randlora.config import RandLoraConfig
 from randlora.errors import LayerError
 
@@ -28,8 +28,9 @@ class RandLoraTuner(BaseTuner):
     def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
         """Check every matched layer and settle the bases before the first module is replaced."""
         shapes = self.matched_shapes(peft_config, model)
-        # An adapter can be injected by its state dict alone; then PEFT itself reports what does not match.
         self._bases: Bases = resolve_bases(peft_config, list(shapes.values()))
+        for shape in shapes.values():
+            self._bases.reserve(peft_config.r, min(shape), max(shape))
 
     def matched_shapes(self, config: RandLoraConfig, model: nn.Module) -> dict[str, tuple[int, int]]:
         """(out, in) of every module that the config matches, by name.
@@ -67,6 +68,10 @@ class RandLoraTuner(BaseTuner):
         current_key: str,
         **optional_kwargs: Any,  # noqa: ARG002 - PEFT's signature
     ) -> None:
+        if isinstance(self._bases, StoredBases):
+            # Part of the state dict, under the name that the converter writes.
+            self.randlora_stored = getattr(self, "randlora_stored", nn.ModuleDict())
+            self.randlora_stored[adapter_name] = self._bases
         r = peft_config.rank_pattern.get(get_pattern_key(peft_config.rank_pattern.keys(), current_key), peft_config.r)
         alphas = peft_config.alpha_pattern
         alpha = alphas.get(get_pattern_key(alphas.keys(), current_key), peft_config.alpha)

@@ -6,12 +6,12 @@ of a layer, `scale(r)` the factor that gives their product unit variance, `finge
 """
 
 from randlora.bases.dense import DenseBases, dense_bases
-from randlora.bases.peft_draw import PeftBases
+from randlora.bases.peft_draw import PeftBases, StoredBases
 from randlora.bases.structured import StructuredBases
 
 SCHEME_VERSION = 1
 """Version of the draws. It changes if a seed should ever mean other bases; an adapter records it."""
 
-Bases = DenseBases | StructuredBases | PeftBases
+Bases = DenseBases | StructuredBases | PeftBases | StoredBases
 
-__all__ = ["SCHEME_VERSION", "Bases", "DenseBases", "PeftBases", "StructuredBases", "dense_bases"]
+__all__ = ["SCHEME_VERSION", "Bases", "DenseBases", "PeftBases", "StoredBases", "StructuredBases", "dense_bases"]

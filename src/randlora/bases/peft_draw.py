@@ -10,7 +10,7 @@ from math import sqrt
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from randlora.bases.dense import cast_tensors, digest
 
@@ -18,7 +18,7 @@ PeftSparsity = Literal["dense", "sparse", "very_sparse"]
 
 
 class PeftBases:
-    """The shared pair of a PEFT RandLora adapter, drawn from its seed or given.
+    """The shared pair of a PEFT RandLora adapter, drawn from its seed.
 
     Args:
         seed: PEFT's `projection_prng_key`.
@@ -27,7 +27,6 @@ class PeftBases:
         columns: m, the smaller of the two.
         sparsity: `dense`, `sparse` (entries ±1 with probability 1/6 each) or `very_sparse` (1/(2·√m) each).
         dtype: The dtype PEFT drew in: `bfloat16` or `float16`; sparse bases are drawn in float32.
-        pair: A (r, 1, m) and B (M, n, r) as stored in a PEFT checkpoint, used instead of a draw.
     """
 
     kind = "dense"
@@ -40,11 +39,9 @@ class PeftBases:
         columns: int,
         sparsity: PeftSparsity = "dense",
         dtype: str = "bfloat16",
-        pair: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        self.r, self.rows, self.columns = r, rows, columns
         with torch.inference_mode(mode=False), torch.device("cpu"):
-            self.pair = pair or draw_pair(seed, r, rows, columns, sparsity, dtype)
+            self.pair = draw_pair(seed, r, rows, columns, sparsity, dtype)
         self._copies: dict[torch.device, tuple[Tensor, ...]] = {}
 
     def scale(self, r: int) -> float:  # noqa: ARG002 - one signature for all families
@@ -53,10 +50,6 @@ class PeftBases:
 
     def reserve(self, r: int, small: int, large: int) -> None:
         """Nothing to reserve: the pair is drawn whole."""
-
-    def fits(self, r: int, small: int, large: int) -> bool:
-        """Whether a layer with these sides can slice its bases from this pair."""
-        return r == self.r and small <= self.columns and large <= self.rows
 
     def tensors(self, r: int, small: int, large: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """A (r × small) and B (large × r·n) as PEFT slices and pairs them."""
@@ -68,8 +61,7 @@ class PeftBases:
             pair = cast_tensors(tuple(t.to(device) for t in self.pair), dtype)
             if not torch.compiler.is_compiling():
                 self._copies[device] = pair
-        bases_count = -(-small // r)
-        return pair[0][:, 0, :small], pair[1][:large, :bases_count].flatten(1)
+        return _slice(pair[0], pair[1], r, small, large)
 
     def stored_bytes(self) -> int:
         """Bytes held now, over all devices."""
@@ -79,6 +71,50 @@ class PeftBases:
     def fingerprint(self) -> str:
         """A hash of the whole pair."""
         return digest("peft", *(t.float().cpu() for t in self.pair))
+
+
+class StoredBases(nn.Module):
+    """A pair that no draw here reproduces: two persistent buffers, saved with the adapter and loaded from its file.
+
+    Args:
+        r: Basis rank.
+        rows: M of the pair.
+        columns: m of the pair.
+        dtype: The dtype it is stored in.
+    """
+
+    kind = "dense"
+    A: Tensor
+    B: Tensor
+
+    def __init__(self, r: int, rows: int, columns: int, dtype: str) -> None:
+        super().__init__()
+        stored = getattr(torch, dtype)
+        self.register_buffer("A", torch.zeros(r, 1, columns, dtype=stored))
+        self.register_buffer("B", torch.zeros(rows, -(-columns // r), r, dtype=stored))
+
+    def scale(self, r: int) -> float:  # noqa: ARG002 - one signature for all families
+        """PEFT's bases have unit standard deviation already."""
+        return 1.0
+
+    def reserve(self, r: int, small: int, large: int) -> None:
+        """Nothing to reserve."""
+
+    def tensors(self, r: int, small: int, large: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """A (r × small) and B (large × r·n) as PEFT slices and pairs them."""
+        return _slice(self.A.to(device, dtype), self.B.to(device, dtype), r, small, large)
+
+    def stored_bytes(self) -> int:
+        """Bytes held now."""
+        return sum(t.numel() * t.element_size() for t in (self.A, self.B))
+
+    def fingerprint(self) -> str:
+        """Nothing is drawn: the file itself holds the pair."""
+        return "stored"
+
+
+def _slice(A: Tensor, B: Tensor, r: int, small: int, large: int) -> tuple[Tensor, Tensor]:
+    return A[:, 0, :small], B[:large, : -(-small // r)].flatten(1)
 
 
 def draw_pair(seed: int, r: int, rows: int, columns: int, sparsity: PeftSparsity, dtype: str) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """The cost model: which strategy is cheapest for a layer and a batch.
 
 Costs are multiply-adds of the matrix products (T rows, sides m ≤ M, n bases of rank r), forward or forward and
-backward, beyond what both strategies share. A product of narrow blocks and an elementwise pass over a matrix run far below the
-speed of a large product; the two factors below stand for that and are measured (README.md).
+backward, beyond what both strategies share. A product of narrow blocks and an elementwise pass over a matrix run far
+below the speed of a large product; the two factors below stand for that.
 """
 
 _ELEMENTWISE = 40.0  # multiply-adds of a large product in the time of one elementwise pass over one entry

@@ -1,0 +1,9 @@
+"""Records to tables and pictures.
+
+Rows are mappings with the keys of a `record.json`, nested as there, and whatever the caller adds (a label, a setting).
+The pictures, in `randlora.report.plots`, need matplotlib and are imported from there.
+"""
+
+from randlora.report.table import RUN_COLUMNS, Column, markdown_table, text_table
+
+__all__ = ["RUN_COLUMNS", "Column", "markdown_table", "text_table"]

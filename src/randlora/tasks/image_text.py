@@ -1,0 +1,171 @@
+"""Image classification with CLIP: class names in prompts make a zero-shot head, which training improves."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import AutoConfig, AutoTokenizer, CLIPModel
+
+from randlora.errors import ConfigError, DataError
+from randlora.tasks.config import DataConfig
+from randlora.tasks.examples import Examples
+from randlora.tasks.images import ImageRows, Preprocessing
+from randlora.tasks.sources import load
+from randlora.tasks.task import labels_of
+
+
+class ZeroShotClassifier(nn.Module):
+    """CLIP with the captions of the classes as its classifier: logits = exp(s) · normalized(image) · headᵀ.
+
+    A row of the head (classes, width) is the normalized mean over the templates of the normalized text features.
+
+    Args:
+        clip: `CLIPModel`, adapted or not.
+        prompts: Token ids and mask of all captions, (classes · templates, length) each, class by class.
+        classes: Number of classes.
+        text_trained: Whether the text tower changes in training. The head is then computed anew in every training
+            step, with gradients; otherwise it is computed once, here.
+        train_head: Whether the head is a parameter of its own that starts at the zero-shot head (a linear probe).
+    """
+
+    def __init__(
+        self, clip: nn.Module, prompts: dict[str, Tensor], classes: int, *, text_trained: bool, train_head: bool
+    ) -> None:
+        super().__init__()
+        self.clip, self.classes = clip, classes
+        for name, tensor in prompts.items():
+            self.register_buffer(f"prompt_{name}", tensor, persistent=False)
+        self.prompt_names = tuple(prompts)
+        self.cached_head: Tensor | None
+        self.register_buffer("cached_head", None, persistent=False)
+        self.text_trained = text_trained
+        if not text_trained:
+            clip.eval()
+            with torch.no_grad():
+                head = self.zero_shot_head()
+            if train_head:
+                self.head = nn.Parameter(head)
+            else:
+                self.cached_head = head
+
+    def zero_shot_head(self) -> Tensor:
+        """The head from the text tower as it is now, (classes, width)."""
+        prompts = {name: getattr(self, f"prompt_{name}") for name in self.prompt_names}
+        features = nn.functional.normalize(self._clip.get_text_features(**prompts).pooler_output, dim=-1)
+        means = features.unflatten(0, (self.classes, -1)).mean(dim=1)
+        return nn.functional.normalize(means, dim=-1)
+
+    def train(self, mode: bool = True) -> "ZeroShotClassifier":
+        """Switch to training or evaluation; an evaluation computes its head once, at its first batch."""
+        if self.text_trained:
+            self.cached_head = None
+        super().train(mode)
+        return self
+
+    def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        """Classify images.
+
+        Args:
+            pixel_values: (batch, 3, height, width), normalized.
+
+        Returns:
+            "logits" (batch, classes).
+        """
+        images = self._clip.get_image_features(pixel_values).pooler_output
+        head = self._head()
+        # The scale is about 100: in bf16, logits of 25 would be 0.125 apart.
+        with torch.autocast(images.device.type, enabled=False):
+            images = nn.functional.normalize(images.float(), dim=-1)
+            return {"logits": self._clip.logit_scale.exp() * images @ head.float().T}
+
+    def _head(self) -> Tensor:
+        if hasattr(self, "head"):
+            return self.head
+        if self.cached_head is not None:
+            return self.cached_head
+        head = self.zero_shot_head()
+        if not torch.is_grad_enabled():
+            self.cached_head = head
+        return head
+
+    @property
+    def _clip(self) -> Any:
+        """The CLIPModel inside a PEFT wrapper: adapters live in its layers, so that its methods use them."""
+        return self.clip.get_base_model() if isinstance(self.clip, PeftModel) else self.clip
+
+
+class ImageText:
+    """CLIP with prompts; see `randlora.tasks.task.Task` for the attributes.
+
+    Args:
+        model: Hub id, folder or `package:NAME/PATH` of a `CLIPModel`.
+        data: The data section of the config.
+        label_names: Names of the classes, in the order of their numbers.
+        encoders: "both", or "vision": the text tower is then not trained.
+        trust_remote_code: Whether code that comes with the model may run.
+
+    Raises:
+        ConfigError: The model, its tokenizer or its preprocessing cannot be loaded.
+        DataError: `data.class_names` are not as many as the labels.
+    """
+
+    task_type: str | None = None
+    head: tuple[str, ...] = ("head",)
+
+    def __init__(
+        self,
+        model: str,
+        data: DataConfig,
+        label_names: Sequence[str],
+        *,
+        encoders: str,
+        trust_remote_code: bool,
+    ) -> None:
+        self.preprocessing = Preprocessing.of(model)
+        config = load(AutoConfig.from_pretrained, model, what="config", trust_remote_code=trust_remote_code)
+        if config.model_type != "clip":
+            raise ConfigError("model", expected="a CLIP model for image-text", got=f"'{model}', a {config.model_type}")
+        tokenizer: Any = load(
+            AutoTokenizer.from_pretrained, model, what="tokenizer", trust_remote_code=trust_remote_code
+        )
+        self.backbone: Any = load(CLIPModel.from_pretrained, model, what="weights", use_safetensors=True)
+        self.frozen: tuple[str, ...] = ("text_model", "text_projection", "logit_scale") if encoders == "vision" else ()
+        self.classes, self.augment = len(label_names), data.augment
+        length = self.backbone.config.text_config.max_position_embeddings
+        self.prompts = dict(
+            tokenizer(
+                captions(data, label_names), padding=True, truncation=True, max_length=length, return_tensors="pt"
+            )
+        )
+
+    def dataset(self, examples: Examples, *, training_seed: int | None) -> Dataset[dict[str, Any]]:
+        """The images; only training images are augmented, and only with `data.augment`."""
+        return ImageRows(examples, self.preprocessing, training_seed if self.augment else None)
+
+    def collate(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Images (batch, 3, height, width) and labels (batch,)."""
+        return {"pixel_values": torch.stack([example["pixel_values"] for example in batch]), "labels": labels_of(batch)}
+
+    def classifier(self, adapted: nn.Module, *, train_head: bool) -> nn.Module:
+        """The adapted CLIP with its zero-shot head."""
+        text_trained = not self.frozen and not train_head
+        return ZeroShotClassifier(adapted, self.prompts, self.classes, text_trained=text_trained, train_head=train_head)
+
+
+def captions(data: DataConfig, label_names: Sequence[str]) -> list[str]:
+    """All templates of the first class, then of the second, and so on.
+
+    Args:
+        data: The data section of the config.
+        label_names: Names of the classes, in the order of their numbers.
+
+    Raises:
+        DataError: `data.class_names` are not as many as the labels.
+    """
+    names = data.class_names or [name.replace("_", " ") for name in label_names]
+    if len(names) != len(label_names):
+        raise DataError("data.class_names", expected=f"{len(label_names)} names, one per label", got=str(len(names)))
+    return [template.replace("{}", name) for name in names for template in data.prompt_templates]

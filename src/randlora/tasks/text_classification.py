@@ -1,0 +1,89 @@
+"""Text classification: an encoder (or decoder) with a fresh linear head."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from randlora.tasks.config import DataConfig
+from randlora.tasks.examples import Examples, require_texts
+from randlora.tasks.sources import load
+from randlora.tasks.task import labels_of
+
+
+class TextRows(Dataset[dict[str, Any]]):
+    """Token ids and labels, row by row; `TextClassification.collate` pads them."""
+
+    def __init__(self, examples: Examples, tokenize: Callable[[str], Mapping[str, Any]]) -> None:
+        self.examples, self.tokenize = examples, tokenize
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.examples.rows[index]
+        return {**self.tokenize(row[self.examples.column]), "labels": self.examples.labels[index]}
+
+
+class TextClassification:
+    """A transformers sequence classifier; see `randlora.tasks.task.Task` for the attributes.
+
+    The head is whatever `AutoModelForSequenceClassification` puts beside the pre-trained part. It starts at random,
+    so the caller seeds before this is built.
+
+    Args:
+        model: Hub id, folder or `package:NAME/PATH`.
+        data: The data section of the config.
+        label_names: Names of the classes, in the order of their numbers.
+        trust_remote_code: Whether code that comes with the model may run.
+
+    Raises:
+        ConfigError: The model or its tokenizer cannot be loaded.
+    """
+
+    task_type: str | None = "SEQ_CLS"
+    frozen: tuple[str, ...] = ()
+
+    def __init__(self, model: str, data: DataConfig, label_names: Sequence[str], *, trust_remote_code: bool) -> None:
+        self.tokenizer: Any = load(
+            AutoTokenizer.from_pretrained, model, what="tokenizer", trust_remote_code=trust_remote_code
+        )
+        self.backbone: Any = load(
+            AutoModelForSequenceClassification.from_pretrained,
+            model,
+            what="weights",
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            id2label=dict(enumerate(label_names)),
+            label2id={name: index for index, name in enumerate(label_names)},
+        )
+        if self.tokenizer.pad_token_id is None:
+            # Decoders such as GPT-2 have no padding token of their own.
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.backbone.config.pad_token_id = self.tokenizer.pad_token_id
+        self.head: tuple[str, ...] = tuple(
+            name
+            for name, child in self.backbone.named_children()
+            if name != self.backbone.base_model_prefix and any(True for _ in child.parameters())
+        )
+        self.max_length = data.max_length
+
+    def dataset(self, examples: Examples, *, training_seed: int | None) -> Dataset[dict[str, Any]]:
+        """The examples: training ones as they are, test ones by length, so that batches need little padding."""
+        require_texts(examples)
+        if training_seed is None:
+            texts = examples.rows[examples.column]
+            examples = examples.select(sorted(range(len(examples)), key=lambda row: len(texts[row])))
+        return TextRows(examples, partial(self.tokenizer, truncation=True, max_length=self.max_length))
+
+    def collate(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Token ids and mask, (batch, longest text of the batch), and labels (batch,)."""
+        tokens = [{name: ids for name, ids in example.items() if name != "labels"} for example in batch]
+        return {**self.tokenizer.pad(tokens, return_tensors="pt"), "labels": labels_of(batch)}
+
+    def classifier(self, adapted: nn.Module, *, train_head: bool) -> nn.Module:  # noqa: ARG002
+        """The adapted model itself: it ends in the head already."""
+        return adapted

@@ -1,0 +1,76 @@
+"""What the Trainer is told to do beside training: show progress, tell the data the epoch."""
+
+import sys
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from randlora.training.memory import current_bytes
+
+
+class ProgressBar(TrainerCallback):
+    """One bar for the training with loss, learning rate and memory, one for each evaluation."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Open the bar, at the step the run resumes from."""
+        del args, control
+        if state.is_world_process_zero:
+            # In a log file, where a bar cannot redraw its line, a line every ten seconds is enough.
+            interval = 0.1 if sys.stderr.isatty() else 10.0
+            self._bar = tqdm(
+                total=state.max_steps,
+                initial=state.global_step,
+                desc="training",
+                unit="step",
+                dynamic_ncols=True,
+                mininterval=interval,
+            )
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move the bar."""
+        del args, control
+        if self._bar is not None:
+            self._bar.update(state.global_step - self._bar.n)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Show the latest loss, learning rate and memory."""
+        del state, control
+        if self._bar is not None and logs and "loss" in logs:
+            self._bar.set_postfix_str(
+                f"loss {logs['loss']:.4f}, lr {logs['learning_rate']:.1e}, "
+                f"memory {current_bytes(args.device) / 2**30:.2f} GiB",
+                refresh=False,
+            )
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class EpochOfData(TrainerCallback):
+    """Tells the training data the epoch, so that augmentation depends on seed, epoch and row alone.
+
+    A resumed run then sees the images an uninterrupted one would have seen.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Pass the epoch on."""
+        del args, control
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(int(state.epoch or 0))

@@ -1,0 +1,77 @@
+"""Evaluation of a finished run, on its own test data or on others."""
+
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+
+from randlora.adapter import load_adapter
+from randlora.errors import CheckpointError, ConfigError
+from randlora.tasks import Task, input_column, load_test
+from randlora.tasks.rows import check_source
+from randlora.training.config import TrainConfig
+from randlora.training.config_file import load_config
+from randlora.training.methods import PEFT_METHODS, build, is_head, task_of
+from randlora.training.progress import Progress
+from randlora.training.record import Record
+from randlora.training.run_folder import CONFIG, RunFolder
+from randlora.training.trainer import RunTrainer, training_arguments
+from randlora.training.validation import check_device
+from randlora.training.weights import load_trained
+
+CHANGEABLE = ("data.", "optimization.", "model")
+"""Beginnings of the keys that may differ from training: where the data and the model lie, device, batch size."""
+
+
+def evaluate(run_dir: str | Path, overrides: Sequence[str] = ()) -> dict[str, float]:
+    """Measure a finished run's model.
+
+    Args:
+        run_dir: The run's folder.
+        overrides: Command-line words that take precedence over the run's config, such as
+            `["--data.test", "other.csv"]`; only keys of `data` and `optimization`, and `model`, may change.
+
+    Returns:
+        "eval_accuracy" in percent, "eval_loss", "eval_runtime" in seconds, and the Trainer's other figures.
+
+    Raises:
+        CheckpointError: The run is not finished, or its adapter is damaged or of another model.
+        ConfigError: An override is unknown or would change what was trained.
+        DataError: The test data cannot be read, or have labels unseen in training.
+    """
+    folder = RunFolder(run_dir)
+    record = Record.load(folder.path)
+    for word in overrides:
+        if word.startswith("--") and not word[2:].startswith(CHANGEABLE):
+            raise ConfigError(word, expected="a key of data or optimization, or model", hint="the run fixes the rest")
+    config = load_config(folder.path / CONFIG, overrides)
+    check_device(config.optimization.device, config.optimization.precision)
+    if config.data.test is not None:
+        check_source(config.data.test, "data.test")
+    test = load_test(config.data, input_column(config.task, config.data), record.label_names)
+    task = task_of(config, record.label_names)
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = RunTrainer(
+            training_arguments(config, Path(scratch)),
+            progress=Progress(record.started),
+            is_head=partial(is_head, task=task),
+            model=_trained_model(task, config, folder),
+            eval_dataset=task.dataset(test, training_seed=None),
+            data_collator=task.collate,
+        )
+        return trainer.evaluate()
+
+
+def _trained_model(task: Task, config: TrainConfig, folder: RunFolder) -> nn.Module:
+    if config.method.name in PEFT_METHODS:
+        try:
+            return task.classifier(load_adapter(task.backbone, folder.adapter), train_head=False)
+        except RuntimeError as error:  # PyTorch's, when LoRA's tensors have other shapes than the model's
+            raise CheckpointError(
+                str(folder.adapter), expected="an adapter of this base model", got=str(error).splitlines()[-1]
+            ) from error
+    model = build(task, config.method)
+    load_trained(model, folder.adapter)
+    return model

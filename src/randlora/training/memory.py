@@ -1,0 +1,41 @@
+"""Peak memory: the allocator's on a GPU, the process's on a CPU."""
+
+import resource
+import sys
+from pathlib import Path
+
+import psutil
+import torch
+
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+
+
+def reset_peak(device: torch.device) -> None:
+    """Start to measure anew. Where the system cannot, the process's peak stays what it was."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        _CLEAR_REFS.write_text("5")  # 5 resets the peak resident set size, VmHWM
+    except OSError:
+        return
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most memory in use since `reset_peak`, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        lines = _STATUS.read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return largest if sys.platform == "darwin" else largest * 1024  # Linux counts KiB, macOS bytes
+
+
+def current_bytes(device: torch.device) -> int:
+    """Memory in use now, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return int(psutil.Process().memory_info().rss)

@@ -1,0 +1,128 @@
+"""Methods: a pre-trained model and a method config in, a model with its trainable parameters out."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import peft
+from torch import nn
+
+from randlora.config import RandLoraConfig
+from randlora.errors import LayerError, RandLoraError
+from randlora.tasks import Task, open_task
+from randlora.training.config import MethodConfig, TrainConfig
+
+PEFT_METHODS = frozenset({"randlora", "lora"})
+"""Methods whose result is a PEFT adapter."""
+
+
+def task_of(config: TrainConfig, label_names: Sequence[str]) -> Task:
+    """Load the config's pre-trained model for its task.
+
+    Args:
+        config: The run's config.
+        label_names: Names of the classes, in the order of their numbers.
+
+    Raises:
+        ConfigError: The model cannot be loaded or is of another kind.
+        DataError: `data.class_names` does not fit the labels.
+    """
+    task = open_task(
+        config.task,
+        config.model,
+        config.data,
+        label_names,
+        encoders=config.encoders,
+        trust_remote_code=config.trust_remote_code,
+    )
+    if config.optimization.gradient_checkpointing:
+        task.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    return task
+
+
+def build(task: Task, method: MethodConfig) -> nn.Module:
+    """Apply a method to a task's backbone and put the task's classifier around it.
+
+    Args:
+        task: The task, with its backbone; the backbone is changed in place.
+        method: The method, resolved.
+
+    Returns:
+        The model to train; exactly its trained parameters have `requires_grad`.
+
+    Raises:
+        LayerError: No layer matches `method.target_modules`, or a layer of another kind does.
+    """
+    train_head = method.name == "head"
+    if method.name in PEFT_METHODS:
+        adapted = _attach(task, method)
+    else:
+        adapted = task.backbone
+        adapted.requires_grad_(not train_head)
+        for name in (*task.head, *task.frozen):
+            part = getattr(adapted, name, None)
+            if part is not None:
+                part.requires_grad_(name in task.head)
+    return task.classifier(adapted, train_head=train_head)
+
+
+def is_head(name: str, task: Task) -> bool:
+    """Whether the parameter called `name` belongs to the task's head."""
+    return not set(task.head).isdisjoint(name.split("."))
+
+
+def _attach(task: Task, method: MethodConfig) -> nn.Module:
+    try:
+        return peft.get_peft_model(task.backbone, _peft_config(task, method))
+    except RandLoraError:
+        raise
+    except ValueError as error:  # PEFT's, when nothing matches or a layer is of a kind it does not know
+        raise LayerError(
+            "method.target_modules",
+            expected="names or a regular expression of linear layers",
+            got=f"{method.target_modules!r}: {str(error).splitlines()[0]}",
+        ) from error
+
+
+def _peft_config(task: Task, method: MethodConfig) -> Any:
+    common: dict[str, Any] = {
+        "target_modules": method.target_modules or "all-linear",
+        "exclude_modules": _exclusion(task.frozen, method.exclude_modules),
+        "modules_to_save": [name for name in task.head if hasattr(task.backbone, name)] or None,
+        "task_type": task.task_type,
+    }
+    if method.name == "lora":
+        return peft.LoraConfig(r=method.r, lora_alpha=method.alpha, lora_dropout=method.dropout, **common)
+    return randlora_config(method, **common)
+
+
+def randlora_config(method: MethodConfig, **common: Any) -> RandLoraConfig:
+    """The adapter config of a resolved method config.
+
+    Args:
+        method: The method.
+        common: What every PEFT method is told about the model: target modules, task type, ...
+
+    Raises:
+        ConfigError: Two values do not go together.
+    """
+    return RandLoraConfig(
+        r=method.r,
+        alpha=method.alpha or RandLoraConfig.alpha,
+        dropout=method.dropout,
+        bases=method.bases,
+        sparsity=method.sparsity,
+        seed=method.seed,
+        strategy=method.strategy,
+        **common,
+    )
+
+
+def _exclusion(frozen: tuple[str, ...], user: list[str] | str | None) -> str | None:
+    """One regular expression for the task's frozen parts and what the user excludes."""
+    patterns = [rf"{re.escape(name)}(\..*)?" for name in frozen]
+    if isinstance(user, str):
+        patterns.append(user)
+    elif user:
+        patterns.extend(rf"(.*\.)?{re.escape(name)}" for name in user)
+    return "|".join(f"(?:{pattern})" for pattern in patterns) or None

@@ -1,0 +1,103 @@
+"""What a run has been through so far: it survives an interruption inside the checkpoint."""
+
+import json
+import statistics
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from randlora.training.record import write_atomically
+
+FILE_NAME = "progress.json"
+"""Written last into a checkpoint: a checkpoint without it was cut short and must not be used."""
+
+KEPT_STEPS = 1000
+"""The median is taken over this many of the latest step times, so that checkpoints stay small."""
+
+
+@dataclass
+class Progress:
+    """Measurements that add up over interruptions.
+
+    Attributes:
+        started: When the run began, in ISO format.
+        accuracy_before: Test accuracy before training in percent; None before it is measured.
+        train_seconds: Time spent in training up to the last checkpoint.
+        step_seconds: Times of the latest steps.
+        peak_memory_bytes: Most memory in use in training.
+    """
+
+    started: str
+    accuracy_before: float | None = None
+    train_seconds: float = 0.0
+    step_seconds: list[float] = field(default_factory=list)
+    peak_memory_bytes: int = 0
+
+    @property
+    def step_seconds_median(self) -> float:
+        """Median time of an optimizer step in seconds."""
+        return statistics.median(self.step_seconds) if self.step_seconds else 0.0
+
+    def save(self, checkpoint: Path) -> None:
+        """Write it into a checkpoint, which is complete from then on."""
+        write_atomically(checkpoint / FILE_NAME, json.dumps(asdict(self)))
+
+    @classmethod
+    def load(cls, checkpoint: Path) -> "Progress":
+        """Read what `save` wrote."""
+        return cls(**json.loads((checkpoint / FILE_NAME).read_text(encoding="utf-8")))
+
+
+class Stopwatch(TrainerCallback):
+    """Measures steps and the whole training into a `Progress`."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self._mark = 0.0
+        self._step_mark = 0.0
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Start the clock."""
+        self._mark = time.perf_counter()
+
+    def on_step_begin(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
+        """The batch is loaded; a step begins."""
+        self._step_mark = _now(args.device)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Note the step's time, and have its loss logged before a checkpoint, so that none is lost on resuming."""
+        self.progress.step_seconds = [*self.progress.step_seconds, _now(args.device) - self._step_mark][-KEPT_STEPS:]
+        if control.should_save or state.global_step >= state.max_steps:
+            control.should_log = True
+        return control
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """The same for checkpoints at the end of an epoch."""
+        del args, state
+        control.should_log = control.should_log or control.should_save
+        return control
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Stop the clock."""
+        self.lap()
+
+    def lap(self) -> None:
+        """Add the time since the last call to the training time."""
+        now = time.perf_counter()
+        self.progress.train_seconds += now - self._mark
+        self._mark = now
+
+
+def _now(device: torch.device) -> float:
+    """The time after everything asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,135 @@
+"""The record of a run: what was trained, how well, how fast, how big, on what."""
+
+import json
+import math
+import os
+import platform
+import subprocess
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from randlora.errors import CheckpointError
+
+FILE_NAME = "record.json"
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "randlora")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run's results.
+
+    Attributes:
+        method: Name of the method.
+        task: Name of the task family.
+        model: The model, as in the config.
+        metrics: eval_accuracy_before (before training; zero-shot with prompts, chance with a fresh head) and
+            eval_accuracy in percent, eval_loss, train_loss (mean over all steps). None stands for a number that is
+            not finite.
+        trainable_parameters: Trained numbers of the method, without the head.
+        head_parameters: Trained numbers of the head.
+        adapter_bytes: Size of the adapter folder.
+        train_seconds: Wall time of training, over all interruptions, without the evaluations.
+        step_seconds_median: Median time of an optimizer step, without the loading of its data.
+        peak_memory_bytes: Most memory in use in training: the allocator's on a GPU, the process's on a CPU.
+        seed: Seed of the run.
+        label_names: Names of the classes in the order of their numbers.
+        versions: Of Python and the packages that matter.
+        commit: Commit of the source checkout, None for an installed package.
+        hardware: device (name), cores, precision.
+        started: When, in ISO format with time zone.
+    """
+
+    method: str
+    task: str
+    model: str
+    metrics: dict[str, float | None]
+    trainable_parameters: int
+    head_parameters: int
+    adapter_bytes: int
+    train_seconds: float
+    step_seconds_median: float
+    peak_memory_bytes: int
+    seed: int
+    label_names: list[str]
+    versions: dict[str, str]
+    commit: str | None
+    hardware: dict[str, Any]
+    started: str
+
+    def save(self, folder: Path) -> None:
+        """Write `record.json`, atomically."""
+        content = json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        write_atomically(folder / FILE_NAME, content)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Record":
+        """Read `record.json`; keys of later versions are ignored.
+
+        Raises:
+            CheckpointError: There is none, or it is damaged.
+        """
+        path = folder / FILE_NAME
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{entry.name: content[entry.name] for entry in fields(cls)})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                str(path), expected="the record of a finished run", got=f"{type(error).__name__}: {error}"
+            ) from error
+
+
+def write_atomically(path: Path, content: str) -> None:
+    """Write a text file so that it is there whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(content, encoding="utf-8")
+    temporary.replace(path)
+
+
+def finite(value: float) -> float | None:
+    """The value, or None where JSON has no word for it."""
+    return value if math.isfinite(value) else None
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and the packages that decide a result."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def commit() -> str | None:
+    """Commit of the git checkout this file is tracked in, or None."""
+    here = Path(__file__)
+    # A package installed below somebody else's checkout is not tracked there.
+    for command in (["ls-files", "--error-unmatch", here.name], ["rev-parse", "HEAD"]):
+        try:
+            done = subprocess.run(  # noqa: S603 - fixed arguments
+                ["git", "-C", str(here.parent), *command],  # noqa: S607 - whichever git the user has
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        except OSError:
+            return None
+        if done.returncode != 0:
+            return None
+    return done.stdout.strip()
+
+
+def hardware(device: torch.device, precision: str) -> dict[str, Any]:
+    """Name of the device that computed, processor cores, precision."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"device": name, "cores": cores, "precision": precision}
+
+
+def _processor() -> str:
+    """The processor's name, which Python's `platform` does not know on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

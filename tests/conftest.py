@@ -1,0 +1,45 @@
+"""What every test starts from: two threads, a fixed seed, the same hypothesis examples in every run, no network."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+settings.register_profile(
+    "ci",
+    deadline=None,
+    derandomize=True,
+    max_examples=30,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def in_new_process(tmp_path):
+    """Run Python source in a process of its own, in `tmp_path`; its output, or its error text where it must fail."""
+
+    def run(source: str, *, fails: bool = False) -> str:
+        script = Path(tmp_path) / "script.py"
+        script.write_text(source, encoding="utf-8")
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        done = subprocess.run(
+            [sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+        )
+        assert (done.returncode != 0) == fails, done.stderr
+        return done.stderr if fails else done.stdout.strip()
+
+    return run

@@ -1,0 +1,149 @@
+"""Tiny models and data, made on the spot: a BERT and a CLIP with random weights, texts and colour patches."""
+
+import json
+from pathlib import Path
+
+import datasets
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+
+from randlora.training import DataConfig, MethodConfig, OptimizationConfig, TrainConfig
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "dark_blue": (20, 20, 120)}
+WORDS = [
+    "a",
+    "photo",
+    "of",
+    "red",
+    "green",
+    "dark",
+    "blue",
+    "money",
+    "card",
+    "lost",
+    "where",
+    "is",
+    "my",
+    "please",
+    "now",
+    ".",
+]
+
+
+def save_tokenizer(folder: Path) -> int:
+    vocabulary = {word: number for number, word in enumerate(["<pad>", "<unk>", "<s>", "</s>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106 - no secret
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
+    )
+    names = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+    return len(vocabulary)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def datasets_cache(tmp_path_factory):
+    """Keep the cache of `datasets` out of the user's home."""
+    before, datasets.config.HF_DATASETS_CACHE = datasets.config.HF_DATASETS_CACHE, tmp_path_factory.mktemp("cache")
+    yield
+    datasets.config.HF_DATASETS_CACHE = before
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=save_tokenizer(folder),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {"vocab_size": save_tokenizer(folder), "max_position_embeddings": 16, "eos_token_id": 3}
+    config = CLIPConfig(
+        text_config={**tower, **text},
+        vision_config={**tower, "image_size": 16, "patch_size": 8},
+        projection_dim=8,
+    )
+    CLIPModel(config).save_pretrained(folder)
+    preprocessing = {
+        "size": {"shortest_edge": 16},
+        "crop_size": {"height": 16, "width": 16},
+        "resample": 3,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.25, 0.25, 0.25],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """train.csv and test.csv: the word "money" or "card" decides the intent."""
+    generator = np.random.default_rng(0)
+    for name, count in (("train", 48), ("test", 16)):
+        lines = ["text,label"]
+        for row in range(count):
+            word, label = (("money", "pay"), ("card", "lost_card"))[row % 2]
+            rest = " ".join(generator.choice(["where", "is", "my", "please", "now"], size=3 + row % 4))
+            lines.append(f"{rest} {word},{label}")
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Folders train/ and test/ with noisy patches of three colours."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 4)):
+        for name, colour in COLOURS.items():
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = np.clip(np.array(colour) + generator.normal(0, 20, (20, 24, 3)), 0, 255)
+                PIL.Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def text_config(bert, texts, tmp_path):
+    return TrainConfig(
+        task="text-classification",
+        model=str(bert),
+        output=str(tmp_path / "run"),
+        method=MethodConfig(r=4),
+        data=DataConfig(train=str(texts / "train.csv"), test=str(texts / "test.csv"), max_length=16),
+        optimization=OptimizationConfig(
+            learning_rate=1e-2, epochs=2, batch_size=8, eval_batch_size=8, precision="fp32", device="cpu"
+        ),
+    )
+
+
+@pytest.fixture
+def image_config(clip, images, tmp_path):
+    return TrainConfig(
+        task="image-text",
+        model=str(clip),
+        output=str(tmp_path / "run"),
+        method=MethodConfig(r=4),
+        data=DataConfig(train=str(images / "train"), test=str(images / "test")),
+        optimization=OptimizationConfig(
+            learning_rate=1e-2, epochs=4, batch_size=8, eval_batch_size=8, precision="fp32", device="cpu"
+        ),
+    )

@@ -1,0 +1,154 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from randlora.errors import ConfigError, DataError, DeviceError, OutputError, RandLoraError
+from randlora.training import TrainConfig, load_config, validate
+from randlora.training import validation as validation_module
+from randlora.training.config import resolve
+
+SUITES = Path(__file__).parents[2] / "suites"
+
+
+def change(config, key, value):
+    section, _, name = key.rpartition(".")
+    setattr(getattr(config, section) if section else config, name, value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("method.r", 0, "a whole number above 0, got 0"),
+        ("method.r", 2.5, "a whole number, got 2.5"),
+        ("method.r", True, "a whole number"),
+        ("method.name", "loar", "did you mean 'lora'?"),
+        ("method.bases", "unifrom", "did you mean 'uniform'?"),
+        ("method.alpha", -1.0, "a number above 0"),
+        ("method.dropout", 1.0, "from 0 to below 1"),
+        ("method.sparsity", 3.0, "None"),
+        ("method.target_modules", 7, "a list of strings or a string or null"),
+        ("optimization.learning_rate", float("nan"), "a number above 0"),
+        ("optimization.scheduler", "linaer", "did you mean 'linear'?"),
+        ("optimization.max_steps", 0, "-1 or a whole number above 0"),
+        ("optimization.warmup_ratio", 1.0, "from 0 to below 1"),
+        ("data.fraction", 1.5, "at most 1"),
+        ("data.shots", 0, "above 0"),
+        ("data.prompt_templates", ["a photo"], "one {} each"),
+        ("encoders", "vision", "any task but image-text"),
+        ("model", "", "a hub id"),
+        ("seed", -1, "a whole number from 0"),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_key(text_config, key, value, expected):
+    change(text_config, key, value)
+    with pytest.raises(ConfigError) as caught:
+        validate(text_config)
+    assert str(caught.value).startswith(f"{key}: ")
+    assert expected in str(caught.value)
+
+
+def test_shots_and_fraction_conflict(text_config):
+    text_config.data.shots, text_config.data.fraction = 4, 0.5
+    with pytest.raises(ConfigError, match=r"data\.shots: expected either shots or a fraction"):
+        validate(text_config)
+
+
+def test_images_are_not_grouped_by_length(image_config):
+    image_config.optimization.group_by_length = True
+    with pytest.raises(ConfigError, match=r"optimization\.group_by_length"):
+        validate(image_config)
+
+
+def test_data_and_output_are_checked_before_anything_is_loaded(text_config, tmp_path):
+    with pytest.raises(DataError, match=r"data\.test: .*does not exist"):
+        validate(replace(text_config, data=replace(text_config.data, test=str(tmp_path / "none.csv"))))
+    with pytest.raises(DataError, match=r"data\.test: expected a file or folder with test data"):
+        validate(replace(text_config, data=replace(text_config.data, test=None)))
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="which is a file"):
+        validate(replace(text_config, output=str(tmp_path / "file" / "run")))
+    validate(text_config)
+
+
+def test_hardware_that_is_not_there(text_config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(validation_module, "_cpu_has_bf16", lambda: False)
+    for key, value in (("device", "cuda"), ("precision", "bf16"), ("precision", "fp16")):
+        optimization = replace(text_config.optimization, **{key: value})
+        with pytest.raises(DeviceError, match=rf"optimization\.{key}"):
+            validate(replace(text_config, optimization=optimization))
+
+
+def test_alpha_resolves_to_the_methods_default():
+    config = TrainConfig()
+    for name, alpha in (("randlora", 4.0), ("lora", 32.0), ("full", None)):
+        config.method.name = name
+        assert resolve(config).method.alpha == alpha
+    assert config.method.alpha is None
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("seed: 3\nmethod:\n  r: 8\noptimization:\n  learning_rate: 3e-3\n", encoding="utf-8")
+    return path
+
+
+def test_a_file_is_read_with_its_types_and_overridden(file):
+    config = load_config(file, ["--method.r=4", "--data.shots", "2", "--method.target_modules", "['query','key']"])
+    assert (config.seed, config.method.r, config.data.shots) == (3, 4, 2)
+    assert config.optimization.learning_rate == 3e-3
+    assert config.method.target_modules == ["query", "key"]
+    assert config.data.text_column == "text"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("method: {rr: 8}", r"method\.rr: .*did you mean method\.r\?"),
+        ("learning_rate: 1", r"did you mean optimization\.learning_rate\?"),
+        ("method: {r: eight}", r"method\.r: expected a whole number, got 'eight'"),
+        ("method: 8", r"method: expected a section"),
+        ("data: {shots: [1]}", r"data\.shots"),
+        ("seed: {a: 1}", r"seed"),
+        ("[1, 2]", "expected keys and values"),
+        ("a: [", "expected YAML"),
+        ("x: !!python/object/apply:os.getcwd []", "expected YAML"),
+    ],
+)
+def test_a_wrong_file_is_one_line_of_what_to_do(file, content, message):
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(file)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--method.rank", "8"], r"method\.rank: expected a known config key"),
+        (["--method.r", "x"], r"method\.r: expected a whole number, got 'x'"),
+        (["--data.shots", "1.5"], r"data\.shots: expected a whole number or null, got '1.5'"),
+        (["stray"], "stray"),
+        (["--method.r"], r"method\.r"),
+    ],
+)
+def test_wrong_words_on_the_command_line(file, words, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(file, words)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.yaml"):
+        load_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_suite_is_a_valid_config(path, tmp_path):
+    config = load_config(path, ["--output", str(tmp_path / "run"), "--optimization.precision", "fp32"])
+    try:
+        validate(config)
+    except RandLoraError as error:
+        pytest.fail(str(error))

@@ -1,0 +1,89 @@
+import shutil
+
+import datasets
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from randlora.tasks import DataConfig, Examples
+from randlora.tasks.text_classification import TextClassification
+from randlora.training.config import MethodConfig, TrainConfig, resolve
+from randlora.training.methods import build, is_head
+from randlora.training.progress import Progress
+from randlora.training.trainer import RunTrainer, training_arguments
+
+
+@pytest.fixture
+def task(bert):
+    return TextClassification(str(bert), DataConfig(max_length=16), ["a", "b"], trust_remote_code=False)
+
+
+def trained(model):
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def resolved(**options):
+    return resolve(TrainConfig(method=MethodConfig(**options))).method
+
+
+@pytest.mark.parametrize("name", ["randlora", "lora"])
+def test_all_linear_means_the_backbone_without_the_head(task, name):
+    model = build(task, resolved(name=name, r=4))
+    layers = {key.split(".base_layer")[0] for key, _ in model.named_parameters() if ".base_layer.weight" in key}
+    assert len(layers) == 2 * 6 + 1  # six linears a block, and the pooler
+    assert not any("classifier" in layer for layer in layers)
+    assert {key for key in trained(model) if is_head(key, task)} == {
+        f"base_model.model.classifier.modules_to_save.default.{part}" for part in ("weight", "bias")
+    }
+
+
+def test_modules_are_chosen_by_list_and_regular_expression(task):
+    model = build(task, resolved(r=4, target_modules=["query", "key"], exclude_modules=r".*layer\.0\..*"))
+    layers = {key.split(".base_layer")[0] for key, _ in model.named_parameters() if ".base_layer.weight" in key}
+    assert sorted(layer.split("encoder.")[1] for layer in layers) == [
+        "layer.1.attention.self.key",
+        "layer.1.attention.self.query",
+    ]
+
+
+def test_full_trains_everything_and_head_the_head_only(task):
+    model = build(task, resolved(name="full"))
+    assert trained(model) == {name for name, _ in model.named_parameters()}
+    assert trained(build(task, resolved(name="head"))) == {"classifier.weight", "classifier.bias"}
+
+
+def test_the_head_has_a_learning_rate_of_its_own(task, tmp_path):
+    config = TrainConfig()
+    config.optimization.device, config.optimization.precision = "cpu", "fp32"
+    model = build(task, resolved(r=4))
+    trainer = RunTrainer(
+        training_arguments(config, tmp_path),
+        progress=Progress("now"),
+        is_head=lambda name: is_head(name, task),
+        head_learning_rate=0.5,
+        model=model,
+    )
+    groups = trainer.create_optimizer().param_groups
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    by_name = {name: rates[id(part)] for name, part in model.named_parameters() if part.requires_grad}
+    assert {name for name, rate in by_name.items() if rate == 0.5} == {n for n in by_name if is_head(n, task)}
+    assert set(by_name.values()) == {0.5, 3e-3}
+
+
+def test_a_batch_is_padded_to_its_longest_text(task):
+    texts = datasets.Dataset.from_dict({"text": ["where is my card", "help", "card " * 40]})
+    rows = task.dataset(Examples(texts, "text", [1, 0, 1], "here"), training_seed=0)
+    assert task.collate([rows[0], rows[1]])["input_ids"].shape == (2, 6)
+    batch = task.collate([rows[1], rows[2]])
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (2, 16)  # data.max_length
+    assert torch.equal(batch["labels"], torch.tensor([0, 1]))
+
+
+def test_a_tokenizer_without_padding_token_pads_with_its_end_token(bert, tmp_path):
+    model = shutil.copytree(bert, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(model)
+    task = TextClassification(str(model), DataConfig(), ["a", "b"], trust_remote_code=False)
+    assert task.tokenizer.pad_token == "</s>"  # noqa: S105 - no secret
+    assert task.backbone.config.pad_token_id == 3

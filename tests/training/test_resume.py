@@ -1,0 +1,96 @@
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from randlora.training import train
+from randlora.training.run_folder import RunFolder, as_dict
+
+# Dies by SIGKILL at the end of a step, or while it writes checkpoint-4.
+CHILD = """
+import os, signal, sys
+from randlora.training import load_config, train
+from randlora.training.progress import Progress, Stopwatch
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+moment = sys.argv[2]
+save, step_end = Progress.save, Stopwatch.on_step_end
+
+def on_step_end(self, args, state, control, **kwargs):
+    if moment == f"step {state.global_step}":
+        die()
+    return step_end(self, args, state, control, **kwargs)
+
+def save_or_die(self, checkpoint):
+    if moment == "in a checkpoint" and checkpoint.name == "checkpoint-4":
+        die()
+    save(self, checkpoint)
+
+Stopwatch.on_step_end, Progress.save = on_step_end, save_or_die
+train(load_config(sys.argv[1]))
+"""
+
+
+def killed(config, moment, folder):
+    """Run a config in a process of its own until it is killed."""
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(as_dict(config)), encoding="utf-8")
+    child = subprocess.run([sys.executable, "-c", CHILD, str(path), moment], check=False, capture_output=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr.decode()
+
+
+def tensors(output):
+    (path,) = (Path(output) / "adapter").glob("*.safetensors")
+    return load_file(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "method", "options", "moment", "resumed_from"),
+    [
+        ("text", "randlora", {"save_steps": 2}, "step 5", 4),
+        ("text", "randlora", {"save_steps": 2, "group_by_length": True}, "step 9", 8),
+        ("text", "full", {"save_steps": 2}, "in a checkpoint", 2),
+        ("text", "lora", {}, "step 8", 6),  # 6 steps are an epoch
+        ("image", "randlora", {"save_steps": 2}, "step 5", 4),
+    ],
+)
+def test_a_killed_run_resumes_to_the_same_bits(kind, method, options, moment, resumed_from, request, tmp_path):
+    config = request.getfixturevalue(f"{kind}_config")
+    config.method.name = method
+    config.optimization = replace(config.optimization, **options)
+    whole = train(replace(config, output=str(tmp_path / "whole")))
+    killed(config, moment, tmp_path)
+    output = Path(config.output)
+    assert RunFolder(output).checkpoint().name == f"checkpoint-{resumed_from}"
+    resumed = train(config)
+    first, second = tensors(tmp_path / "whole"), tensors(output)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert resumed.metrics == pytest.approx(whole.metrics, rel=1e-6)
+    assert not (output / "checkpoints").exists()
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(text_config, tmp_path):
+    text_config.optimization.max_steps = 2
+    whole = train(replace(text_config, output=str(tmp_path / "whole")))
+    record = train(text_config)
+    (Path(text_config.output) / "record.json").unlink()  # as if killed before the last act, checkpoints gone
+    assert train(text_config).metrics == record.metrics == whole.metrics
+
+
+def test_an_incomplete_checkpoint_is_not_used(tmp_path):
+    for step in (2, 10, 12):
+        (tmp_path / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
+    for step in (2, 10):
+        (tmp_path / "checkpoints" / f"checkpoint-{step}" / "progress.json").touch()
+    assert RunFolder(tmp_path).checkpoint().name == "checkpoint-10"
+    assert RunFolder(tmp_path / "none").checkpoint() is None

@@ -1,0 +1,195 @@
+import json
+import resource
+from dataclasses import replace
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import CLIPModel
+
+from randlora.errors import CheckpointError, ConfigError, DataError, LayerError, OutputError
+from randlora.training import MethodConfig, Record, evaluate, train
+
+
+def adapter_tensors(folder):
+    (path,) = (Path(folder) / "adapter").glob("*.safetensors")
+    return load_file(path)
+
+
+def same_tensors(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("method", ["randlora", "lora", "full", "head"])
+def test_a_text_run_leaves_a_whole_folder_and_evaluates_to_its_record(text_config, method):
+    text_config.method.name = method
+    text_config.optimization.head_learning_rate = 2e-2
+    record = train(text_config)
+    folder = Path(text_config.output)
+    assert {path.name for path in folder.iterdir()} == {"config.yaml", "record.json", "adapter"}
+    assert Record.load(folder) == record
+    assert record.head_parameters == 16 * 2 + 2
+    assert (record.trainable_parameters == 0) == (method == "head")
+    numbers = 4 * (record.trainable_parameters + record.head_parameters)
+    assert numbers <= record.adapter_bytes <= 1.05 * numbers + 2**16
+    assert record.metrics["eval_accuracy"] >= record.metrics["eval_accuracy_before"]
+    assert record.step_seconds_median > 0
+    assert record.peak_memory_bytes > 0
+    metrics = evaluate(folder)
+    assert metrics["eval_accuracy"] == record.metrics["eval_accuracy"]
+    assert metrics["eval_loss"] == pytest.approx(record.metrics["eval_loss"], rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoders", ["both", "vision"])
+@pytest.mark.parametrize("method", ["randlora", "lora", "full", "head"])
+def test_an_image_run_starts_at_zero_shot_and_learns(image_config, method, encoders):
+    image_config.method.name, image_config.encoders = method, encoders
+    record = train(image_config)
+    assert record.metrics["eval_accuracy"] > record.metrics["eval_accuracy_before"]
+    assert record.label_names == ["dark_blue", "green", "red"]
+    assert record.head_parameters == (3 * 8 if method == "head" else 0)
+    tensors = adapter_tensors(image_config.output)
+    touched = {"text" if "text_" in name else "vision" for name in tensors if name != "head"}
+    assert touched == {"head": set(), "vision": {"vision"}}.get(
+        "head" if method == "head" else encoders, {"text", "vision"}
+    )
+    assert evaluate(image_config.output)["eval_accuracy"] == record.metrics["eval_accuracy"]
+
+
+def test_the_image_adapter_fits_a_plain_clip(image_config, clip):
+    image_config.optimization.max_steps = 1
+    train(image_config)
+    model = peft.PeftModel.from_pretrained(CLIPModel.from_pretrained(clip), Path(image_config.output) / "adapter")
+    assert isinstance(model.get_base_model(), CLIPModel)
+
+
+def test_config_yaml_is_resolved_and_safe(text_config):
+    text_config.method = MethodConfig(name="lora", r=3)
+    text_config.optimization.max_steps = 1
+    train(text_config)
+    content = yaml.safe_load((Path(text_config.output) / "config.yaml").read_text(encoding="utf-8"))
+    assert content["method"]["alpha"] == 6.0
+    assert content["optimization"]["max_steps"] == 1
+
+
+def test_the_same_config_and_seed_give_the_same_bits(text_config, tmp_path):
+    text_config.optimization.max_steps = 3
+    train(text_config)
+    for name, seed in (("again", 0), ("other", 1)):
+        train(replace(text_config, output=str(tmp_path / name), seed=seed))
+    first = adapter_tensors(text_config.output)
+    assert same_tensors(first, adapter_tensors(tmp_path / "again"))
+    assert not same_tensors(first, adapter_tensors(tmp_path / "other"))
+
+
+def test_accumulation_does_not_change_the_step(text_config, tmp_path):
+    text_config.method.name = "full"
+    text_config.optimization.max_steps = 2
+    optimization = replace(text_config.optimization, batch_size=4, gradient_accumulation_steps=2)
+    split = replace(text_config, output=str(tmp_path / "split"), optimization=optimization)
+    # Dropout draws differ between one batch of 8 and two of 4; the losses agree to well within that, not to 2x.
+    whole, parts = train(text_config), train(split)
+    assert parts.metrics["train_loss"] == pytest.approx(whole.metrics["train_loss"], rel=0.1)
+
+
+def test_a_finished_run_is_returned_and_not_repeated(text_config):
+    text_config.optimization.max_steps = 1
+    record = train(text_config)
+    weights = next((Path(text_config.output) / "adapter").glob("*.safetensors"))
+    written = weights.stat().st_mtime_ns
+    assert train(text_config) == record
+    assert weights.stat().st_mtime_ns == written
+
+
+def test_another_run_in_the_folder_is_refused(text_config):
+    text_config.optimization.max_steps = 1
+    train(text_config)
+    with pytest.raises(OutputError, match=r"seed 0 instead of 1"):
+        train(replace(text_config, seed=1))
+
+
+def test_foreign_files_in_the_folder_are_refused_and_kept(text_config):
+    folder = Path(text_config.output)
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("precious", encoding="utf-8")
+    with pytest.raises(OutputError, match="other files"):
+        train(text_config)
+    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("method", ["randlora", "lora"])
+def test_no_matching_layer_leaves_nothing_behind(text_config, method):
+    text_config.method = MethodConfig(name=method, r=4, target_modules=["nowhere"])
+    with pytest.raises(LayerError, match="nowhere"):
+        train(text_config)
+    assert not Path(text_config.output).exists()
+
+
+def test_a_model_that_cannot_be_loaded_leaves_nothing_behind(text_config, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="model"):
+        train(replace(text_config, model=str(tmp_path / "empty")))
+    assert not Path(text_config.output).exists()
+
+
+def test_a_model_of_another_kind_is_refused(image_config, bert):
+    with pytest.raises(ConfigError, match=r"preprocessor_config\.json"):
+        train(replace(image_config, model=str(bert)))
+
+
+def test_evaluating_a_damaged_or_unfinished_run_is_a_checkpoint_error(text_config, tmp_path):
+    with pytest.raises(CheckpointError, match=r"record\.json"):
+        evaluate(tmp_path)
+    text_config.method.name = "head"
+    text_config.optimization.max_steps = 1
+    train(text_config)
+    weights = Path(text_config.output) / "adapter" / "trained.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-20])
+    with pytest.raises(CheckpointError, match=r"trained\.safetensors"):
+        evaluate(text_config.output)
+
+
+def test_evaluation_can_take_other_data_but_not_another_method(text_config, texts):
+    text_config.optimization.max_steps = 1
+    train(text_config)
+    lines = (texts / "test.csv").read_text(encoding="utf-8").splitlines()
+    (texts / "one.csv").write_text("\n".join(lines[:2]), encoding="utf-8")
+    assert evaluate(text_config.output, ["--data.test", str(texts / "one.csv")])["eval_accuracy"] in (0.0, 100.0)
+    with pytest.raises(ConfigError, match="the run fixes the rest"):
+        evaluate(text_config.output, ["--method.r", "8"])
+
+
+def test_the_record_is_plain_json(text_config):
+    text_config.optimization.max_steps = 1
+    train(text_config)
+    content = json.loads((Path(text_config.output) / "record.json").read_text(encoding="utf-8"))
+    assert content["versions"].keys() == {"python", "torch", "transformers", "peft", "accelerate", "randlora"}
+    assert content["hardware"]["precision"] == "fp32"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_image_is_named_and_leaves_nothing_behind(image_config, images, workers):
+    broken = images / "train" / "red" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:100])
+    image_config.optimization.dataloader_workers = workers
+    with pytest.raises(DataError, match=r"red/3\.png\): expected an image") as caught:
+        train(image_config)
+    assert "Traceback" not in str(caught.value)
+    assert not Path(image_config.output).exists()
+
+
+def test_a_full_disk_is_an_output_error_and_leaves_nothing_behind(text_config):
+    text_config.method.name = "full"
+    text_config.optimization.max_steps = 1
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    try:
+        with pytest.raises(OutputError, match="make room"):
+            train(text_config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not Path(text_config.output).exists()
