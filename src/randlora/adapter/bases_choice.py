@@ -60,7 +60,7 @@ def _peft_bases(config: RandLoraConfig, shapes: list[tuple[int, int]]) -> PeftBa
         raise ConfigError("rank_pattern", expected="none with bases='peft'", hint="PEFT has one rank per adapter")
     if config.peft_draw is None:
         outs, ins = ([shape[side] for shape in shapes] or [1] for side in (0, 1))
-        rows, columns = max(max(outs), max(ins)), min(max(outs), max(ins))
+        rows, columns = max(*outs, *ins), min(max(outs), max(ins))
         config.peft_draw = {"rows": rows, "columns": columns, "dtype": "bfloat16"}
     names: dict[float | str | None, PeftSparsity] = {None: "dense", 6: "sparse", "sqrt": "very_sparse"}
     draw = config.peft_draw

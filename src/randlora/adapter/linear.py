@@ -19,7 +19,9 @@ class RandLoraLinear(nn.Module, RandLoraLayer):
     """An `nn.Linear` or `Conv1D` with RandLoRA adapters."""
 
     base_layer: Any
-    active_adapters: Any  # BaseTunerLayer's property, which nn.Module's __getattr__ hides from type checkers
+    # BaseTunerLayer's, which nn.Module's __getattr__ hides from type checkers.
+    active_adapters: Any
+    get_base_layer: Any
 
     def __init__(
         self,

@@ -1,1 +1,5 @@
-"""The command-line tool: parse, call, exit code."""
+"""The command-line tool: parse, call, exit code; what is done lies in the floors below."""
+
+from randlora.cli.main import main
+
+__all__ = ["main"]

@@ -33,8 +33,8 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("16 per class", 16, 80, {}),
-    Setting("all", None, 120, {}),
+    Setting("16 per class", 16, 60, {}),
+    Setting("all", None, 90, {}),
 )
 
 

@@ -39,7 +39,7 @@ class PretrainRecipe:
     image_size: int = 16
     width: int = 128
     layers: int = 3
-    steps: int = 300
+    steps: int = 240
     batch_size: int = 128
     learning_rate: float = 2e-3
     muon_learning_rate: float = 1e-2

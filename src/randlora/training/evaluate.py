@@ -57,14 +57,24 @@ def evaluate(run_dir: str | Path, overrides: Sequence[str] = ()) -> dict[str, fl
             training_arguments(config, Path(scratch)),
             progress=Progress(record.started),
             is_head=partial(is_head, task=task),
-            model=_trained_model(task, config, folder),
+            model=trained_model(task, config, folder),
             eval_dataset=task.dataset(test, training_seed=None),
             data_collator=task.collate,
         )
         return trainer.evaluate()
 
 
-def _trained_model(task: Task, config: TrainConfig, folder: RunFolder) -> nn.Module:
+def trained_model(task: Task, config: TrainConfig, folder: RunFolder) -> nn.Module:
+    """The model of a finished run.
+
+    Args:
+        task: The run's task, with its pre-trained backbone.
+        config: The run's config.
+        folder: The run's folder.
+
+    Raises:
+        CheckpointError: The adapter is missing, damaged or of another model.
+    """
     if config.method.name in PEFT_METHODS:
         try:
             return task.classifier(load_adapter(task.backbone, folder.adapter), train_head=False)

@@ -1,0 +1,113 @@
+"""One function per command: call the library, print the result. Imports are inside, so that --help is quick."""
+
+import argparse
+import importlib.util
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from randlora.errors import ConfigError, RandLoraError
+
+NAMES = ("train", "evaluate", "merge", "convert", "inspect", "doctor", "demo")
+
+
+def _require(module: str, extra: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(f"package {module!r}", expected="to be installed", hint=f"pip install 'randlora[{extra}]'")
+
+
+def train(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """`randlora train CONFIG.yaml [--key value …]`."""
+    _require("jsonargparse", "train")
+    from randlora import training
+    from randlora.training.config_file import config_parser
+
+    if arguments.keys:
+        print(config_parser().format_help())
+        return 0
+    if arguments.config is None:
+        raise ConfigError("config", expected="a YAML file", got="none", hint="randlora train CONFIG.yaml")
+    config = training.load_config(arguments.config, overrides)
+    record = training.train(config)
+    metrics = record.metrics
+    print(
+        f"{record.method}: accuracy {metrics['eval_accuracy_before']:.2f} -> {metrics['eval_accuracy']:.2f} %, "
+        f"{record.trainable_parameters:,} trained numbers, {record.adapter_bytes:,} bytes, "
+        f"{record.train_seconds:.0f} s; {config.output}"
+    )
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """`randlora evaluate RUN [--data.test …]`."""
+    _require("jsonargparse", "train")
+    from randlora import training
+
+    print(json.dumps(training.evaluate(arguments.run, overrides), indent=2))
+    return 0
+
+
+def merge(arguments: argparse.Namespace, _: Sequence[str]) -> int:
+    """`randlora merge RUN --output DIR`."""
+    _require("jsonargparse", "train")
+    from randlora.training.merge import merge as merge_into
+
+    print(f"merged model written to {merge_into(arguments.source, arguments.output, arguments.model)}")
+    return 0
+
+
+def convert(arguments: argparse.Namespace, _: Sequence[str]) -> int:
+    """`randlora convert ADAPTER --output DIR`."""
+    from randlora.adapter.convert import convert as convert_folder
+
+    print(f"{convert_folder(arguments.source, arguments.output)}: {arguments.output}")
+    return 0
+
+
+def inspect(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """`randlora inspect ADAPTER | RUN | CONFIG.yaml [--key value …]`."""
+    _require("jsonargparse", "train")
+    from randlora.report import Column, text_table
+    from randlora.training import load_config
+    from randlora.training.plan import plan_adapter, plan_run
+
+    target = Path(arguments.target)
+    if target.is_file():
+        plan = plan_run(load_config(target, overrides))
+    else:
+        plan = plan_adapter(target / "adapter" if (target / "adapter").is_dir() else target)
+    if plan.layers:
+        numbers = ("r", "num_bases", "trained", "rank")
+        columns = [Column("layer", "name"), *(Column(name, name, "{:,}".format) for name in numbers)]
+        print(text_table([asdict(layer) for layer in plan.layers], columns))
+    print(f"{plan.title}: {len(plan.layers)} layers, {plan.trained:,} trained numbers, {plan.adapter_bytes:,} bytes")
+    if plan.training_bytes is not None:
+        print(
+            f"bases in memory: {plan.bases_bytes / 2**20:.1f} MiB; expected memory in training, float32, "
+            f"without activations: {plan.training_bytes / 2**20:.0f} MiB"
+        )
+    return 0
+
+
+def doctor(_arguments: argparse.Namespace, _: Sequence[str]) -> int:
+    """`randlora doctor`; exit code 2 where something does not work."""
+    from randlora.training.doctor import examine
+
+    checks = examine()
+    width = max(len(name) for name, _, _ in checks)
+    for name, found, well in checks:
+        print(f"{'ok ' if well else 'BAD'}  {name:<{width}}  {found}")
+    if not all(well for _, _, well in checks):
+        raise RandLoraError("doctor", expected="all checks to pass", hint="the lines marked BAD say what does not work")
+    return 0
+
+
+def demo(arguments: argparse.Namespace, _: Sequence[str]) -> int:
+    """`randlora demo`."""
+    _require("matplotlib", "demo")
+    _require("sklearn", "demo")
+    from randlora.demo import run_demo
+
+    run_demo(arguments.output)
+    return 0

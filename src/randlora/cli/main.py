@@ -1,0 +1,103 @@
+"""Words of the command line -> one call; errors -> one line and exit code 2."""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import NoReturn
+
+from randlora import __version__
+from randlora.cli import commands
+from randlora.errors import RandLoraError
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with one line in place of its usage message."""
+
+    def error(self, message: str) -> NoReturn:
+        near = ""
+        if "invalid choice" in message and len(sys.argv) > 1:
+            matches = get_close_matches(sys.argv[1], commands.NAMES, n=1)
+            near = f"; did you mean {matches[0]!r}?" if matches else ""
+        self.exit(2, f"{self.prog}: {message}{near} (see '{self.prog} --help')\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="randlora", description="Full-rank fine-tuning at a low-rank price.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"randlora {__version__}")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    actions = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    train = actions.add_parser(
+        "train",
+        help="train as a config file says; the same command again resumes",
+        epilog="Any key of the config can be given as --key value, nested ones as --section.key value; "
+        "'randlora train --keys' lists them.",
+        allow_abbrev=False,
+    )
+    train.add_argument("config", nargs="?", help="YAML file")
+    train.add_argument("--keys", action="store_true", help="list the config's keys and stop")
+    train.set_defaults(call=commands.train, takes_overrides=True)
+
+    evaluate = actions.add_parser("evaluate", help="measure a finished run", allow_abbrev=False)
+    evaluate.add_argument("run", help="a run's folder")
+    evaluate.set_defaults(call=commands.evaluate, takes_overrides=True)
+
+    merge = actions.add_parser("merge", help="merge an adapter into its base model", allow_abbrev=False)
+    merge.add_argument("source", help="a run's folder, or an adapter folder")
+    merge.add_argument("--output", required=True, help="folder to write, new or empty")
+    merge.add_argument("--model", help="where the base model is, if not where training had it")
+    merge.set_defaults(call=commands.merge)
+
+    convert = actions.add_parser("convert", help="PEFT's RandLora adapter to ours, or back", allow_abbrev=False)
+    convert.add_argument("source", help="an adapter folder")
+    convert.add_argument("--output", required=True, help="folder to write, new or empty")
+    convert.set_defaults(call=commands.convert)
+
+    inspect = actions.add_parser("inspect", help="layers, numbers, ranks and bytes", allow_abbrev=False)
+    inspect.add_argument("target", help="an adapter folder, a run's folder, or a config file of a planned run")
+    inspect.set_defaults(call=commands.inspect, takes_overrides=True)
+
+    doctor = actions.add_parser("doctor", help="versions, devices, what works here", allow_abbrev=False)
+    doctor.set_defaults(call=commands.doctor)
+
+    demo = actions.add_parser("demo", help="a small CLIP, adapted to handwritten digits by four methods")
+    demo.add_argument("--output", default="demo-run", help="folder for the runs, the table and the picture")
+    demo.set_defaults(call=commands.demo)
+    return parser
+
+
+def _quieten() -> None:
+    """Leave the terminal to the tool's own lines: transformers reports every fresh head as missing weights."""
+    from transformers.utils import logging
+
+    warnings.simplefilter("ignore")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the tool.
+
+    Args:
+        words: Command line without the program's name; None takes the process's.
+
+    Returns:
+        0, or 2 after an error that the user can mend, or 130 after an interruption.
+    """
+    arguments, overrides = _parser().parse_known_args(words)
+    if overrides and not getattr(arguments, "takes_overrides", False):
+        _parser().error(f"{arguments.command}: unknown argument {overrides[0]!r}")
+    if not arguments.traceback:
+        _quieten()
+    try:
+        return arguments.call(arguments, overrides)
+    except RandLoraError as error:
+        if arguments.traceback:
+            raise
+        print(f"randlora: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("randlora: interrupted; the same command again goes on from the last checkpoint", file=sys.stderr)
+        return 130

@@ -1,0 +1,110 @@
+"""What an adapter holds, or what a planned run would train: layers, numbers, ranks, bytes."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from randlora.adapter import RandLoraLayer
+from randlora.adapter.checkpoint import WEIGHTS_FILE, read_adapter_config, read_tensor_shapes
+from randlora.training.config import TrainConfig, resolve
+from randlora.training.methods import build, is_head, task_of
+
+_LAMBDA, _GAMMA = ".randlora_lambda", ".randlora_gamma"
+_BYTES_PER_TRAINED = 16  # a float32 number, its gradient and AdamW's two moments
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One adapted layer.
+
+    Attributes:
+        name: Its module's name.
+        r: Basis rank.
+        num_bases: n = ⌈m/r⌉.
+        trained: Trained numbers, n·r + n·m.
+        rank: Highest rank of ΔW: m.
+    """
+
+    name: str
+    r: int
+    num_bases: int
+    trained: int
+    rank: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An adapter, on disk or planned.
+
+    Attributes:
+        title: Method and family.
+        layers: RandLoRA's layers; none for other methods.
+        trained: Trained numbers, without the head.
+        adapter_bytes: Bytes of the trained numbers on disk.
+        bases_bytes: Bytes of the shared bases in memory, in float32.
+        training_bytes: Expected memory of weights, trained numbers, gradients, AdamW's moments and bases, in
+            float32 and without activations; None where the base model is not known.
+    """
+
+    title: str
+    layers: list[LayerPlan]
+    trained: int
+    adapter_bytes: int
+    bases_bytes: int
+    training_bytes: int | None
+
+
+def plan_adapter(folder: str | Path) -> Plan:
+    """Describe an adapter folder; no model is loaded.
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+    """
+    config = read_adapter_config(folder)
+    path = Path(folder) / WEIGHTS_FILE
+    shapes = read_tensor_shapes(path)
+    layers = []
+    for name in sorted(shapes):
+        if not name.endswith(_LAMBDA):
+            continue
+        layer = name.removesuffix(_LAMBDA)
+        (bases_count, r), (_, small) = shapes[name], shapes[layer + _GAMMA]
+        layers.append(LayerPlan(layer, r, bases_count, bases_count * (r + small), small))
+    trained = sum(layer.trained for layer in layers) or sum(math.prod(shape) for shape in shapes.values())
+    title = f"{config['peft_type']}, bases {config['bases']}" if "bases" in config else str(config["peft_type"])
+    return Plan(title, layers, trained, path.stat().st_size, 0, None)
+
+
+def plan_run(config: TrainConfig) -> Plan:
+    """Describe what a training config would train: the model is loaded and adapted, the data are not.
+
+    Args:
+        config: The run's config.
+
+    Raises:
+        ConfigError: The config is wrong, or the model cannot be loaded.
+        LayerError: No layer matches.
+    """
+    method = resolve(config).method
+    # The head is not counted, so any labels do.
+    task = task_of(config, config.data.class_names or ["0", "1"])
+    weights = sum(parameter.numel() for parameter in task.backbone.parameters())
+    model = build(task, method)
+    trained = sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and not is_head(name, task))
+    adapted = {name: part for name, part in model.named_modules() if isinstance(part, RandLoraLayer)}
+    bases = {id(b): b for layer in adapted.values() for b in layer.randlora_bases.values()}
+    bases_bytes = sum(b.stored_bytes() for b in bases.values())
+    return Plan(
+        f"{method.name}, bases {method.bases}" if method.name == "randlora" else method.name,
+        [_layer_plan(name, layer) for name, layer in adapted.items()],
+        trained,
+        4 * trained,
+        bases_bytes,
+        4 * weights + _BYTES_PER_TRAINED * trained + bases_bytes,
+    )
+
+
+def _layer_plan(name: str, layer: RandLoraLayer) -> LayerPlan:
+    ((adapter, r),) = layer.r.items()
+    bases_count, small = layer.randlora_gamma[adapter].shape
+    return LayerPlan(name, r, bases_count, bases_count * (r + small), small)
