@@ -71,7 +71,9 @@ def main() -> None:
     for name in METHODS:
         summary[name] = run_method(base, name, arguments.runs)
         result = summary[name]
-        print(f"{name}: {result['mean']:.2f} ± {result['spread']:.2f} % at {result['best_learning_rate']:g}", flush=True)
+        print(
+            f"{name}: {result['mean']:.2f} ± {result['spread']:.2f} % at {result['best_learning_rate']:g}", flush=True
+        )
     (ROOT / "results" / "banking77.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 

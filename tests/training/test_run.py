@@ -1,5 +1,6 @@
 import json
 import resource
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import CLIPModel
+from transformers import BertConfig, BertModel, CLIPModel
 
 from randlora.errors import CheckpointError, ConfigError, DataError, LayerError, OutputError
 from randlora.training import MethodConfig, Record, evaluate, train
@@ -153,6 +154,19 @@ def test_evaluating_a_damaged_or_unfinished_run_is_a_checkpoint_error(text_confi
         evaluate(text_config.output)
 
 
+@pytest.mark.parametrize("method", ["randlora", "lora", "full"])
+def test_an_adapter_of_another_base_model_is_refused(text_config, bert, tmp_path, method):
+    text_config.method = MethodConfig(name=method, r=4)
+    text_config.optimization.max_steps = 1
+    train(text_config)
+    wider = shutil.copytree(bert, tmp_path / "wider")
+    config = BertConfig.from_pretrained(bert, hidden_size=24)
+    BertModel(config).save_pretrained(wider)
+    with pytest.raises(CheckpointError) as caught:
+        evaluate(text_config.output, ["--model", str(wider)])
+    assert "\n" not in str(caught.value)
+
+
 def test_evaluation_can_take_other_data_but_not_another_method(text_config, texts):
     text_config.optimization.max_steps = 1
     train(text_config)
@@ -171,7 +185,7 @@ def test_the_record_is_plain_json(text_config):
     assert content["hardware"]["precision"] == "fp32"
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_image_is_named_and_leaves_nothing_behind(image_config, images, workers):
     broken = images / "train" / "red" / "3.png"
     broken.write_bytes(broken.read_bytes()[:100])
