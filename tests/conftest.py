@@ -10,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+pytest_plugins = ["tiny"]  # models and data for the floors above the adapter
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
 settings.register_profile(

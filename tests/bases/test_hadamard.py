@@ -4,7 +4,26 @@ import torch
 from randlora.bases.hadamard import hadamard_factors, hadamard_order
 
 # Sides of layers in BERT, MiniLM, ViT, CLIP, GPT-2, Llama, Qwen and Mistral models.
-REAL_SIZES = [384, 512, 768, 1024, 1152, 1280, 1536, 2048, 3072, 3584, 4096, 4864, 5120, 8192, 11008, 14336, 18944, 28672]
+REAL_SIZES = [
+    384,
+    512,
+    768,
+    1024,
+    1152,
+    1280,
+    1536,
+    2048,
+    3072,
+    3584,
+    4096,
+    4864,
+    5120,
+    8192,
+    11008,
+    14336,
+    18944,
+    28672,
+]
 ORDERS = sorted({hadamard_order(size) for size in range(1, 400)})
 
 
@@ -27,7 +46,7 @@ def test_real_sizes_have_exact_factors_of_about_equal_size(size):
     assert order - size <= size / 8
     left, right = (factor.double() for factor in hadamard_factors(order))
     assert left.shape[0] * right.shape[0] == order
-    assert right.shape[0] <= left.shape[0] <= 16 * right.shape[0]
+    assert max(left.shape[0], right.shape[0]) <= 4 * min(left.shape[0], right.shape[0])
     for factor in (left, right):
         assert torch.equal(factor @ factor.T, factor.shape[0] * torch.eye(factor.shape[0], dtype=torch.float64))
 
@@ -37,7 +56,7 @@ def test_padding_is_small(sizes):
     for size in sizes:
         order = hadamard_order(size)
         assert order >= size
-        assert 3 * order <= 4 * size
+        assert 3 * order <= 4 * size or size == 5  # 5 -> 8 is the one exception
         assert hadamard_order(order) == order
 
 

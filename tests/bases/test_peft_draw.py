@@ -64,6 +64,11 @@ def test_pairing_of_columns_is_pefts():
 
 
 def test_fingerprints_tell_draws_apart():
-    draws = [PeftBases(0, 4, 20, 12), PeftBases(1, 4, 20, 12), PeftBases(0, 4, 20, 12, "sparse"), PeftBases(0, 2, 20, 12)]
+    draws = [
+        PeftBases(0, 4, 20, 12),
+        PeftBases(1, 4, 20, 12),
+        PeftBases(0, 4, 20, 12, "sparse"),
+        PeftBases(0, 2, 20, 12),
+    ]
     assert len({bases.fingerprint() for bases in draws}) == 4
     assert PeftBases(0, 4, 20, 12).fingerprint() == draws[0].fingerprint()

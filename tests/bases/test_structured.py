@@ -11,7 +11,17 @@ from randlora.update import make_operator
 
 CPU = torch.device("cpu")
 shapes = st.tuples(st.integers(1, 40), st.integers(1, 70), st.integers(0, 50)).map(lambda s: (s[0], s[1], s[1] + s[2]))
-ODD_SHAPES = [(1, 1, 1), (4, 1, 9), (5, 3, 3), (3, 7, 11), (4, 6, 6), (16, 13, 31), (8, 64, 64), (7, 31, 97), (100, 10, 20)]
+ODD_SHAPES = [
+    (1, 1, 1),
+    (4, 1, 9),
+    (5, 3, 3),
+    (3, 7, 11),
+    (4, 6, 6),
+    (16, 13, 31),
+    (8, 64, 64),
+    (7, 31, 97),
+    (100, 10, 20),
+]
 
 
 def _tensors(r, small, large, seed=0):
@@ -27,7 +37,7 @@ def test_golden_draws():
     for tensor in _tensors(5, 13, 29, seed=7):
         digest.update(tensor.contiguous().numpy().tobytes())
     found = (StructuredBases(0).fingerprint(), StructuredBases(12345).fingerprint(), digest.hexdigest()[:16])
-    assert found == ("?", "?", "?")
+    assert found == ("3bb534926cf8efef", "dafb06d6e48c674d", "0ad84aaa1ad55f96")
 
 
 @given(shapes, st.integers(0, 2**63 - 1))

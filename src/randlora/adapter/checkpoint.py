@@ -63,7 +63,12 @@ def load_adapter(model: nn.Module, folder: str | Path, **kwargs: Any) -> PeftMod
     """
     read_adapter_config(folder)
     read_tensor_shapes(Path(folder) / WEIGHTS_FILE)
-    return PeftModel.from_pretrained(model, str(folder), **kwargs)
+    try:
+        return PeftModel.from_pretrained(model, str(folder), **kwargs)
+    except KeyError as error:  # PEFT's, for a module of modules_to_save that the file lacks
+        raise CheckpointError(
+            str(folder), expected=f"a tensor {error.args[0]}", got="none", hint="the file holds another adapter"
+        ) from error
 
 
 def check_state_dict(model: nn.Module, adapter_name: str, state_dict: dict[str, Tensor]) -> None:

@@ -55,8 +55,10 @@ def draw(
 def _normal_quantiles() -> Tensor:
     """The quantiles at (i + 1/2) / 65,536. Rounding to 8 bits hides any last-bit difference between math libraries."""
     quantile = NormalDist().inv_cdf
-    upper = torch.tensor([quantile(0.5 + (i + 0.5) / 65536) for i in range(32768)], dtype=torch.float64)
-    return torch.cat([-upper.flip(0), upper]).bfloat16().float()
+    # On the CPU whatever the caller's default device is, and usable in training though first drawn in inference mode.
+    with torch.inference_mode(mode=False), torch.device("cpu"):
+        upper = torch.tensor([quantile(0.5 + (i + 0.5) / 65536) for i in range(32768)], dtype=torch.float64)
+        return torch.cat([-upper.flip(0), upper]).bfloat16().float()
 
 
 def unit_scale(family: DenseFamily, sparsity: float) -> float:
@@ -119,9 +121,9 @@ class DenseBases:
             dtype: A floating dtype; the numbers are the same in each.
         """
         columns = -(-small // r) * r
+        self.reserve(r, small, large)
         pair = self._pairs.get(device)
-        if pair is None or r > self._shape_a[0] or columns > self._shape_b[1] or large > self._shape_b[0]:
-            self.reserve(r, small, large)
+        if pair is None:
             pair = self._pairs[device] = self._draw_pair(device, dtype)
         if pair[0].dtype != dtype:
             pair = cast_tensors(pair, dtype)
@@ -173,12 +175,18 @@ def dense_bases(family: DenseFamily, seed: int, sparsity: float = 2.0) -> DenseB
     return bases
 
 
-def cast_tensors(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """The floating tensors among `tensors` in another dtype; exact, since every entry of a basis fits every dtype."""
+def cast_tensors(
+    tensors: tuple[Tensor, ...], dtype: torch.dtype, device: torch.device | None = None
+) -> tuple[Tensor, ...]:
+    """`tensors` on a device (None: where they are), the floating ones among them in this dtype, fit for training."""
+
+    def cast(t: Tensor) -> Tensor:
+        return t.to(device=device, dtype=dtype if t.is_floating_point() else t.dtype)
+
     if torch.compiler.is_compiling():  # dynamo traces the cast, but not a switch of inference mode
-        return tuple(t.to(dtype) if t.is_floating_point() else t for t in tensors)
+        return tuple(map(cast, tensors))
     with torch.inference_mode(mode=False), torch.no_grad():
-        return tuple(t.to(dtype) if t.is_floating_point() else t for t in tensors)
+        return tuple(map(cast, tensors))
 
 
 def digest(name: str, *tensors: Tensor) -> str:

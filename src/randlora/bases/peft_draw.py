@@ -54,11 +54,9 @@ class PeftBases:
     def tensors(self, r: int, small: int, large: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """A (r × small) and B (large × r·n) as PEFT slices and pairs them."""
         pair = self._copies.get(device)
-        if pair is None:
-            pair = self._copies[device] = tuple(t.to(device, dtype) for t in self.pair)
-        if pair[0].dtype != dtype:
+        if pair is None or pair[0].dtype != dtype:
             # From the pair as drawn: its entries fill the dtype of the draw, so a cast of a cast could lose bits.
-            pair = cast_tensors(tuple(t.to(device) for t in self.pair), dtype)
+            pair = cast_tensors(self.pair, dtype, device)
             if not torch.compiler.is_compiling():
                 self._copies[device] = pair
         return _slice(pair[0], pair[1], r, small, large)
@@ -130,7 +128,8 @@ def draw_pair(seed: int, r: int, rows: int, columns: int, sparsity: PeftSparsity
         return a / a.std(), b / b.std()
     half = 1 / (2 * (3 if sparsity == "sparse" else sqrt(columns)))
     a, b = (
-        _ternary(torch.rand(shape, generator=generator), half) for shape in ((r, 1, columns), (rows, bases_count, r))
+        _ternary(torch.rand(shape, generator=generator, dtype=torch.float32), half)
+        for shape in ((r, 1, columns), (rows, bases_count, r))
     )
     return a / a.std(), b / b.std()
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 
 from randlora.errors import ConfigError, RandLoraError
 
@@ -17,13 +18,24 @@ def _require(module: str, extra: str) -> None:
         raise ConfigError(f"package {module!r}", expected="to be installed", hint=f"pip install 'randlora[{extra}]'")
 
 
+def _training() -> ModuleType:
+    """The training floor, with its data library kept from drawing bars for every file it opens."""
+    _require("jsonargparse", "train")
+    _require("datasets", "train")
+    import datasets
+
+    from randlora import training
+
+    datasets.disable_progress_bars()
+    return training
+
+
 def train(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     """`randlora train CONFIG.yaml [--key value …]`."""
-    _require("jsonargparse", "train")
-    from randlora import training
-    from randlora.training.config_file import config_parser
-
+    training = _training()
     if arguments.keys:
+        from randlora.training.config_file import config_parser
+
         print(config_parser().format_help())
         return 0
     if arguments.config is None:
@@ -41,10 +53,7 @@ def train(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 def evaluate(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     """`randlora evaluate RUN [--data.test …]`."""
-    _require("jsonargparse", "train")
-    from randlora import training
-
-    print(json.dumps(training.evaluate(arguments.run, overrides), indent=2))
+    print(json.dumps(_training().evaluate(arguments.run, overrides), indent=2))
     return 0
 
 

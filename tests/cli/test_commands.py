@@ -1,0 +1,202 @@
+"""The tool from the outside: words in, exit code, output and files out."""
+
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load as load_file_bytes
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification
+
+from randlora.cli import main
+from randlora.training.run_folder import as_dict
+
+
+@pytest.fixture
+def config_file(text_config, tmp_path):
+    content = as_dict(text_config) | {"output": str(tmp_path / "unused")}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def run(config_file, tmp_path):
+    assert main(["train", str(config_file), "--output", str(tmp_path / "run")]) == 0
+    return tmp_path / "run"
+
+
+def refused(capsys, *words):
+    """Run a command that must fail: exit code 2 and one line on standard error, which is returned."""
+    capsys.readouterr()
+    try:
+        code = main([str(word) for word in words])
+    except SystemExit as exit_:  # argparse's own way out
+        code = exit_.code
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line]
+    assert code == 2, captured.err
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("randlora")
+    return lines[0]
+
+
+def test_train_evaluate_inspect_merge(run, capsys, tmp_path, texts):
+    record = json.loads((run / "record.json").read_text())
+    wanted = "method metrics trainable_parameters adapter_bytes train_seconds step_seconds_median peak_memory_bytes"
+    assert set(wanted.split()) | {"seed", "versions", "hardware"} <= set(record)
+    assert {"eval_accuracy", "eval_accuracy_before"} <= set(record["metrics"])
+    capsys.readouterr()
+
+    assert main(["evaluate", str(run)]) == 0
+    assert json.loads(capsys.readouterr().out)["eval_accuracy"] == record["metrics"]["eval_accuracy"]
+
+    assert main(["inspect", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert f"{record['trainable_parameters']:,} trained numbers" in out
+
+    assert main(["merge", str(run), "--output", str(tmp_path / "merged")]) == 0
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
+    assert (tmp_path / "merged" / "tokenizer.json").is_file()
+    from randlora.tasks import load_test
+    from randlora.training import load_config
+    from randlora.training.evaluate import trained_model
+    from randlora.training.methods import task_of
+    from randlora.training.run_folder import RunFolder
+
+    config = load_config(run / "config.yaml")
+    task = task_of(config, record["label_names"])
+    adapted = trained_model(task, config, RunFolder(run)).eval()
+    batch = task.collate([task.dataset(load_test(config.data, "text", record["label_names"]), training_seed=None)[0]])
+    batch.pop("labels")
+    with torch.no_grad():
+        torch.testing.assert_close(merged.eval()(**batch).logits, adapted(**batch).logits, rtol=1e-5, atol=1e-6)
+
+
+def test_the_same_command_again_returns_the_finished_run(run, config_file, capsys):
+    before = (run / "record.json").stat().st_mtime_ns
+    assert main(["train", str(config_file), "--output", str(run)]) == 0
+    assert (run / "record.json").stat().st_mtime_ns == before
+
+
+def test_a_plan_is_inspected_before_anything_is_trained(config_file, capsys, tmp_path):
+    assert main(["inspect", str(config_file), "--method.r", "8"]) == 0
+    out = capsys.readouterr().out
+    assert "expected memory" in out
+    assert "query" in out
+    assert not (tmp_path / "unused").exists()
+
+
+def test_doctor_finds_everything_well(capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "BAD" not in out
+    assert "bases=structured" in out
+
+
+def test_convert(tmp_path, capsys):
+    import peft
+    from torch import nn
+
+    model = peft.get_peft_model(nn.Sequential(nn.Linear(8, 8)), peft.RandLoraConfig(r=2, target_modules=["0"]))
+    model.save_pretrained(tmp_path / "theirs")
+    assert main(["convert", str(tmp_path / "theirs"), "--output", str(tmp_path / "ours")]) == 0
+    assert json.loads((tmp_path / "ours" / "adapter_config.json").read_text())["bases"] == "peft"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "did you mean 'train'"),
+        (["train"], "YAML file"),
+        (["train", "absent.yaml"], "absent.yaml"),
+        (["merge", "absent", "--output", "out"], "absent"),
+        (["merge", "absent"], "--output"),
+        (["convert", "absent", "--output", "out"], "adapter_config.json"),
+        (["inspect", "absent"], "adapter_config.json"),
+        (["evaluate", "absent"], "absent"),
+        (["doctor", "--fast"], "--fast"),
+    ],
+)
+def test_wrong_words(capsys, monkeypatch, tmp_path, words, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["randlora", *words])
+    assert message in refused(capsys, *words)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--method.rnk", "3"], "did you mean method.r"),
+        (["--optimization.learning_rat=1"], "did you mean optimization.learning_rate"),
+        (["--method.r", "much"], "method.r"),
+        (["--method.r", "0"], "method.r"),
+        (["--method.r", "-4"], "method.r"),
+        (["--method.bases", "unifrom"], "uniform"),
+        (["--method.target_modules", "nothing_like_it"], "method.target_modules"),
+        (["--method.target_modules", ".*word_embeddings"], "word_embeddings"),
+        (["--data.train", "absent.csv"], "absent.csv"),
+        (["--data.label_column", "intent"], "intent"),
+        (["--optimization.device", "cuda"], "optimization.device"),
+        (["--model", "./absent"], "absent"),
+    ],
+)
+def test_wrong_values_leave_nothing_behind(config_file, capsys, tmp_path, overrides, message):
+    if "cuda" in overrides and torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    out = tmp_path / "out"
+    assert message in refused(capsys, "train", config_file, "--output", out, *overrides)
+    assert not out.exists()
+
+
+def test_damaged_and_foreign_adapters(run, capsys, tmp_path):
+    weights = run / "adapter" / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+
+    weights.write_bytes(whole[: len(whole) // 2])
+    assert "adapter_model.safetensors" in refused(capsys, "evaluate", run)
+    assert "adapter_model.safetensors" in refused(capsys, "merge", run, "--output", tmp_path / "out")
+
+    save_file({"some.other.weight": torch.zeros(3)}, weights)
+    assert "classifier" in refused(capsys, "evaluate", run)
+    head_only = {name: t for name, t in load_file_bytes(whole).items() if "classifier" in name}
+    save_file(head_only, weights)
+    assert "another base model" in refused(capsys, "evaluate", run)
+
+    weights.write_bytes(whole)
+    tensors = load_file(weights)
+    name = next(name for name in tensors if name.endswith("randlora_gamma"))
+    save_file({**tensors, name: torch.zeros(3, 5)}, weights)
+    assert "(3, 5)" in refused(capsys, "merge", run, "--output", tmp_path / "out")
+
+    weights.write_bytes(whole)
+    path = run / "adapter" / "adapter_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"bases_fingerprint": "0123456789abcdef"}))
+    assert "bases_fingerprint" in refused(capsys, "evaluate", run)
+    path.write_text(json.dumps(config | {"bases_version": 99}))
+    assert "newer randlora" in refused(capsys, "evaluate", run)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_holds_another_run(run, config_file, capsys):
+    before = sorted(path.name for path in run.rglob("*"))
+    assert "another" in refused(capsys, "train", config_file, "--output", run, "--seed", "5")
+    assert sorted(path.name for path in run.rglob("*")) == before
+
+
+def test_merge_does_not_overwrite(run, capsys, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("keep")
+    assert "full" in refused(capsys, "merge", run, "--output", tmp_path / "full")
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine"]
+
+
+def test_a_base_model_without_its_folder_any_more(run, capsys, tmp_path, bert):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(bert, moved)
+    assert main(["merge", str(run), "--output", str(tmp_path / "out"), "--model", str(moved)]) == 0
+    assert "absent" in refused(capsys, "merge", run, "--output", tmp_path / "out2", "--model", "./absent")
