@@ -2,9 +2,10 @@
 
     python benchmarks/lr_transfer.py --pretrain banking77/train.csv --adapt boolq/train.json
 
-For each width a two-layer Llama over bytes is trained on the first text, then RandLoRA adapters on all its linear layers
-are trained on the second at learning rates a factor of 2 apart, from the middle downhill until the best one has a worse
-neighbour on both sides. Reported is the mean loss on held-out bytes of the second text. Finished cells are kept in --output and not repeated.
+For each width a two-layer Llama over bytes is trained on the first text, then RandLoRA adapters on all its linear
+layers are trained on the second, at learning rates a factor of 2 apart: from the middle downhill until the best one has
+a worse neighbour on both sides. Reported is the mean loss on held-out bytes of the second text. Finished cells are kept
+in --output and not repeated.
 """
 
 import argparse

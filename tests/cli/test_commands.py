@@ -8,7 +8,7 @@ import torch
 import yaml
 from safetensors.torch import load as load_file_bytes
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification
 
 from randlora.cli import main
 from randlora.training.run_folder import as_dict
@@ -73,6 +73,14 @@ def test_train_evaluate_inspect_merge(run, capsys, tmp_path, texts):
     batch.pop("labels")
     with torch.no_grad():
         torch.testing.assert_close(merged.eval()(**batch).logits, adapted(**batch).logits, rtol=1e-5, atol=1e-6)
+
+
+def test_merging_a_mean_pooled_run_keeps_its_head_beside_the_encoder(config_file, tmp_path):
+    words = [str(config_file), "--pooling", "mean", "--output", str(tmp_path / "run")]
+    assert main(["train", *words]) == 0
+    assert main(["merge", str(tmp_path / "run"), "--output", str(tmp_path / "merged")]) == 0
+    AutoModel.from_pretrained(tmp_path / "merged")
+    assert set(load_file(tmp_path / "merged" / "head.safetensors")) == {"weight", "bias"}
 
 
 def test_the_same_command_again_returns_the_finished_run(run, config_file, capsys):

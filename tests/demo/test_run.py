@@ -13,7 +13,7 @@ def test_a_small_demo_trains_tabulates_draws_and_goes_on_where_it_was(tmp_path):
     said: list[str] = []
     options = {
         "recipe": PretrainRecipe(width=32, layers=1, steps=3, batch_size=8),
-        "settings": [Setting("2 per class", 2, 2, dict.fromkeys(LABELS, 1e-3))],
+        "settings": [Setting("2 per class", 2, 2)],
         "cache": tmp_path / "cache",
         "say": said.append,
     }

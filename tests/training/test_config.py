@@ -55,6 +55,12 @@ def test_shots_and_fraction_conflict(text_config):
         validate(text_config)
 
 
+def test_images_are_not_pooled(image_config):
+    image_config.pooling = "mean"
+    with pytest.raises(ConfigError, match="pooling"):
+        validate(image_config)
+
+
 def test_images_are_not_grouped_by_length(image_config):
     image_config.optimization.group_by_length = True
     with pytest.raises(ConfigError, match=r"optimization\.group_by_length"):

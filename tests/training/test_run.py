@@ -24,9 +24,10 @@ def same_tensors(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("pooling", ["model", "mean"])
 @pytest.mark.parametrize("method", ["randlora", "lora", "full", "head"])
-def test_a_text_run_leaves_a_whole_folder_and_evaluates_to_its_record(text_config, method):
-    text_config.method.name = method
+def test_a_text_run_leaves_a_whole_folder_and_evaluates_to_its_record(text_config, method, pooling):
+    text_config.method.name, text_config.pooling = method, pooling
     text_config.optimization.head_learning_rate = 2e-2
     record = train(text_config)
     folder = Path(text_config.output)

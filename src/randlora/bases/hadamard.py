@@ -27,7 +27,7 @@ def hadamard_order(size: int) -> int:
 
 @lru_cache(maxsize=64)
 def hadamard_factors(order: int) -> tuple[Tensor, Tensor]:
-    """H_a and H_b with H_order = H_a ⊗ H_b, entries ±1, int8, within a factor of 4 of each other where the order allows.
+    """H_a and H_b with H_order = H_a ⊗ H_b, entries ±1, int8, within a factor of 4 of each other where possible.
 
     Every leading principal minor of both factors is nonzero, hence also of the product: any leading block of H_order
     has full rank.

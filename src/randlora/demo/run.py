@@ -16,12 +16,15 @@ from randlora.report.plots import comparison
 from randlora.training import Record, train
 
 COLUMNS = (
-    Column("training digits", "setting"),
+    Column("digits", "setting"),
     Column("method", "label"),
-    *RUN_COLUMNS,
+    Column("rank", "rank", str),
     Column("learning rate", "learning_rate", "{:g}".format),
+    *RUN_COLUMNS,
 )
-TITLE = "A small CLIP, pre-trained on glyphs, adapted to handwritten digits"
+TITLE = (
+    "A small CLIP, pre-trained on glyphs, adapted to handwritten digits: test accuracy before and after, and the price"
+)
 
 
 _PARTS = ("digits", "runs", "report")
@@ -84,8 +87,14 @@ def _check(output: Path) -> None:
 
 def _row(arm: Arm, record: Record) -> dict[str, Any]:
     """The record with what the table and the picture show of the arm."""
-    names = {"setting": arm.setting, "label": arm.label, "learning_rate": arm.config.optimization.learning_rate}
-    return {**asdict(record), **names}
+    method = arm.config.method
+    return {
+        **asdict(record),
+        "setting": arm.setting,
+        "label": arm.label,
+        "rank": None if method.name == "full" else method.r,
+        "learning_rate": arm.config.optimization.learning_rate,
+    }
 
 
 def _write_report(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -85,14 +85,15 @@ class Column:
 
 
 RUN_COLUMNS = (
-    Column("trained parameters", "trainable_parameters", count),
-    Column("accuracy before (%)", "metrics.eval_accuracy_before", percent),
+    Column("trained", "trainable_parameters", count),
+    Column("before (%)", "metrics.eval_accuracy_before", percent),
     Column("after (%)", "metrics.eval_accuracy", percent),
-    Column("time per step", "step_seconds_median", milliseconds),
+    Column("step", "step_seconds_median", milliseconds),
     Column("peak memory", "peak_memory_bytes", binary_bytes),
     Column("adapter", "adapter_bytes", binary_bytes),
 )
-"""What a run's record says about the method's price and worth."""
+"""What a run's record says about the method's price and worth: trained parameters, test accuracy before and after
+training, median time of a step, peak memory, size of the adapter folder."""
 
 
 def text_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> str:

@@ -25,6 +25,7 @@ def open_task(
     label_names: Sequence[str],
     *,
     encoders: str,
+    pooling: str,
     trust_remote_code: bool,
 ) -> Task:
     """Load a pre-trained model for a task family.
@@ -35,6 +36,7 @@ def open_task(
         data: The data section of the config.
         label_names: Names of the classes, in the order of their numbers.
         encoders: Which towers are adapted, "both" or "vision" (image-text).
+        pooling: What the head reads, "model" or "mean" (text-classification).
         trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
@@ -43,4 +45,4 @@ def open_task(
     """
     if task == "image-text":
         return ImageText(model, data, label_names, encoders=encoders, trust_remote_code=trust_remote_code)
-    return TextClassification(model, data, label_names, trust_remote_code=trust_remote_code)
+    return TextClassification(model, data, label_names, pooling=pooling, trust_remote_code=trust_remote_code)

@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from randlora.tasks.config import DataConfig
 from randlora.tasks.examples import Examples, require_texts
+from randlora.tasks.mean_pooling import MeanPoolingClassifier
 from randlora.tasks.sources import load
 from randlora.tasks.task import labels_of
 
@@ -31,13 +32,14 @@ class TextRows(Dataset[dict[str, Any]]):
 class TextClassification:
     """A transformers sequence classifier; see `randlora.tasks.task.Task` for the attributes.
 
-    The head is whatever `AutoModelForSequenceClassification` puts beside the pre-trained part. It starts at random,
-    so the caller seeds before this is built.
+    The head is whatever `AutoModelForSequenceClassification` puts beside the pre-trained part, or a linear layer over
+    the mean of the tokens. It starts at random, so the caller seeds before this is built.
 
     Args:
         model: Hub id, folder or `package:NAME/PATH`.
         data: The data section of the config.
         label_names: Names of the classes, in the order of their numbers.
+        pooling: "model" for the architecture's own head, "mean" for the mean of the tokens.
         trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
@@ -47,12 +49,15 @@ class TextClassification:
     task_type: str | None = "SEQ_CLS"
     frozen: tuple[str, ...] = ()
 
-    def __init__(self, model: str, data: DataConfig, label_names: Sequence[str], *, trust_remote_code: bool) -> None:
+    def __init__(
+        self, model: str, data: DataConfig, label_names: Sequence[str], *, pooling: str, trust_remote_code: bool
+    ) -> None:
         self.tokenizer: Any = load(
             AutoTokenizer.from_pretrained, model, what="tokenizer", trust_remote_code=trust_remote_code
         )
+        architecture = AutoModel if pooling == "mean" else AutoModelForSequenceClassification
         self.backbone: Any = load(
-            AutoModelForSequenceClassification.from_pretrained,
+            architecture.from_pretrained,
             model,
             what="weights",
             trust_remote_code=trust_remote_code,
@@ -60,6 +65,8 @@ class TextClassification:
             id2label=dict(enumerate(label_names)),
             label2id={name: index for index, name in enumerate(label_names)},
         )
+        if pooling == "mean":
+            self.backbone = MeanPoolingClassifier(self.backbone.config, self.backbone)
         if self.tokenizer.pad_token_id is None:
             # Decoders such as GPT-2 have no padding token of their own.
             self.tokenizer.pad_token = self.tokenizer.eos_token

@@ -92,6 +92,8 @@ class TrainConfig:
         seed: Seed of the head, the data order, the draw of shots, the augmentation and dropout.
         trust_remote_code: Whether Python code that comes with the model may run.
         encoders: Which towers are adapted: "both" or "vision" (image-text).
+        pooling: What the head reads: "model" is the architecture's own head, "mean" the mean of the tokens, which
+            is right for sentence encoders (text-classification).
         method: How the model is adapted.
         data: What it is trained and tested on.
         optimization: How it is trained.
@@ -103,6 +105,7 @@ class TrainConfig:
     seed: int = 0
     trust_remote_code: bool = False
     encoders: Literal["both", "vision"] = "both"
+    pooling: Literal["model", "mean"] = "model"
     method: MethodConfig = field(default_factory=MethodConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)

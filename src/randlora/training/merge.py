@@ -7,12 +7,14 @@ from typing import Any
 
 import transformers
 from peft import PeftModel
+from safetensors.torch import save_file
 from torch import nn
 
 from randlora.adapter import load_adapter
 from randlora.adapter.checkpoint import read_adapter_config
 from randlora.errors import CheckpointError, ConfigError
 from randlora.files import new_folder
+from randlora.tasks.mean_pooling import MeanPoolingClassifier
 from randlora.tasks.sources import load, locate
 from randlora.training.config import TrainConfig
 from randlora.training.config_file import load_config
@@ -20,6 +22,9 @@ from randlora.training.evaluate import trained_model
 from randlora.training.methods import task_of
 from randlora.training.record import Record
 from randlora.training.run_folder import CONFIG, RunFolder
+
+HEAD_FILE = "head.safetensors"
+"""Weight and bias of the head where `pooling` is "mean": logits = mean of the tokens · weightᵀ + bias."""
 
 # What lies beside the weights of a model and is wanted beside the merged ones.
 _COMPANIONS = (
@@ -57,6 +62,10 @@ def merge(source: str | Path, output: str | Path, model: str | None = None) -> P
     else:
         merged, location = _merged_adapter(source, model)
     with new_folder(output) as folder:
+        if isinstance(merged, MeanPoolingClassifier):
+            # transformers has no class for it: the encoder as it is, the linear layer over the mean beside it.
+            save_file({name: t.contiguous() for name, t in merged.classifier.state_dict().items()}, folder / HEAD_FILE)
+            merged = merged.encoder
         merged.save_pretrained(folder)
         for pattern in _COMPANIONS if Path(location).is_dir() else ():
             for companion in Path(location).glob(pattern):

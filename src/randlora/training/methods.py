@@ -33,6 +33,7 @@ def task_of(config: TrainConfig, label_names: Sequence[str]) -> Task:
         config.data,
         label_names,
         encoders=config.encoders,
+        pooling=config.pooling,
         trust_remote_code=config.trust_remote_code,
     )
     if config.optimization.gradient_checkpointing:

@@ -126,6 +126,8 @@ def _check_conflicts(config: TrainConfig) -> None:
         raise ConfigError(
             "optimization.group_by_length", expected="false for images, which all have one length", got="true"
         )
+    if config.pooling == "mean" and config.task != "text-classification":
+        raise ConfigError("pooling", expected="model, for any task but text-classification", got="mean")
     if config.encoders == "vision" and config.task != "image-text":
         raise ConfigError("encoders", expected="both, for any task but image-text", got="vision")
 

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from randlora.update.once import first_derivative_only
 from randlora.update.operators import make_operator
 
 
@@ -33,11 +33,11 @@ class _FactoredUpdate(torch.autograd.Function):
         return operator.unmix(coefficients, operator.project(x))
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (dy,) = gradients
         x, lambda_, gamma, *bases = ctx.saved_tensors
-        operator = make_operator(ctx.kind, tuple(bases))
+        operator = make_operator(ctx.kind, bases)
         dx = lambda_gradient = gamma_gradient = None
         if ctx.needs_input_grad[0]:
             coefficients = operator.coefficients(lambda_, gamma, ctx.scaling, x.dtype)

@@ -1,13 +1,14 @@
 """ΔW folded into the weight: W = W₀ + ΔW, y = x·Wᵀ + b; W is built again in backward, never kept."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from randlora.update.once import first_derivative_only
 from randlora.update.operators import delta_weight, make_operator
 
 
@@ -33,7 +34,7 @@ class _FoldedLinear(torch.autograd.Function):
         return F.linear(x, folded, None if bias is None else bias.to(x.dtype))
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (dy,) = gradients
         x, weight, lambda_, gamma, *bases = ctx.saved_tensors
@@ -44,7 +45,7 @@ class _FoldedLinear(torch.autograd.Function):
             bias_gradient = dy.sum(dim=0)
         if ctx.needs_input_grad[3] or ctx.needs_input_grad[4]:
             large, small = (dy, x) if ctx.small_is_input else (x, dy)
-            operator = make_operator(ctx.kind, tuple(bases))
+            operator = make_operator(ctx.kind, bases)
             lambda_gradient, gamma_gradient = operator.gradients(large, small, lambda_, gamma, ctx.scaling)
         return (
             dx,
@@ -66,12 +67,10 @@ def _fold(
     scaling: float,
     small_is_input: bool,
     kind: str,
-    bases: tuple[Tensor, ...],
+    bases: Sequence[Tensor],
     dtype: torch.dtype,
 ) -> Tensor:
-    update = delta_weight(
-        make_operator(kind, tuple(bases)), lambda_, gamma, scaling, dtype, small_is_input=small_is_input
-    )
+    update = delta_weight(make_operator(kind, bases), lambda_, gamma, scaling, dtype, small_is_input=small_is_input)
     # The sum is rounded once, to the compute dtype: a weight stored in float32 keeps its low bits until then.
     return (weight + update).to(dtype)
 

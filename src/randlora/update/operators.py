@@ -5,7 +5,8 @@ side has length M. "Hidden" names the r·n columns of B. An operator multiplies 
 forming ΔW; `coefficients` is C in the family's own storage.
 """
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from randlora.update.dense import DenseOperator
 from randlora.update.structured import StructuredOperator
 
 
+@runtime_checkable  # the tests check annotations at run time
 class Operator(Protocol):
     """The arithmetic of one family for one layer shape."""
 
@@ -52,7 +54,7 @@ class Operator(Protocol):
 _OPERATORS = {"dense": DenseOperator, "structured": StructuredOperator}
 
 
-def make_operator(kind: str, tensors: tuple[Tensor, ...]) -> Operator:
+def make_operator(kind: str, tensors: Sequence[Tensor]) -> Operator:
     """The operator of this kind (`dense` or `structured`) over the tensors that describe its bases.
 
     Args:

@@ -40,26 +40,26 @@ class StructuredOperator:
     def mix(self, coefficients: Float[Tensor, "r n n"], small: Float[Tensor, "T m"]) -> Float[Tensor, "T rn"]:
         """Small · Cᵀ, block by block."""
         hidden = torch.bmm(small[:, self.source].transpose(0, 1), coefficients.transpose(1, 2))
-        return hidden.transpose(0, 1).reshape(small.shape[0], -1)
+        return hidden.transpose(0, 1).reshape(small.shape[0], self.source.numel())
 
     def unmix(self, coefficients: Float[Tensor, "r n n"], hidden: Float[Tensor, "T rn"]) -> Float[Tensor, "T m"]:
         """Hidden · C, block by block."""
         slots = torch.bmm(self._by_row(hidden), coefficients)
-        return slots.transpose(0, 1).reshape(hidden.shape[0], -1)[:, self.slot]
+        return slots.transpose(0, 1).reshape(hidden.shape[0], self.source.numel())[:, self.slot]
 
     def expand(self, hidden: Float[Tensor, "T rn"]) -> Float[Tensor, "T M"]:
         """Hidden · Bᵀ = row_sign ⊙ (left · H · rightᵀ), H the hidden row as a matrix (c, b)."""
-        rows, width = hidden.shape[0], self.right.shape[0]
+        width = self.right.shape[0]
         padded = F.pad(hidden, (0, self.left.shape[1] * width - hidden.shape[1]))
-        transformed = self.left @ (padded.view(rows, -1, width) @ self.right.T)
-        return transformed.reshape(rows, -1)[:, : self.row_sign.shape[0]] * self.row_sign
+        transformed = self.left @ (padded.unflatten(1, (-1, width)) @ self.right.T)
+        return transformed.flatten(1)[:, : self.row_sign.shape[0]] * self.row_sign
 
     def project(self, large: Float[Tensor, "T M"]) -> Float[Tensor, "T rn"]:
         """Large · B, the transpose of `expand`."""
-        rows, width = large.shape[0], self.right.shape[0]
+        width = self.right.shape[0]
         padded = F.pad(large * self.row_sign, (0, self.left.shape[0] * width - large.shape[1]))
-        transformed = self.left.T @ (padded.view(rows, -1, width) @ self.right)
-        return transformed.reshape(rows, -1)[:, : self.source.numel()]
+        transformed = self.left.T @ (padded.unflatten(1, (-1, width)) @ self.right)
+        return transformed.flatten(1)[:, : self.source.numel()]
 
     def fold(self, coefficients: Float[Tensor, "r n n"]) -> Float[Tensor, "M m"]:
         """B · C: the columns of C, spread out over their slots, through the transform."""

@@ -1,0 +1,57 @@
+"""A text classifier over the mean of the tokens, the form in which sentence encoders were trained."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+
+class MeanPoolingClassifier(PreTrainedModel):
+    """An encoder, the mean of its last hidden states over the text's tokens, dropout and a linear layer.
+
+    transformers' own classifiers read the first token through a pooler, which encoders trained with mean pooling
+    (sentence-transformers' among them) never used.
+
+    Args:
+        config: The encoder's config, with `id2label`.
+        encoder: The encoder; None builds one with random weights.
+    """
+
+    base_model_prefix = "encoder"
+    # The encoder has checked its own attention; this class has none.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+
+    def __init__(self, config: PretrainedConfig, encoder: nn.Module | None = None) -> None:
+        super().__init__(config)
+        self.encoder: Any = AutoModel.from_config(config) if encoder is None else encoder
+        self.dropout = nn.Dropout(getattr(config, "hidden_dropout_prob", 0.0))
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels, dtype=self.encoder.dtype)
+        nn.init.normal_(self.classifier.weight, std=getattr(config, "initializer_range", 0.02))
+        nn.init.zeros_(self.classifier.bias)
+
+    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """The encoder's."""
+        self.encoder.gradient_checkpointing_enable(*args, **kwargs)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> SequenceClassifierOutput:
+        """Classify texts.
+
+        Args:
+            input_ids: (batch, length).
+            attention_mask: (batch, length), 0 at padding.
+            inputs: What else the encoder takes.
+
+        Returns:
+            With logits (batch, classes).
+        """
+        inputs = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
+        weights = attention_mask.unsqueeze(-1).to(states.dtype)
+        # Summed in float32: in bf16 a text of 256 tokens would lose every second one.
+        with torch.autocast(states.device.type, enabled=False):
+            mean = (states * weights).float().sum(dim=1) / weights.float().sum(dim=1).clamp(min=1)
+        return SequenceClassifierOutput(logits=self.classifier(self.dropout(mean.to(self.classifier.weight.dtype))))

@@ -1,0 +1,50 @@
+"""Second derivatives: the fast strategies have none, and must say so."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from randlora.errors import UpdateError
+
+Backward = Callable[..., tuple[Tensor | None, ...]]
+
+
+class _FirstDerivative(torch.autograd.Function):
+    """Hands the first `count` tensors on, tied to the others, from which they were computed."""
+
+    @staticmethod
+    def forward(_ctx: Any, count: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        return tuple(None if t is None else t.view_as(t) for t in tensors[:count])
+
+    @staticmethod
+    def backward(_ctx: Any, *_gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        raise UpdateError(
+            "second derivative of a RandLoRA update",
+            expected="first derivatives only",
+            hint="strategy='reference' supports double backward",
+        )
+
+
+def first_derivative_only(backward: Backward) -> Backward:
+    """Let a `backward` run once; differentiating its result raises an UpdateError.
+
+    torch's `once_differentiable` ties the result to nothing, so `torch.autograd.grad(..., inputs)` leaves the second
+    derivative out without a word where another path leads to the inputs.
+
+    Args:
+        backward: The static method of an autograd function.
+    """
+
+    @wraps(backward)
+    def checked(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.no_grad():
+            results = backward(ctx, *gradients)
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return results
+        sources = [t for t in (*gradients, *ctx.saved_tensors) if t.requires_grad]
+        return _FirstDerivative.apply(len(results), *results, *sources)
+
+    return checked
