@@ -28,9 +28,9 @@ BASE = (128, 8)
 RANKS = (4, 16, 64)
 FAMILIES = ("structured", "uniform")
 RATES = tuple(7.5e-4 * 2**step for step in range(10))  # 7.5e-4 to 0.384
-FIRST = 4  # 1.2e-2, where the walk to the minimum begins
+FIRST = 5  # 2.4e-2, where the walk to the minimum begins
 LENGTH, BATCH = 64, 6  # bytes per row, rows per step
-PRETRAIN_STEPS, ADAPT_STEPS, WARMUP = 600, 80, 8
+PRETRAIN_STEPS, ADAPT_STEPS, WARMUP = 600, 60, 6
 
 
 def batches(text: Tensor, steps: int, seed: int) -> list[Tensor]:

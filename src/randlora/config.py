@@ -27,8 +27,9 @@ class RandLoraConfig(PeftConfig):
 
     Attributes:
         r: Basis rank. Default 16.
-        alpha: Size of the update: ΔW is multiplied by g = alpha/m (for `bases="peft"`, alpha/r). Default 4: a step
-            of a learning rate that suits LoRA then moves ΔW as far as LoRA's would.
+        alpha: Size of the update: ΔW is multiplied by g = alpha·√r/m. Default 1: LoRA's learning rates carry over, and
+            the best one is about the same for every width and rank (docs/log.md). With `bases="peft"` PEFT's scaling,
+            g = alpha/r, and its default, 20·r.
         bases: Family of the frozen bases: `structured` (default, stores nothing), `uniform`, `normal`, `ternary`, or
             `peft` (PEFT's own draw and parametrization, to read and write its checkpoints).
         sparsity: For `ternary`: s ≥ 2, entries are ±1 with probability 1/s each (default 2), or "sqrt" for s = √m of
@@ -58,11 +59,11 @@ class RandLoraConfig(PeftConfig):
     Example:
         >>> from randlora import RandLoraConfig
         >>> RandLoraConfig(r=8, target_modules=["q_proj", "v_proj"]).alpha
-        4.0
+        1.0
     """
 
     r: int = 16
-    alpha: float = 4.0
+    alpha: float | None = None  # becomes the family's default
     bases: str = "structured"
     sparsity: float | str | None = None
     seed: int = 0
@@ -93,6 +94,8 @@ class RandLoraConfig(PeftConfig):
             check_choice(name, getattr(self, name), choices)
         for name, rank in _with_pattern("r", self.r, "rank_pattern", self.rank_pattern):
             _check_rank(name, rank)
+        if self.alpha is None:
+            self.alpha = 20.0 * self.r if self.bases == "peft" else 1.0
         for name, alpha in _with_pattern("alpha", self.alpha, "alpha_pattern", self.alpha_pattern):
             if not _is_number(alpha) or not math.isfinite(alpha) or alpha <= 0:
                 raise ConfigError(name, expected="a number above 0", got=repr(alpha))

@@ -1,6 +1,6 @@
 """The PEFT tuner: which layers get an adapter, with which rank and bases."""
 
-from typing import Any
+from typing import Any, cast
 
 from peft.config import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers
@@ -74,7 +74,7 @@ class RandLoraTuner(BaseTuner):
             self.randlora_stored[adapter_name] = self._bases
         r = peft_config.rank_pattern.get(get_pattern_key(peft_config.rank_pattern.keys(), current_key), peft_config.r)
         alphas = peft_config.alpha_pattern
-        alpha = alphas.get(get_pattern_key(alphas.keys(), current_key), peft_config.alpha)
+        alpha = alphas.get(get_pattern_key(alphas.keys(), current_key), cast("float", peft_config.alpha))
         if isinstance(target, RandLoraLayer):
             target.update_layer(adapter_name, peft_config, r, alpha, self._bases, peft_config.inference_mode)
             if adapter_name not in self.active_adapters:

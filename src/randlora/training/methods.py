@@ -109,7 +109,7 @@ def randlora_config(method: MethodConfig, **common: Any) -> RandLoraConfig:
     """
     return RandLoraConfig(
         r=method.r,
-        alpha=method.alpha or RandLoraConfig.alpha,
+        alpha=method.alpha,
         dropout=method.dropout,
         bases=method.bases,
         sparsity=method.sparsity,
