@@ -1,0 +1,141 @@
+"""`randlora.update` with its shape annotations checked at run time, and the literal equation 4 to judge it by."""
+
+import importlib
+import sys
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn.functional as F
+from jaxtyping import install_import_hook
+from torch import Tensor
+
+import randlora
+from randlora.bases import Bases, DenseBases, PeftBases, StructuredBases
+
+CPU = torch.device("cpu")
+FAMILIES = ("uniform", "normal", "ternary", "ternary-6", "structured", "peft")
+STRATEGIES = ("reference", "factored", "folded")
+
+
+@pytest.fixture(scope="session")
+def update():
+    """A second, checked import of `randlora.update`; the first one stays in place for every other test."""
+    name = "randlora.update"
+    plain = {key: sys.modules.pop(key) for key in list(sys.modules) if key.startswith(name)}
+    with install_import_hook(name, "beartype.beartype"):
+        checked = importlib.import_module(name)
+    for key in [key for key in sys.modules if key.startswith(name)]:
+        del sys.modules[key]
+    sys.modules.update(plain)
+    randlora.update = plain[name]
+    return checked
+
+
+def make_bases(family: str, r: int, small: int, large: int) -> Bases:
+    if family == "structured":
+        return StructuredBases(5)
+    if family == "peft":
+        # PEFT draws for the largest layer; this one is a corner of it.
+        return PeftBases(5, r, large + 2, small + 3)
+    name, _, sparsity = family.partition("-")
+    return DenseBases(name, 5, float(sparsity or 2))
+
+
+@dataclass
+class Case:
+    """One layer, its adapter and a batch, in float64 unless cast."""
+
+    kind: str
+    bases: tuple[Tensor, ...]
+    A: Tensor
+    B: Tensor
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    lambda_: Tensor
+    gamma: Tensor
+    scaling: float
+    small_is_input: bool
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        """What gets a gradient."""
+        return [t for t in (self.x, self.lambda_, self.gamma, self.bias) if t is not None]
+
+    def equation_4(self) -> Tensor:
+        """ΔW = g Σ_j B_j Λ_j A Γ_j, with column k of B_j at column k·n + j of B."""
+        bases_count = self.lambda_.shape[0]
+        total = torch.zeros(self.B.shape[0], self.A.shape[1], dtype=self.A.dtype)
+        for j in range(bases_count):
+            basis = self.B[:, j::bases_count]
+            total = total + basis @ torch.diag(self.lambda_[j]) @ self.A @ torch.diag(self.gamma[j])
+        total = self.scaling * total
+        return total if self.small_is_input else total.T
+
+    def expected(self) -> Tensor:
+        """The layer's output by equation 4."""
+        return F.linear(self.x, self.weight + self.equation_4(), self.bias)
+
+    def by(self, update, strategy: str) -> Tensor:
+        """The layer's output by a strategy."""
+        adapter = (self.lambda_, self.gamma, self.scaling)
+        if strategy == "reference":
+            delta = update.reference_delta_weight(self.A, self.B, *adapter, small_is_input=self.small_is_input)
+            return F.linear(self.x, self.weight + delta, self.bias)
+        shared = (*adapter, self.kind, self.bases)
+        if strategy == "folded":
+            return update.folded_linear(self.x, self.weight, self.bias, *shared, small_is_input=self.small_is_input)
+        change = update.factored_update(self.x, *shared, small_is_input=self.small_is_input)
+        return F.linear(self.x, self.weight, self.bias) + change
+
+
+@pytest.fixture(scope="session")
+def make_case(update):
+    """Build a `Case`: family, r, (small, large), orientation, leading dimensions of x."""
+
+    def make(
+        family,
+        r,
+        small,
+        large,
+        *,
+        small_is_input=True,
+        batch=(5,),
+        bias=True,
+        dtype=torch.float64,
+        strided=False,
+        seed=0,
+    ):
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape):
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+        bases = make_bases(family, r, small, large)
+        tensors = bases.tensors(r, small, large, CPU, dtype)
+        exact = bases.tensors(r, small, large, CPU, torch.float64)
+        A, B = update.make_operator(bases.kind, exact).pair()
+        bases_count = -(-small // r)
+        inputs, outputs = (small, large) if small_is_input else (large, small)
+        x = normal(inputs, *batch).movedim(0, -1) if strided else normal(*batch, inputs)
+        # λ and γ are float32 unless all is float64.
+        trained = torch.float64 if dtype == torch.float64 else torch.float32
+        case = Case(
+            kind=bases.kind,
+            bases=tensors,
+            A=A,
+            B=B,
+            x=x.to(dtype),
+            weight=(normal(outputs, inputs) / inputs**0.5).to(dtype),
+            bias=normal(outputs).to(dtype) if bias else None,
+            lambda_=normal(bases_count, r).to(trained),
+            gamma=normal(bases_count, small).to(trained),
+            scaling=0.7 / small * bases.scale(r),
+            small_is_input=small_is_input,
+        )
+        for leaf in case.leaves:
+            leaf.requires_grad_()
+        return case
+
+    return make

@@ -1,0 +1,66 @@
+"""What lives between forward and backward, and what uninitialized memory could do."""
+
+import pytest
+import torch
+
+FAMILIES = ("uniform", "normal", "ternary", "structured", "peft")
+everywhere = pytest.mark.parametrize(
+    ("family", "strategy", "small_is_input"),
+    [(f, s, i) for f in FAMILIES for s in ("factored", "folded") for i in (True, False)],
+)
+
+
+@everywhere
+@pytest.mark.parametrize("tokens", [2, 64])
+def test_only_inputs_and_shared_tensors_are_saved(update, make_case, family, strategy, small_is_input, tokens):
+    case = make_case(family, 4, 24, 32, small_is_input=small_is_input, batch=(tokens,), dtype=torch.bfloat16)
+    allowed = [case.x, case.lambda_, case.gamma, *case.bases]
+    if strategy == "folded":
+        allowed.append(case.weight)
+    known = {t.untyped_storage().data_ptr() for t in allowed}
+    saved = []
+
+    def pack(tensor):
+        saved.append(tensor)
+        return tensor
+
+    arguments = (case.lambda_, case.gamma, case.scaling, case.kind, case.bases)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        if strategy == "folded":
+            output = update.folded_linear(case.x, case.weight, case.bias, *arguments, small_is_input=small_is_input)
+        else:
+            output = update.factored_update(case.x, *arguments, small_is_input=small_is_input)
+    assert saved
+    for tensor in saved:
+        assert tensor.untyped_storage().data_ptr() in known
+    node = output.grad_fn.next_functions[0][0] if "View" in output.grad_fn.name() else output.grad_fn
+    assert not any(isinstance(value, torch.Tensor) for value in vars(node).values())
+    output.sum().backward()
+
+
+@everywhere
+def test_fresh_memory_may_hold_anything(update, make_case, monkeypatch, family, strategy, small_is_input):
+    expected = _results(make_case(family, 5, 13, 22, small_is_input=small_is_input), update, strategy)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(3).isnan().all()
+        poisoned = _results(make_case(family, 5, 13, 22, small_is_input=small_is_input), update, strategy)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for ours, theirs in zip(poisoned, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def _results(case, update, strategy):
+    output = case.by(update, strategy)
+    return [output.detach(), *torch.autograd.grad(output.sum(), case.leaves)]
+
+
+@everywhere
+def test_arguments_are_not_written_to(update, make_case, family, strategy, small_is_input):
+    case = make_case(family, 5, 13, 22, small_is_input=small_is_input)
+    tensors = [case.x, case.weight, case.lambda_, case.gamma, *case.bases]
+    before = [t.detach().clone() for t in tensors]
+    _results(case, update, strategy)
+    assert all(torch.equal(a, b) for a, b in zip(before, tensors, strict=True))

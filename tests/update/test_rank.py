@@ -1,0 +1,61 @@
+"""The method's claim: ΔW has rank m for random λ and γ; and where a sparse basis breaks it, by how much."""
+
+from math import sqrt
+
+import pytest
+import torch
+
+from randlora.bases import DenseBases, StructuredBases
+from randlora.update import make_operator, reference_delta_weight
+
+CPU = torch.device("cpu")
+SHAPES = [(1, 7, 9), (1, 24, 24), (4, 24, 24), (5, 24, 40), (24, 24, 24), (30, 24, 31), (8, 61, 61), (16, 64, 256)]
+FULL = {
+    "uniform": lambda: DenseBases("uniform", 0),
+    "normal": lambda: DenseBases("normal", 0),
+    "ternary 2": lambda: DenseBases("ternary", 0, 2.0),
+    "structured": lambda: StructuredBases(0),
+}
+
+
+def _rank(bases, r, small, large):
+    A, B = make_operator(bases.kind, bases.tensors(r, small, large, CPU, torch.float64)).pair()
+    bases_count = -(-small // r)
+    lambda_, gamma = (torch.randn(bases_count, side, dtype=torch.float64) for side in (r, small))
+    delta = reference_delta_weight(A, B, lambda_, gamma, 1.0, small_is_input=True)
+    return torch.linalg.matrix_rank(delta).item(), A, B
+
+
+@pytest.mark.parametrize("make", FULL.values(), ids=FULL.keys())
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_delta_weight_has_full_rank(make, shape):
+    assert _rank(make(), *shape)[0] == shape[1]
+
+
+# (s, r, m, M) -> how far the rank is below m, measured with seed 0. A column of A without a nonzero, whose chance is
+# (1 - 2/s)^r, is a column of ΔW without one. At s = 200 B too is so thin that its own rank falls below m.
+MEASURED = {
+    (6.0, 16, 64, 64): 0,
+    (6.0, 4, 64, 64): 13,
+    (6.0, 1, 64, 64): 39,
+    (sqrt(64), 16, 64, 64): 0,
+    (sqrt(64), 4, 64, 128): 20,
+    (sqrt(256), 16, 256, 256): 37,
+    (sqrt(256), 64, 256, 256): 0,
+    (64.0, 16, 64, 64): 42,
+    (200.0, 16, 64, 64): 59,
+    (200.0, 64, 64, 64): 49,
+    (200.0, 64, 256, 256): 137,
+}
+
+
+@pytest.mark.parametrize("case", MEASURED, ids=str)
+def test_sparse_bases_lose_the_columns_that_they_miss(case):
+    s, *shape = case
+    rank, A, B = _rank(DenseBases("ternary", 0, s), *shape)
+    assert shape[1] - rank == MEASURED[case]
+    missed = int((A.abs().sum(dim=0) == 0).sum())
+    if torch.linalg.matrix_rank(B) == shape[1]:
+        assert MEASURED[case] == missed
+    else:
+        assert MEASURED[case] >= missed
