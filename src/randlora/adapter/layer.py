@@ -180,10 +180,6 @@ class RandLoraLayer(BaseTunerLayer):
         """ΔW is additive, so PEFT can convert it."""
         return True
 
-    def extra_repr(self) -> str:
-        """Adapters with their r and n."""
-        return ", ".join(f"{name}: r={r}, num_bases={self.num_bases[name]}" for name, r in self.r.items())
-
 
 def compute_dtype(x: Tensor, weight: Any) -> torch.dtype:
     """The dtype of a linear layer's arithmetic: autocast's where it is on, else the weight's where it is floating."""

@@ -110,3 +110,7 @@ class RandLoraLinear(nn.Module, RandLoraLayer):
             return factored_update(
                 x, lambda_, gamma, self.scaling[name], kind, bases, small_is_input=self.small_is_input
             )
+
+    def extra_repr(self) -> str:
+        """Adapters with their r and n."""
+        return ", ".join(f"{name}: r={r}, num_bases={self.num_bases[name]}" for name, r in self.r.items())

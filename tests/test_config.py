@@ -1,0 +1,60 @@
+"""Every wrong value is named, with what would be right."""
+
+import peft
+import pytest
+
+from randlora import RandLoraConfig
+from randlora.config import PEFT_TYPE
+from randlora.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"r": 0}, r"^r: expected an integer of 1 or more, got 0"),
+        ({"r": -3}, "got -3"),
+        ({"r": 2.5}, r"got 2\.5"),
+        ({"r": True}, "got True"),
+        ({"rank_pattern": {"q": 0}}, r"rank_pattern\['q'\]"),
+        ({"alpha": 0}, "alpha: expected a number above 0"),
+        ({"alpha": float("nan")}, "alpha"),
+        ({"alpha_pattern": {"q": "big"}}, r"alpha_pattern\['q'\]"),
+        ({"bases": "unifrom"}, "did you mean 'uniform'"),
+        ({"strategy": "fold"}, "did you mean 'folded'"),
+        ({"bias": "lora_only"}, "did you mean 'randlora_only'"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"dropout": 0.1, "strategy": "folded"}, "strategy.*dropout"),
+        ({"sparsity": 6}, "sparsity: expected None"),
+        ({"bases": "ternary", "sparsity": 1.5}, "a number of 2 or more"),
+        ({"bases": "ternary", "sparsity": "root"}, "'sqrt'"),
+        ({"bases": "peft", "sparsity": 3}, "None, 6 or 'sqrt'"),
+        ({"layers_pattern": "blocks"}, "layers_to_transform"),
+    ],
+)
+def test_wrong_values(options, message):
+    with pytest.raises(ConfigError, match=message):
+        RandLoraConfig(**options)
+
+
+def test_an_error_is_a_value_error_of_one_line():
+    with pytest.raises(ValueError, match="smaller r trains more") as caught:
+        RandLoraConfig(r=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_defaults_by_family():
+    assert RandLoraConfig().alpha == 1.0
+    assert RandLoraConfig(bases="peft", r=8).alpha == 160.0
+    assert RandLoraConfig().peft_type == PEFT_TYPE
+
+
+def test_round_trip(tmp_path):
+    config = RandLoraConfig(
+        r=7, bases="ternary", sparsity=6.0, seed=3, target_modules=["q", "v"], rank_pattern={"q": 2}, dropout=0.1
+    )
+    config.save_pretrained(tmp_path)
+    loaded = peft.PeftConfig.from_pretrained(tmp_path)
+    assert type(loaded) is RandLoraConfig
+    assert loaded.to_dict() == config.to_dict()
