@@ -1,7 +1,6 @@
 """Adapters on disk: whole, small, bit-equal, and refused in one line where they do not fit."""
 
 import json
-import os
 
 import peft
 import pytest
@@ -45,7 +44,7 @@ def test_a_checkpoint_is_its_trained_numbers(bases, tmp_path):
     model = peft.get_peft_model(wide, RandLoraConfig(r=4, bases=bases, target_modules=["0", "1"]))
     model.save_pretrained(tmp_path)
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    size = sum(os.path.getsize(path) for path in (tmp_path / WEIGHTS, tmp_path / CONFIG))
+    size = sum((tmp_path / name).stat().st_size for name in (WEIGHTS, CONFIG))
     assert trained <= size <= 1.05 * trained + 2**16
 
 
