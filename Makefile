@@ -24,9 +24,11 @@ lint: $(STAMP)
 test: lint
 	$(BIN)/python -m pytest -q
 
+# Banking77 as CSV files with the columns text and category: make bench TRAIN=train.csv TEST=test.csv
 bench: $(STAMP)
+	@test -f '$(TRAIN)' -a -f '$(TEST)' || { echo 'make bench: give the data, TRAIN=train.csv TEST=test.csv'; exit 2; }
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
-	$(BIN)/python benchmarks/banking77.py
+	$(BIN)/python benchmarks/banking77.py --train '$(TRAIN)' --test '$(TEST)'
 
 clean:
 	rm -rf $(VENV) demo-run runs

@@ -31,6 +31,18 @@ from randlora.errors import ConfigError
         ({"bases": "ternary", "sparsity": "root"}, "'sqrt'"),
         ({"bases": "peft", "sparsity": 3}, "None, 6 or 'sqrt'"),
         ({"layers_pattern": "blocks"}, "layers_to_transform"),
+        ({"target_modules": 5}, "target_modules: expected a list of names or one regular expression, got 5"),
+        ({"target_modules": ["q", 1]}, "target_modules"),
+        ({"target_modules": "layers.(q"}, "target_modules: expected a regular expression"),
+        ({"exclude_modules": 7}, "exclude_modules"),
+        ({"modules_to_save": "classifier"}, "modules_to_save: expected a list of names"),
+        ({"rank_pattern": ["q"]}, "rank_pattern: expected layer names with a value each"),
+        ({"rank_pattern": {"(": 2}}, "rank_pattern: expected a regular expression"),
+        ({"alpha_pattern": None}, "alpha_pattern"),
+        ({"layers_to_transform": "3"}, "layers_to_transform: expected block indices"),
+        ({"layers_to_transform": [0, -1]}, "layers_to_transform"),
+        ({"bases": "peft", "peft_draw": {"rows": 8}}, "peft_draw: expected rows, columns and a dtype"),
+        ({"bases": "peft", "peft_draw": {"rows": 8, "columns": 8, "dtype": "int8"}}, "peft_draw"),
     ],
 )
 def test_wrong_values(options, message):

@@ -1,6 +1,7 @@
 """`RandLoraConfig`: what a RandLoRA adapter is, in PEFT's form."""
 
 import math
+import re
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -16,6 +17,7 @@ PEFT_TYPE = "RANDLORA_FULLRANK"
 FAMILIES = ("structured", "uniform", "normal", "ternary", "peft")
 STRATEGIES = ("auto", "folded", "factored", "reference")
 _BIASES = ("none", "all", "randlora_only")
+_DTYPES = ("bfloat16", "float16", "float32", "float64")
 
 
 @dataclass
@@ -86,6 +88,7 @@ class RandLoraConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = getattr(peft.PeftType, PEFT_TYPE, PEFT_TYPE)
+        self._check_names()
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
             if isinstance(value, (list, tuple)):
@@ -101,7 +104,24 @@ class RandLoraConfig(PeftConfig):
                 raise ConfigError(name, expected="a number above 0", got=repr(alpha))
         _check_seed(self.seed)
         _check_sparsity(self.bases, self.sparsity)
+        if self.peft_draw is not None:
+            _check_draw(self.peft_draw)
         self._check_combinations()
+
+    def _check_names(self) -> None:
+        for name in ("target_modules", "exclude_modules", "layers_pattern"):
+            _check_expressions(name, getattr(self, name))
+        for name in ("rank_pattern", "alpha_pattern"):
+            if not isinstance(getattr(self, name), dict):
+                raise ConfigError(name, expected="layer names with a value each", got=repr(getattr(self, name)))
+            for key in getattr(self, name):
+                _check_expressions(name, key)
+        if isinstance(self.modules_to_save, str):
+            raise ConfigError("modules_to_save", expected="a list of names", got=repr(self.modules_to_save))
+        blocks = self.layers_to_transform
+        for block in [] if blocks is None else blocks if isinstance(blocks, (list, tuple, set)) else [blocks]:
+            if type(block) is not int or block < 0:
+                raise ConfigError("layers_to_transform", expected="block indices of 0 or more", got=repr(blocks))
 
     def _check_combinations(self) -> None:
         if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
@@ -136,6 +156,25 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 def _with_pattern(name: str, value: Any, pattern_name: str, pattern: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(name, value), *((f"{pattern_name}[{key!r}]", entry) for key, entry in pattern.items())]
+
+
+def _check_expressions(name: str, value: Any) -> None:
+    """None, one regular expression, or a collection of names."""
+    if isinstance(value, str):
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ConfigError(name, expected="a regular expression", got=f"{value!r}: {error}") from error
+    elif value is not None and not (
+        isinstance(value, (list, tuple, set)) and all(isinstance(entry, str) for entry in value)
+    ):
+        raise ConfigError(name, expected="a list of names or one regular expression", got=repr(value))
+
+
+def _check_draw(draw: Any) -> None:
+    sides = [draw.get(side) for side in ("rows", "columns")] if isinstance(draw, dict) else []
+    if not sides or not all(isinstance(side, int) and side > 0 for side in sides) or draw.get("dtype") not in _DTYPES:
+        raise ConfigError("peft_draw", expected=f"rows, columns and a dtype of {', '.join(_DTYPES)}", got=repr(draw))
 
 
 def _is_number(value: Any) -> bool:

@@ -117,6 +117,7 @@ DAMAGE = {
     "fingerprint": (lambda folder: edit(folder, bases_fingerprint="0" * 16), "bases_fingerprint"),
     "seed": (lambda folder: edit(folder, seed=1), "bases_fingerprint"),
     "newer": (lambda folder: edit(folder, bases_version=99), "newer"),
+    "no version": (lambda folder: edit(folder, bases_version="one"), "bases_version: expected an integer"),
     "rank": (lambda folder: edit(folder, r=3), r"expected \(5, 3\), got \(4, 4\)"),
     "bad value": (lambda folder: edit(folder, r=0), "r: expected"),
 }

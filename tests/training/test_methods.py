@@ -15,7 +15,7 @@ from randlora.training.trainer import RunTrainer, training_arguments
 
 @pytest.fixture
 def task(bert):
-    return TextClassification(str(bert), DataConfig(max_length=16), ["a", "b"], trust_remote_code=False)
+    return TextClassification(str(bert), DataConfig(max_length=16), ["a", "b"], pooling="model", trust_remote_code=False)
 
 
 def trained(model):
@@ -84,6 +84,6 @@ def test_a_tokenizer_without_padding_token_pads_with_its_end_token(bert, tmp_pat
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.pad_token = None
     tokenizer.save_pretrained(model)
-    task = TextClassification(str(model), DataConfig(), ["a", "b"], trust_remote_code=False)
+    task = TextClassification(str(model), DataConfig(), ["a", "b"], pooling="model", trust_remote_code=False)
     assert task.tokenizer.pad_token == "</s>"  # noqa: S105 - no secret
     assert task.backbone.config.pad_token_id == 3

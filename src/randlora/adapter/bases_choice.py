@@ -1,7 +1,7 @@
 """From a config and the shapes of the adapted layers to the bases, and the check that they are the recorded ones."""
 
 from math import sqrt
-from typing import cast
+from typing import Any, cast
 
 from randlora.bases import SCHEME_VERSION, Bases, PeftBases, StoredBases, StructuredBases, dense_bases
 from randlora.bases.dense import DenseFamily
@@ -21,12 +21,12 @@ def resolve_bases(config: RandLoraConfig, shapes: list[tuple[int, int]]) -> Base
         CheckpointError: The config records bases that this version draws differently, or does not know.
         ConfigError: `bases="peft"` with ranks that PEFT does not have.
     """
-    if config.bases_version is not None and config.bases_version > SCHEME_VERSION:
+    if config.bases_version not in (None, *range(1, SCHEME_VERSION + 1)):
         raise CheckpointError(
             "bases_version",
-            expected=f"{SCHEME_VERSION} or less",
-            got=str(config.bases_version),
-            hint="the adapter was written by a newer randlora; upgrade",
+            expected=f"an integer from 1 to {SCHEME_VERSION}",
+            got=repr(config.bases_version),
+            hint="a newer randlora wrote the adapter: upgrade; or its config is damaged",
         )
     bases = _make_bases(config, shapes)
     fingerprint = bases.fingerprint()
@@ -64,7 +64,19 @@ def _peft_bases(config: RandLoraConfig, shapes: list[tuple[int, int]]) -> PeftBa
         config.peft_draw = {"rows": rows, "columns": columns, "dtype": "bfloat16"}
     names: dict[float | str | None, PeftSparsity] = {None: "dense", 6: "sparse", "sqrt": "very_sparse"}
     draw = config.peft_draw
+    _check_cover(draw, shapes)
     if draw.get("stored"):
         return StoredBases(config.r, draw["rows"], draw["columns"], draw["dtype"])
     sparsity = names[config.sparsity]
     return PeftBases(config.seed, config.r, draw["rows"], draw["columns"], sparsity, draw["dtype"])
+
+
+def _check_cover(draw: dict[str, Any], shapes: list[tuple[int, int]]) -> None:
+    """Raise unless a layer of each shape can slice its bases from the draw; λ and γ do not show the larger side."""
+    for shape in shapes:
+        if max(shape) > draw["rows"] or min(shape) > draw["columns"]:
+            raise CheckpointError(
+                f"layer of shape {shape}",
+                expected=f"sides of at most {draw['rows']} and {draw['columns']}, which the bases were drawn for",
+                hint="the adapter, or the config, was used for another base model; use a new config for this one",
+            )

@@ -72,7 +72,7 @@ def load_adapter(model: nn.Module, folder: str | Path, **kwargs: Any) -> PeftMod
 
 
 def check_state_dict(model: nn.Module, adapter_name: str, state_dict: dict[str, Tensor]) -> None:
-    """Raise unless a state dict holds λ and γ of every adapted layer in the right shape, and of no other.
+    """Raise unless a state dict holds λ and γ of every adapted layer in the right shape, and nothing unknown.
 
     Args:
         model: The model with the adapter in place.
@@ -99,6 +99,7 @@ def check_state_dict(model: nn.Module, adapter_name: str, state_dict: dict[str, 
             raise CheckpointError(
                 f"adapter tensor {name}", expected=str(tuple(shape)), got=str(tuple(found[name])), hint=advice
             )
-    for name in found:
-        if name not in expected:
-            raise CheckpointError(f"adapter tensor {name}", expected="an adapted layer for it", got="none", hint=advice)
+    known = model.state_dict()
+    for name in state_dict:
+        if name not in (expected if name in found else known):
+            raise CheckpointError(f"adapter tensor {name}", expected="a layer for it", got="none", hint=advice)

@@ -106,6 +106,10 @@ class RandLoraLayer(BaseTunerLayer):
             if adapter_name in parameters and device.type != "meta" and not parameters[adapter_name].is_meta:
                 parameters[adapter_name].data = parameters[adapter_name].data.to(device)
 
+    def trained(self, adapter_name: str) -> tuple[Tensor, Tensor]:
+        """λ and γ of an adapter; where accelerate has offloaded them, on the device that it runs the layer on."""
+        return _fetch(self.randlora_lambda, adapter_name), _fetch(self.randlora_gamma, adapter_name)
+
     def bases_tensors(self, adapter_name: str, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """The tensors that describe the adapter's bases for this layer (see `randlora.update.make_operator`)."""
         small, large = sorted((self.in_features, self.out_features))
@@ -131,7 +135,7 @@ class RandLoraLayer(BaseTunerLayer):
         return delta.T if isinstance(self.get_base_layer(), Conv1D) else delta
 
     def _delta_weight(self, adapter_name: str) -> Tensor:
-        lambda_, gamma = self.randlora_lambda[adapter_name], self.randlora_gamma[adapter_name]
+        lambda_, gamma = self.trained(adapter_name)
         bases = self.bases_tensors(adapter_name, lambda_.device, lambda_.dtype)
         operator = make_operator(self.randlora_bases[adapter_name].kind, bases)
         scaling, small_is_input = self.scaling[adapter_name], self.small_is_input
@@ -179,6 +183,17 @@ class RandLoraLayer(BaseTunerLayer):
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:  # noqa: ARG002 - PEFT's signature
         """ΔW is additive, so PEFT can convert it."""
         return True
+
+
+def _fetch(parameters: nn.ParameterDict, name: str) -> Tensor:
+    # accelerate loads offloaded weights around a module's forward, and a ParameterDict has none.
+    hook = getattr(parameters, "_hf_hook", None)
+    if hook is None:
+        return parameters[name]
+    hook.pre_forward(parameters)
+    fetched = parameters[name]
+    hook.post_forward(parameters, None)
+    return fetched
 
 
 def compute_dtype(x: Tensor, weight: Any) -> torch.dtype:

@@ -85,12 +85,13 @@ class RandLoraLinear(nn.Module, RandLoraLayer):
         dtype = compute_dtype(x, weight)
         bases = self.bases_tensors(name, x.device, dtype)
         with torch.autocast(x.device.type, enabled=False):
+            lambda_, gamma = self.trained(name)
             return folded_linear(
                 x.to(dtype),
                 weight,
                 self.base_layer.bias,
-                self.randlora_lambda[name],
-                self.randlora_gamma[name],
+                lambda_,
+                gamma,
                 self.scaling[name],
                 self.randlora_bases[name].kind,
                 bases,
@@ -99,7 +100,7 @@ class RandLoraLinear(nn.Module, RandLoraLayer):
 
     def _update(self, name: str, x: Tensor) -> Tensor:
         dtype = compute_dtype(x, read_weight(self.get_base_layer()))
-        lambda_, gamma = self.randlora_lambda[name], self.randlora_gamma[name]
+        lambda_, gamma = self.trained(name)
         dropout: nn.Module = self.randlora_dropout[name]
         x = dropout(x.to(dtype))
         with torch.autocast(x.device.type, enabled=False):

@@ -1,5 +1,7 @@
 """The PEFT tuner: which layers get an adapter, with which rank and bases."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from peft.config import PeftConfig
@@ -15,7 +17,7 @@ from randlora.adapter.linear import RandLoraLinear
 from randlora.adapter.weights import layer_shape
 from randlora.bases import Bases, StoredBases
 from randlora.config import RandLoraConfig
-from randlora.errors import LayerError
+from randlora.errors import LayerError, UpdateError
 
 
 class RandLoraTuner(BaseTuner):
@@ -84,6 +86,17 @@ class RandLoraTuner(BaseTuner):
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *_args: Any, **kwargs: Any) -> Iterator[None]:
+        """PEFT's hook around a forward pass: refuse a mixed batch, whose adapter names PEFT would drop."""
+        if kwargs.get("adapter_names") is not None:
+            raise UpdateError(
+                "adapter_names",
+                expected="one set of adapters for the whole batch",
+                hint="split the batch and call set_adapter for each part",
+            )
+        yield
 
     @classmethod
     def _remap_adapter_state_dict_for_load(

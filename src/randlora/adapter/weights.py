@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
 
@@ -18,8 +19,11 @@ def layer_shape(layer: nn.Module) -> tuple[int, int] | None:
         layer = layer.get_base_layer()
     if isinstance(layer, Conv1D):
         return layer.weight.shape[1], layer.weight.shape[0]
-    # Quantized linears subclass nn.Linear but hold packed integers.
-    if isinstance(layer, nn.Linear) and layer.weight.is_floating_point():
+    # nn.MultiheadAttention reads the weight of its output projection but never calls it: an adapter would be dead.
+    if isinstance(layer, NonDynamicallyQuantizableLinear):
+        return None
+    # Quantized linears subclass nn.Linear but hold packed integers, or 8-bit floats with scales.
+    if isinstance(layer, nn.Linear) and layer.weight.is_floating_point() and layer.weight.itemsize > 1:
         return layer.out_features, layer.in_features
     return None
 
