@@ -15,8 +15,11 @@ from randlora.training.run_folder import RunFolder, as_dict
 # Dies by SIGKILL at the end of a step, or while it writes checkpoint-4.
 CHILD = """
 import os, signal, sys
+import torch
 from randlora.training import load_config, train
 from randlora.training.progress import Progress, Stopwatch
+
+torch.set_num_threads(int(sys.argv[3]))
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -43,7 +46,9 @@ def killed(config, moment, folder):
     """Run a config in a process of its own until it is killed."""
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(as_dict(config)), encoding="utf-8")
-    child = subprocess.run([sys.executable, "-c", CHILD, str(path), moment], check=False, capture_output=True)
+    # Bits depend on how the sums are split, and an explicit number of threads splits them otherwise than the default.
+    words = [str(path), moment, str(torch.get_num_threads())]
+    child = subprocess.run([sys.executable, "-c", CHILD, *words], check=False, capture_output=True)
     assert child.returncode == -signal.SIGKILL, child.stderr.decode()
 
 
