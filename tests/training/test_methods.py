@@ -15,7 +15,9 @@ from randlora.training.trainer import RunTrainer, training_arguments
 
 @pytest.fixture
 def task(bert):
-    return TextClassification(str(bert), DataConfig(max_length=16), ["a", "b"], pooling="model", trust_remote_code=False)
+    return TextClassification(
+        str(bert), DataConfig(max_length=16), ["a", "b"], pooling="model", trust_remote_code=False
+    )
 
 
 def trained(model):
