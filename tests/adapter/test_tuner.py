@@ -294,6 +294,13 @@ def test_a_model_in_another_dtype(dtype):
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
+@pytest.mark.parametrize("batch", [1, 4096])
+def test_an_input_of_another_dtype_is_refused_for_every_batch(batch):
+    model = peft.get_peft_model(Net().bfloat16(), random_config(bases="uniform", target_modules=["a", "b", "c"]))
+    with pytest.raises(RuntimeError, match="dtype"):
+        model(torch.randn(batch, 13))
+
+
 def test_casting_the_whole_model_afterwards():
     model = net().to(torch.bfloat16)
     assert model(rows().bfloat16()).dtype == torch.bfloat16

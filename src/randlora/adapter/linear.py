@@ -70,7 +70,9 @@ class RandLoraLinear(nn.Module, RandLoraLayer):
         wrapped = isinstance(base, BaseTunerLayer) or base._forward_hooks or base._forward_pre_hooks
         if strategy == "reference":
             return strategy
-        if dropping or wrapped or hasattr(base, "_hf_hook") or base.weight.requires_grad:
+        # An input of another dtype is the base layer's to refuse, whatever the size of the batch.
+        foreign = x.dtype != base.weight.dtype and not torch.is_autocast_enabled(x.device.type)
+        if dropping or wrapped or foreign or hasattr(base, "_hf_hook") or base.weight.requires_grad:
             return "factored"
         if strategy != "auto":
             return strategy
