@@ -29,9 +29,9 @@ class RandLoraConfig(PeftConfig):
 
     Attributes:
         r: Basis rank. Default 16.
-        alpha: Size of the update: ΔW is multiplied by g = alpha·√r/m. Default 1: LoRA's learning rates carry over, and
-            the best one is about the same for every width and rank (docs/log.md). With `bases="peft"` PEFT's scaling,
-            g = alpha/r, and its default, 20·r.
+        alpha: Size of the update: ΔW is multiplied by g = alpha·√r/m. Default 1: LoRA's learning rates are the right
+            range to try, and √r/m is meant to keep the best one alike over widths and ranks (docs/log.md says how
+            far that is measured). With `bases="peft"` PEFT's scaling, g = alpha/r, and its default, 20·r.
         bases: Family of the frozen bases: `structured` (default, stores nothing), `uniform`, `normal`, `ternary`, or
             `peft` (PEFT's own draw and parametrization, to read and write its checkpoints).
         sparsity: For `ternary`: s ≥ 2, entries are ±1 with probability 1/s each (default 2), or "sqrt" for s = √m of
