@@ -12,6 +12,7 @@ from torch import Tensor
 
 import randlora
 from randlora.bases import Bases, DenseBases, PeftBases, StructuredBases
+from randlora.update import UpdateSpec
 
 CPU = torch.device("cpu")
 FAMILIES = ("uniform", "normal", "ternary", "ternary-6", "structured", "peft")
@@ -46,7 +47,7 @@ def make_bases(family: str, r: int, small: int, large: int) -> Bases:
 class Case:
     """One layer, its adapter and a batch, in float64 unless cast."""
 
-    kind: str
+    spec: UpdateSpec
     bases: tuple[Tensor, ...]
     A: Tensor
     B: Tensor
@@ -55,8 +56,14 @@ class Case:
     bias: Tensor | None
     lambda_: Tensor
     gamma: Tensor
-    scaling: float
-    small_is_input: bool
+
+    @property
+    def scaling(self) -> float:
+        return self.spec.scaling
+
+    @property
+    def small_is_input(self) -> bool:
+        return self.spec.small_is_input
 
     @property
     def leaves(self) -> list[Tensor]:
@@ -79,14 +86,15 @@ class Case:
 
     def by(self, update, strategy: str) -> Tensor:
         """The layer's output by a strategy."""
-        adapter = (self.lambda_, self.gamma, self.scaling)
+        adapter = (self.lambda_, self.gamma)
         if strategy == "reference":
-            delta = update.reference_delta_weight(self.A, self.B, *adapter, small_is_input=self.small_is_input)
+            small_is_input = self.small_is_input
+            delta = update.reference_delta_weight(self.A, self.B, *adapter, self.scaling, small_is_input=small_is_input)
             return F.linear(self.x, self.weight + delta, self.bias)
-        shared = (*adapter, self.kind, self.bases)
+        shared = (*adapter, self.spec, self.bases)
         if strategy == "folded":
-            return update.folded_linear(self.x, self.weight, self.bias, *shared, small_is_input=self.small_is_input)
-        change = update.factored_update(self.x, *shared, small_is_input=self.small_is_input)
+            return update.folded_linear(self.x, self.weight, self.bias, *shared)
+        change = update.factored_update(self.x, *shared)
         return F.linear(self.x, self.weight, self.bias) + change
 
 
@@ -115,14 +123,16 @@ def make_case(update):
         bases = make_bases(family, r, small, large)
         tensors = bases.tensors(r, small, large, CPU, dtype)
         exact = bases.tensors(r, small, large, CPU, torch.float64)
-        A, B = update.make_operator(bases.kind, exact).pair()
+        scaling = 0.7 / small * bases.scale(r)
+        spec = update.UpdateSpec(bases.kind, r, small, large, small_is_input, scaling)
+        A, B = update.make_operator(spec, exact).pair()
         bases_count = -(-small // r)
         inputs, outputs = (small, large) if small_is_input else (large, small)
         x = normal(inputs, *batch).movedim(0, -1) if strided else normal(*batch, inputs)
         # λ and γ are float32 unless all is float64.
         trained = torch.float64 if dtype == torch.float64 else torch.float32
         case = Case(
-            kind=bases.kind,
+            spec=spec,
             bases=tensors,
             A=A,
             B=B,
@@ -131,8 +141,6 @@ def make_case(update):
             bias=normal(outputs).to(dtype) if bias else None,
             lambda_=normal(bases_count, r).to(trained),
             gamma=normal(bases_count, small).to(trained),
-            scaling=0.7 / small * bases.scale(r),
-            small_is_input=small_is_input,
         )
         for leaf in case.leaves:
             leaf.requires_grad_()

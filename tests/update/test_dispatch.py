@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from randlora.update import choose_strategy
+from randlora.update import UpdateSpec, choose_strategy
 from randlora.update.dispatch import update_cost
 
 layers = {
@@ -14,10 +14,14 @@ layers = {
 }
 
 
+def _spec(kind, small, large, r):
+    return UpdateSpec(kind, r, small, large, small_is_input=True, scaling=1.0)
+
+
 @given(**layers, tokens=st.integers(0, 100_000), further=st.integers(0, 100_000))
 def test_once_folded_always_folded(kind, small, more, r, training, tokens, further):
     def choice(count):
-        return choose_strategy(kind, count, small, small + more, r, training=training)
+        return choose_strategy(_spec(kind, small, small + more, r), count, training=training)
 
     if choice(tokens) == "folded":
         assert choice(tokens + further) == "folded"
@@ -28,19 +32,20 @@ def test_once_folded_always_folded(kind, small, more, r, training, tokens, furth
 @pytest.mark.parametrize(("small", "large"), [(384, 384), (768, 3072), (4096, 4096), (4096, 14336)])
 @pytest.mark.parametrize("r", [4, 16, 64])
 def test_one_token_is_factored(kind, small, large, r, training):
-    assert choose_strategy(kind, 1, small, large, r, training=training) == "factored"
+    assert choose_strategy(_spec(kind, small, large, r), 1, training=training) == "factored"
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("small", "large"), [(384, 384), (768, 3072), (4096, 4096), (4096, 14336)])
 @pytest.mark.parametrize("r", [4, 16, 64])
 def test_many_tokens_with_dense_bases_are_folded(small, large, r, training):
-    assert choose_strategy("dense", 2 * small, small, large, r, training=training) == "folded"
+    assert choose_strategy(_spec("dense", small, large, r), 2 * small, training=training) == "folded"
 
 
 @given(**layers, tokens=st.integers(1, 100_000), strategy=st.sampled_from(["factored", "folded"]))
 def test_costs_grow_with_the_work(kind, small, more, r, training, tokens, strategy):
-    cost = update_cost(strategy, kind, tokens, small, small + more, r, training=training)
+    spec = _spec(kind, small, small + more, r)
+    cost = update_cost(strategy, spec, tokens, training=training)
     assert cost > 0
-    assert update_cost(strategy, kind, tokens + 1, small, small + more, r, training=training) >= cost
-    assert update_cost(strategy, kind, tokens, small, small + more, r, training=True) >= cost
+    assert update_cost(strategy, spec, tokens + 1, training=training) >= cost
+    assert update_cost(strategy, spec, tokens, training=True) >= cost

@@ -24,12 +24,12 @@ def test_only_inputs_and_shared_tensors_are_saved(update, make_case, family, str
         saved.append(tensor)
         return tensor
 
-    arguments = (case.lambda_, case.gamma, case.scaling, case.kind, case.bases)
+    arguments = (case.lambda_, case.gamma, case.spec, case.bases)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         if strategy == "folded":
-            output = update.folded_linear(case.x, case.weight, case.bias, *arguments, small_is_input=small_is_input)
+            output = update.folded_linear(case.x, case.weight, case.bias, *arguments)
         else:
-            output = update.factored_update(case.x, *arguments, small_is_input=small_is_input)
+            output = update.factored_update(case.x, *arguments)
     assert saved
     for tensor in saved:
         assert tensor.untyped_storage().data_ptr() in known

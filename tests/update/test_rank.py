@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from randlora.bases import DenseBases, StructuredBases
-from randlora.update import make_operator, reference_delta_weight
+from randlora.update import UpdateSpec, make_operator, reference_delta_weight
 
 CPU = torch.device("cpu")
 SHAPES = [(1, 7, 9), (1, 24, 24), (4, 24, 24), (5, 24, 40), (24, 24, 24), (30, 24, 31), (8, 61, 61), (16, 64, 256)]
@@ -19,7 +19,8 @@ FULL = {
 
 
 def _rank(bases, r, small, large):
-    A, B = make_operator(bases.kind, bases.tensors(r, small, large, CPU, torch.float64)).pair()
+    spec = UpdateSpec(bases.kind, r, small, large, small_is_input=True, scaling=1.0)
+    A, B = make_operator(spec, bases.tensors(r, small, large, CPU, torch.float64)).pair()
     bases_count = -(-small // r)
     lambda_, gamma = (torch.randn(bases_count, side, dtype=torch.float64) for side in (r, small))
     delta = reference_delta_weight(A, B, lambda_, gamma, 1.0, small_is_input=True)

@@ -12,7 +12,7 @@ from randlora.adapter.weights import layer_shape, read_weight, write_weight
 from randlora.bases import Bases
 from randlora.config import RandLoraConfig
 from randlora.errors import LayerError
-from randlora.update import delta_weight, make_operator, reference_delta_weight
+from randlora.update import UpdateSpec, delta_weight, make_operator, reference_delta_weight
 
 
 class RandLoraLayer(BaseTunerLayer):
@@ -110,6 +110,14 @@ class RandLoraLayer(BaseTunerLayer):
         """λ and γ of an adapter; where accelerate has offloaded them, on the device that it runs the layer on."""
         return _fetch(self.randlora_lambda, adapter_name), _fetch(self.randlora_gamma, adapter_name)
 
+    def update_spec(self, adapter_name: str) -> UpdateSpec:
+        """What `randlora.update` needs to know of an adapter on this layer."""
+        small, large = sorted((self.in_features, self.out_features))
+        kind = self.randlora_bases[adapter_name].kind
+        return UpdateSpec(
+            kind, self.r[adapter_name], small, large, self.small_is_input, scaling=self.scaling[adapter_name]
+        )
+
     def bases_tensors(self, adapter_name: str, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """The tensors that describe the adapter's bases for this layer (see `randlora.update.make_operator`)."""
         small, large = sorted((self.in_features, self.out_features))
@@ -137,11 +145,11 @@ class RandLoraLayer(BaseTunerLayer):
     def _delta_weight(self, adapter_name: str) -> Tensor:
         lambda_, gamma = self.trained(adapter_name)
         bases = self.bases_tensors(adapter_name, lambda_.device, lambda_.dtype)
-        operator = make_operator(self.randlora_bases[adapter_name].kind, bases)
-        scaling, small_is_input = self.scaling[adapter_name], self.small_is_input
-        if self.strategy[adapter_name] == "reference":
-            return reference_delta_weight(*operator.pair(), lambda_, gamma, scaling, small_is_input=small_is_input)
-        return delta_weight(operator, lambda_, gamma, scaling, lambda_.dtype, small_is_input=small_is_input)
+        spec = self.update_spec(adapter_name)
+        if self.strategy[adapter_name] != "reference":
+            return delta_weight(spec, bases, lambda_, gamma)
+        A, B = make_operator(spec, bases).pair()
+        return reference_delta_weight(A, B, lambda_, gamma, spec.scaling, small_is_input=spec.small_is_input)
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:

@@ -76,11 +76,9 @@ class RandLoraLinear(nn.Module, RandLoraLayer):
             return "factored"
         if strategy != "auto":
             return strategy
-        small, large = sorted((self.in_features, self.out_features))
         tokens = x.numel() // x.shape[-1]
         training = torch.is_grad_enabled() and self.randlora_gamma[name].requires_grad
-        kind = self.randlora_bases[name].kind
-        return choose_strategy(kind, tokens, small, large, self.r[name], training=training)
+        return choose_strategy(self.update_spec(name), tokens, training=training)
 
     def _folded(self, name: str, x: Tensor) -> Tensor:
         weight = read_weight(self.base_layer)
@@ -89,15 +87,7 @@ class RandLoraLinear(nn.Module, RandLoraLayer):
         with torch.autocast(x.device.type, enabled=False):
             lambda_, gamma = self.trained(name)
             return folded_linear(
-                x.to(dtype),
-                weight,
-                self.base_layer.bias,
-                lambda_,
-                gamma,
-                self.scaling[name],
-                self.randlora_bases[name].kind,
-                bases,
-                small_is_input=self.small_is_input,
+                x.to(dtype), weight, self.base_layer.bias, lambda_, gamma, self.update_spec(name), bases
             )
 
     def _update(self, name: str, x: Tensor) -> Tensor:
@@ -109,10 +99,7 @@ class RandLoraLinear(nn.Module, RandLoraLayer):
             if self.strategy[name] == "reference":
                 return F.linear(x, self._delta_weight(name).to(dtype))
             bases = self.bases_tensors(name, x.device, dtype)
-            kind = self.randlora_bases[name].kind
-            return factored_update(
-                x, lambda_, gamma, self.scaling[name], kind, bases, small_is_input=self.small_is_input
-            )
+            return factored_update(x, lambda_, gamma, self.update_spec(name), bases)
 
     def extra_repr(self) -> str:
         """Adapters with their r and n."""

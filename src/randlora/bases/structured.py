@@ -1,11 +1,11 @@
-"""Structured bases: A with one ±1 in every column, B the leading block of a Hadamard matrix with random row signs.
+"""Structured bases: A adds up the columns of one block of inputs, B is a signed Kronecker product of Hadamard blocks.
 
-Nothing dense is stored: a layer needs two index vectors, two sign vectors and two small Hadamard factors. Per layer
-shape, A (r × m) sends column i to row π(i) mod r with a random sign; since every column has one nonzero, the scaled
-coefficients C = Λ·A·Γ are r dense blocks of about n × n, up to a permutation of the columns.
+Row k of A (r × m) is 1 on the k-th of r contiguous blocks of columns and 0 elsewhere, so every column has one nonzero
+and the coefficients C = Λ·A·Γ are r dense blocks of n × n. B (M × r·n) is the leading part of L ⊗ R, with L (⌈M/n⌉ × r)
+and R (n × n) leading blocks of Hadamard matrices whose rows have random signs. So the update of block k of the columns
+is L's column k ⊗ (R · C_k): one n × m matrix R·C, repeated down the rows with the signs of L. Nothing dense is stored.
 
-The slots are those blocks laid side by side: slot k·n + q holds the q-th column that A sends to its row k. Where m is
-not a multiple of r some blocks are one column short and their last slot is padding.
+Random signs on the columns of A or of B, and a random order of them, would change nothing: λ and γ absorb them.
 """
 
 from math import sqrt
@@ -18,18 +18,17 @@ from randlora.bases.dense import cast_tensors, digest
 from randlora.bases.hadamard import hadamard_factors, hadamard_order
 from randlora.bases.rng import random_words
 
-_STREAM_PERMUTATION, _STREAM_COLUMN_SIGN, _STREAM_ROW_SIGN = 2, 3, 4
+_STREAM_LEFT, _STREAM_OUTER, _STREAM_INNER = 2, 3, 4
+# Up to this order R is one matrix, a single product; above, two factors cost less and hold n numbers in place of n².
+_LARGEST_SINGLE_FACTOR = 64
 
 
 class StructuredTensors(NamedTuple):
-    """What describes A (r × m) and B (M × r·n) of one layer shape."""
+    """What describes B (M × r·n) = (left ⊗ R)[:M] of one layer shape, with R = (outer ⊗ inner)[:n, :n]."""
 
-    slot: Tensor  # (m,) int64: the slot of column i
-    source: Tensor  # (r, n) int64: the column in each slot; a padding slot repeats column 0
-    sign: Tensor  # (r, n): ±1, the nonzero of A in each slot; 0 in a padding slot
-    row_sign: Tensor  # (M,): ±1, the sign of each row of B
-    left: Tensor  # (a', c') and
-    right: Tensor  # (b, b): Hadamard factors, B = diag(row_sign) · (left ⊗ right)[:M, :r·n]
+    left: Tensor  # L (⌈M/n⌉, r), ±1
+    outer: Tensor  # (a, a), ±1; (1, 1) where R is one matrix
+    inner: Tensor  # (b, b), ±1, a·b ≥ n
 
 
 class StructuredBases:
@@ -46,7 +45,7 @@ class StructuredBases:
         self._held: dict[tuple[int, int, int, torch.device], tuple[Tensor, ...]] = {}
 
     def scale(self, r: int) -> float:
-        """√r gives A unit variance (one of r entries of a column is ±1); B has it already."""
+        """√r gives A unit variance (one of r entries of a column is 1); B has it already."""
         return sqrt(r)
 
     def reserve(self, r: int, small: int, large: int) -> None:
@@ -58,7 +57,7 @@ class StructuredBases:
         held = self._held.get(key)
         if held is None:
             held = self._held[key] = _draw(self.seed, *key, dtype)
-        if held[-1].dtype != dtype:
+        if held[0].dtype != dtype:
             held = cast_tensors(held, dtype)
             if not torch.compiler.is_compiling():
                 self._held[key] = held
@@ -69,40 +68,28 @@ class StructuredBases:
         return 0
 
     def fingerprint(self) -> str:
-        """A hash of the description of one fixed shape."""
-        return digest("structured", *_draw(self.seed, 7, 48, 80, torch.device("cpu"), torch.float32))
+        """A hash of the description of two fixed shapes, one with a single factor and one with two."""
+        shapes = ((7, 48, 80), (2, 192, 256))
+        drawn = (t for shape in shapes for t in _draw(self.seed, *shape, torch.device("cpu"), torch.float32))
+        return digest("structured", *drawn)
 
 
 def _draw(seed: int, r: int, small: int, large: int, device: torch.device, dtype: torch.dtype) -> StructuredTensors:
     bases_count = -(-small // r)
-    columns = r * bases_count
+    rows = -(-large // bases_count)
     # A first use inside inference_mode, or under a default device of the caller's, must not mark these tensors.
     with torch.inference_mode(mode=False), torch.no_grad(), torch.device("cpu"):
-        # π, as the rank of each column's random word; a stable sort settles ties alike everywhere.
-        order = torch.argsort(_row(seed, _STREAM_PERMUTATION, small), stable=True)
-        place = torch.empty_like(order)
-        place[order] = torch.arange(small)
-        slot = (place % r) * bases_count + place // r
-        source = torch.zeros(columns, dtype=torch.int64)
-        source[slot] = torch.arange(small)
-        sign = torch.zeros(columns, dtype=torch.float32)
-        sign[slot] = _signs(seed, _STREAM_COLUMN_SIGN, small)
-        left, right = hadamard_factors(hadamard_order(max(large, columns)))
-        width = right.shape[0]
-        left = left[: -(-large // width), : -(-columns // width)]
+        left = torch.kron(*hadamard_factors(hadamard_order(max(rows, r))))[:rows, :r]
+        outer, inner = hadamard_factors(hadamard_order(bases_count))
+        if bases_count <= _LARGEST_SINGLE_FACTOR:
+            outer, inner = torch.ones(1, 1), torch.kron(outer, inner)[:bases_count, :bases_count]
         return StructuredTensors(
-            slot.to(device),
-            source.view(r, bases_count).to(device),
-            sign.view(r, bases_count).to(device, dtype),
-            _signs(seed, _STREAM_ROW_SIGN, large).to(device, dtype),
-            left.to(device, dtype),
-            right.to(device, dtype),
+            _random_row_signs(left, seed, _STREAM_LEFT).to(device, dtype),
+            _random_row_signs(outer, seed, _STREAM_OUTER).to(device, dtype),
+            _random_row_signs(inner, seed, _STREAM_INNER).to(device, dtype),
         )
 
 
-def _row(seed: int, stream: int, columns: int) -> Tensor:
-    return random_words(seed, stream, range(1), columns)[0]
-
-
-def _signs(seed: int, stream: int, columns: int) -> Tensor:
-    return (1 - 2 * (_row(seed, stream, columns) & 1)).float()
+def _random_row_signs(matrix: Tensor, seed: int, stream: int) -> Tensor:
+    words = random_words(seed, stream, range(1), matrix.shape[0])[0]
+    return matrix.float() * (1 - 2 * (words & 1))[:, None]

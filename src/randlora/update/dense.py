@@ -41,9 +41,13 @@ class DenseOperator:
         """Large · B."""
         return large @ self.B
 
-    def fold(self, coefficients: Float[Tensor, "rn m"]) -> Float[Tensor, "M m"]:
-        """B · C."""
-        return self.B @ coefficients
+    def fold(self, coefficients: Float[Tensor, "rn m"], weight: Float[Tensor, "M m"]) -> Float[Tensor, "M m"]:
+        """Weight + B · C, in one product where the dtypes are the same."""
+        if weight.dtype != coefficients.dtype:
+            return weight + self.B @ coefficients
+        if weight.stride(0) < weight.stride(1):
+            return torch.addmm(weight.T, coefficients.T, self.B.T).T
+        return torch.addmm(weight, self.B, coefficients)
 
     def gradients(
         self,
@@ -52,10 +56,13 @@ class DenseOperator:
         lambda_: Float[Tensor, "n r"],
         gamma: Float[Tensor, "n m"],
         scaling: float,
+        projected: Float[Tensor, "T rn"] | None = None,
     ) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n m"]]:
         """DC by way of G where the batch is larger than the layer (fewer products), else by way of large · B."""
-        by_outer = large.shape[0] > small.shape[1]
-        gradient = self.B.T @ (large.T @ small) if by_outer else self.project(large).T @ small
+        if projected is None and large.shape[0] > small.shape[1]:
+            gradient = self.B.T @ (large.T @ small)
+        else:
+            gradient = (self.project(large) if projected is None else projected).T @ small
         bases_count, r = lambda_.shape
         weighted = gradient.unflatten(0, (r, bases_count)).to(gamma.dtype) * (scaling * self.A.to(gamma.dtype))[:, None]
         return (

@@ -7,28 +7,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from randlora.update.once import first_derivative_only
-from randlora.update.operators import make_operator
+from randlora.update.operators import UpdateSpec, make_operator
 
 
 class _FactoredUpdate(torch.autograd.Function):
     """Saves x, λ and γ (and the shared bases by reference); C and the hidden rows are computed again in backward."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        lambda_: Tensor,
-        gamma: Tensor,
-        scaling: float,
-        small_is_input: bool,
-        kind: str,
-        *bases: Tensor,
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, lambda_: Tensor, gamma: Tensor, spec: UpdateSpec, *bases: Tensor) -> Tensor:
         ctx.save_for_backward(x, lambda_, gamma, *bases)
-        ctx.scaling, ctx.small_is_input, ctx.kind = scaling, small_is_input, kind
-        operator = make_operator(kind, bases)
-        coefficients = operator.coefficients(lambda_, gamma, scaling, x.dtype)
-        if small_is_input:
+        ctx.spec = spec
+        operator = make_operator(spec, bases)
+        coefficients = operator.coefficients(lambda_, gamma, spec.scaling, x.dtype)
+        if spec.small_is_input:
             return operator.expand(operator.mix(coefficients, x))
         return operator.unmix(coefficients, operator.project(x))
 
@@ -37,29 +28,28 @@ class _FactoredUpdate(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (dy,) = gradients
         x, lambda_, gamma, *bases = ctx.saved_tensors
-        operator = make_operator(ctx.kind, bases)
+        spec: UpdateSpec = ctx.spec
+        operator = make_operator(spec, bases)
+        large, small = (dy, x) if spec.small_is_input else (x, dy)
+        projected = operator.project(large)
         dx = lambda_gradient = gamma_gradient = None
         if ctx.needs_input_grad[0]:
-            coefficients = operator.coefficients(lambda_, gamma, ctx.scaling, x.dtype)
-            if ctx.small_is_input:
-                dx = operator.unmix(coefficients, operator.project(dy))
+            coefficients = operator.coefficients(lambda_, gamma, spec.scaling, x.dtype)
+            if spec.small_is_input:
+                dx = operator.unmix(coefficients, projected)
             else:
                 dx = operator.expand(operator.mix(coefficients, dy))
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            large, small = (dy, x) if ctx.small_is_input else (x, dy)
-            lambda_gradient, gamma_gradient = operator.gradients(large, small, lambda_, gamma, ctx.scaling)
-        return (dx, lambda_gradient, gamma_gradient, None, None, None, *(None for _ in bases))
+            lambda_gradient, gamma_gradient = operator.gradients(large, small, lambda_, gamma, spec.scaling, projected)
+        return (dx, lambda_gradient, gamma_gradient, None, *(None for _ in bases))
 
 
 def factored_update(
     x: Float[Tensor, "*batch in"],
     lambda_: Float[Tensor, "n r"],
     gamma: Float[Tensor, "n m"],
-    scaling: float,
-    kind: str,
+    spec: UpdateSpec,
     bases: tuple[Tensor, ...],
-    *,
-    small_is_input: bool,
 ) -> Float[Tensor, "*batch out"]:
     """X · ΔWᵀ without forming ΔW; nothing of the size of C or ΔW outlives the call.
 
@@ -67,14 +57,12 @@ def factored_update(
         x: Input, any leading dimensions, in the compute dtype.
         lambda_: Trained diagonals Λ, float32 (float64 where x is).
         gamma: Trained diagonals Γ, in the dtype of λ.
-        scaling: g of eq. 4.
-        kind: Which operator the bases are for, `dense` or `structured`.
-        bases: Its tensors, in the dtype of x.
-        small_is_input: True where in ≤ out.
+        spec: The adapter on this layer.
+        bases: The tensors that describe its bases, in the dtype of x.
 
     Returns:
         The update of the layer's output, in the dtype of x.
     """
     rows = x.reshape(-1, x.shape[-1])
-    update = _FactoredUpdate.apply(rows, lambda_, gamma, scaling, small_is_input, kind, *bases)
+    update = _FactoredUpdate.apply(rows, lambda_, gamma, spec, *bases)
     return update.view(*x.shape[:-1], update.shape[-1])

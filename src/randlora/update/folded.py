@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from randlora.update.once import first_derivative_only
-from randlora.update.operators import delta_weight, make_operator
+from randlora.update.operators import UpdateSpec, make_operator
 
 
 class _FoldedLinear(torch.autograd.Function):
@@ -23,14 +23,12 @@ class _FoldedLinear(torch.autograd.Function):
         bias: Tensor | None,
         lambda_: Tensor,
         gamma: Tensor,
-        scaling: float,
-        small_is_input: bool,
-        kind: str,
+        spec: UpdateSpec,
         *bases: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(x, weight, lambda_, gamma, *bases)
-        ctx.scaling, ctx.small_is_input, ctx.kind = scaling, small_is_input, kind
-        folded = _fold(weight, lambda_, gamma, scaling, small_is_input, kind, bases, x.dtype)
+        ctx.spec = spec
+        folded = fold(weight, lambda_, gamma, spec, bases, x.dtype)
         return F.linear(x, folded, None if bias is None else bias.to(x.dtype))
 
     @staticmethod
@@ -38,41 +36,33 @@ class _FoldedLinear(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (dy,) = gradients
         x, weight, lambda_, gamma, *bases = ctx.saved_tensors
+        spec: UpdateSpec = ctx.spec
         dx = bias_gradient = lambda_gradient = gamma_gradient = None
         if ctx.needs_input_grad[0]:
-            dx = dy @ _fold(weight, lambda_, gamma, ctx.scaling, ctx.small_is_input, ctx.kind, bases, x.dtype)
+            dx = dy @ fold(weight, lambda_, gamma, spec, bases, x.dtype)
         if ctx.needs_input_grad[2]:
             bias_gradient = dy.sum(dim=0)
         if ctx.needs_input_grad[3] or ctx.needs_input_grad[4]:
-            large, small = (dy, x) if ctx.small_is_input else (x, dy)
-            operator = make_operator(ctx.kind, bases)
-            lambda_gradient, gamma_gradient = operator.gradients(large, small, lambda_, gamma, ctx.scaling)
-        return (
-            dx,
-            None,
-            bias_gradient,
-            lambda_gradient,
-            gamma_gradient,
-            None,
-            None,
-            None,
-            *(None for _ in bases),
-        )
+            large, small = (dy, x) if spec.small_is_input else (x, dy)
+            operator = make_operator(spec, bases)
+            lambda_gradient, gamma_gradient = operator.gradients(large, small, lambda_, gamma, spec.scaling)
+        return (dx, None, bias_gradient, lambda_gradient, gamma_gradient, None, *(None for _ in bases))
 
 
-def _fold(
-    weight: Tensor,
-    lambda_: Tensor,
-    gamma: Tensor,
-    scaling: float,
-    small_is_input: bool,
-    kind: str,
+def fold(
+    weight: Float[Tensor, "out in"],
+    lambda_: Float[Tensor, "n r"],
+    gamma: Float[Tensor, "n m"],
+    spec: UpdateSpec,
     bases: Sequence[Tensor],
     dtype: torch.dtype,
-) -> Tensor:
-    update = delta_weight(make_operator(kind, bases), lambda_, gamma, scaling, dtype, small_is_input=small_is_input)
-    # The sum is rounded once, to the compute dtype: a weight stored in float32 keeps its low bits until then.
-    return (weight + update).to(dtype)
+) -> Float[Tensor, "out in"]:
+    """W₀ + ΔW in the compute dtype. A weight of a wider dtype keeps its low bits until the sum is rounded."""
+    operator = make_operator(spec, bases)
+    coefficients = operator.coefficients(lambda_, gamma, spec.scaling, dtype)
+    if spec.small_is_input:
+        return operator.fold(coefficients, weight).to(dtype)
+    return operator.fold(coefficients, weight.T).T.to(dtype)
 
 
 def folded_linear(
@@ -81,11 +71,8 @@ def folded_linear(
     bias: Float[Tensor, " out"] | None,
     lambda_: Float[Tensor, "n r"],
     gamma: Float[Tensor, "n m"],
-    scaling: float,
-    kind: str,
+    spec: UpdateSpec,
     bases: tuple[Tensor, ...],
-    *,
-    small_is_input: bool,
 ) -> Float[Tensor, "*batch out"]:
     """X · (W₀ + ΔW)ᵀ + b; nothing of the size of C or ΔW outlives the call.
 
@@ -97,14 +84,12 @@ def folded_linear(
         bias: b or None; it gets a gradient where it requires one.
         lambda_: Trained diagonals Λ, float32 (float64 where x is).
         gamma: Trained diagonals Γ, in the dtype of λ.
-        scaling: g of eq. 4.
-        kind: Which operator the bases are for, `dense` or `structured`.
-        bases: Its tensors, in the dtype of x.
-        small_is_input: True where in ≤ out.
+        spec: The adapter on this layer.
+        bases: The tensors that describe its bases, in the dtype of x.
 
     Returns:
         The layer's output, in the dtype of x.
     """
     rows = x.reshape(-1, x.shape[-1])
-    output = _FoldedLinear.apply(rows, weight, bias, lambda_, gamma, scaling, small_is_input, kind, *bases)
+    output = _FoldedLinear.apply(rows, weight, bias, lambda_, gamma, spec, *bases)
     return output.view(*x.shape[:-1], output.shape[-1])

@@ -1,11 +1,13 @@
 """What the strategies need to know of a family: products with B and with C, and the gradients of λ and γ.
 
 Write ΔW = B·C with C = [g · λ_jk · A_ki · γ_ji] (r·n × m), for a layer whose small side has length m and whose large
-side has length M. "Hidden" names the r·n columns of B. An operator multiplies a batch of T rows (T × side) without
-forming ΔW; `coefficients` is C in the family's own storage.
+side has length M. An operator multiplies a batch of T rows (T × side) without forming ΔW. Between the two products the
+rows are *hidden*, in the family's own layout (the r·n columns of B in one way or another); `coefficients` holds C, in
+the family's own form too.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -14,6 +16,32 @@ from torch import Tensor
 
 from randlora.update.dense import DenseOperator
 from randlora.update.structured import StructuredOperator
+
+
+@dataclass(frozen=True)
+class UpdateSpec:
+    """What is fixed about an adapter on one layer.
+
+    Attributes:
+        kind: `dense`: the bases are A (r × m) and B (M × r·n). `structured`: see `StructuredOperator`.
+        r: Basis rank.
+        small: m, the length of the side with the trained diagonals.
+        large: M ≥ m, the length of the other side.
+        small_is_input: True where in ≤ out.
+        scaling: g of eq. 4.
+    """
+
+    kind: str
+    r: int
+    small: int
+    large: int
+    small_is_input: bool
+    scaling: float
+
+    @property
+    def num_bases(self) -> int:
+        """N = ⌈m/r⌉."""
+        return -(-self.small // self.r)
 
 
 @runtime_checkable  # the tests check annotations at run time
@@ -27,52 +55,56 @@ class Operator(Protocol):
         """C, computed in the dtype of λ (n, r) and γ (n, m) and rounded once to `dtype`."""
 
     def mix(self, coefficients: Tensor, small: Tensor) -> Tensor:
-        """Small · Cᵀ: (T, m) -> (T, r·n)."""
+        """Small · Cᵀ: (T, m) -> hidden."""
 
     def unmix(self, coefficients: Tensor, hidden: Tensor) -> Tensor:
-        """Hidden · C: (T, r·n) -> (T, m)."""
+        """Hidden · C: hidden -> (T, m)."""
 
     def expand(self, hidden: Tensor) -> Tensor:
-        """Hidden · Bᵀ: (T, r·n) -> (T, M)."""
+        """Hidden · Bᵀ: hidden -> (T, M)."""
 
     def project(self, large: Tensor) -> Tensor:
-        """Large · B: (T, M) -> (T, r·n)."""
+        """Large · B: (T, M) -> hidden."""
 
-    def fold(self, coefficients: Tensor) -> Tensor:
-        """B · C, (M, m)."""
+    def fold(self, coefficients: Tensor, weight: Tensor) -> Tensor:
+        """Weight + B · C for a weight (M, m), in its dtype; every sum is rounded once."""
 
     def gradients(
-        self, large: Tensor, small: Tensor, lambda_: Tensor, gamma: Tensor, scaling: float
+        self,
+        large: Tensor,
+        small: Tensor,
+        lambda_: Tensor,
+        gamma: Tensor,
+        scaling: float,
+        projected: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The gradients of λ and γ from the rows (T, M) and (T, m) of the activations and of the output gradients.
 
         With G = largeᵀ · small the gradient of ΔW, dC = Bᵀ G, dλ_jk = g Σ_i dC_jki A_ki γ_ji and
-        dγ_ji = g Σ_k dC_jki A_ki λ_jk.
+        dγ_ji = g Σ_k dC_jki A_ki λ_jk. `projected` is `project(large)` where the caller has it already.
         """
 
 
-_OPERATORS = {"dense": DenseOperator, "structured": StructuredOperator}
-
-
-def make_operator(kind: str, tensors: Sequence[Tensor]) -> Operator:
-    """The operator of this kind (`dense` or `structured`) over the tensors that describe its bases.
+def make_operator(spec: UpdateSpec, bases: Sequence[Tensor]) -> Operator:
+    """The operator of a layer's adapter.
 
     Args:
-        kind: `dense`: tensors are A (r × m) and B (M × r·n). `structured`: see `StructuredOperator`.
-        tensors: All on one device and in one floating dtype (index vectors aside).
+        spec: The adapter on this layer.
+        bases: The tensors that describe its bases, all on one device and in one floating dtype.
     """
-    return _OPERATORS[kind](*tensors)
+    if spec.kind == "structured":
+        return StructuredOperator(spec.small, spec.large, spec.num_bases, *bases)
+    return DenseOperator(*bases)
 
 
 def delta_weight(
-    operator: Operator,
+    spec: UpdateSpec,
+    bases: Sequence[Tensor],
     lambda_: Float[Tensor, "n r"],
     gamma: Float[Tensor, "n m"],
-    scaling: float,
-    dtype: torch.dtype,
-    *,
-    small_is_input: bool,
 ) -> Float[Tensor, "out in"]:
-    """ΔW in the layout of a linear layer's weight, by the operator's own fold."""
-    folded = operator.fold(operator.coefficients(lambda_, gamma, scaling, dtype))
-    return folded if small_is_input else folded.T
+    """ΔW in the layout of a linear layer's weight and in the dtype of λ, by the operator's own fold."""
+    operator = make_operator(spec, bases)
+    coefficients = operator.coefficients(lambda_, gamma, spec.scaling, lambda_.dtype)
+    folded = operator.fold(coefficients, gamma.new_zeros(spec.large, spec.small))
+    return folded if spec.small_is_input else folded.T

@@ -1,74 +1,76 @@
-"""Structured bases: A has one nonzero per column, B is a signed block of a Hadamard matrix. Nothing dense is stored.
+"""Structured bases: A adds up r contiguous blocks of columns, B = (L ⊗ R)[:M]. Nothing dense is stored.
 
-C is block-diagonal after a permutation of the columns into slots (k·n + q: the q-th column that A sends to its row k),
-so a product with C is r products with n × n blocks, and a product with B is two with small Hadamard factors.
+Write F = R·C for the n × m matrix of the blocks R·C_k side by side. Cut into blocks of n rows, ΔW holds L[a, k] · F_k
+in block (a, k). So to fold it costs one pass over the weight, and a product with it is r products with the n × n blocks
+F_k and one with L.
+
+Where m is no multiple of r some blocks are one column short. The *slots* are the columns with a zero at the end of each
+short block, r·n in all.
 """
 
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class StructuredOperator:
-    """The operator of structured bases; C is held as its blocks (r, n, n): row k, basis j, slot q."""
+    """The operator of structured bases. Coefficients are F by slots (n, r, n); hidden rows go block by block."""
 
-    slot: Int[Tensor, " m"]
-    source: Int[Tensor, "r n"]
-    sign: Float[Tensor, "r n"]
-    row_sign: Float[Tensor, " M"]
-    left: Float[Tensor, "a c"]
-    right: Float[Tensor, "b b"]
+    small: int
+    large: int
+    num_bases: int
+    left: Float[Tensor, "a r"]
+    outer: Float[Tensor, "b b"]
+    inner: Float[Tensor, "c c"]
 
     def pair(self) -> tuple[Float[Tensor, "r m"], Float[Tensor, "M rn"]]:
         """A and B written out (A without the factor √r that gives it unit variance)."""
-        r, bases_count = self.source.shape
-        A = self.sign.new_zeros(r, self.slot.shape[0])
-        A[self.slot // bases_count, torch.arange(self.slot.shape[0], device=A.device)] = self.sign.flatten()[self.slot]
-        B = self.row_sign[:, None] * torch.kron(self.left, self.right)[: self.row_sign.shape[0], : r * bases_count]
-        return A, B
+        r, n = self.left.shape[1], self.num_bases
+        blocks = torch.eye(r, dtype=self.left.dtype, device=self.left.device)[:, :, None].expand(r, r, n)
+        return self._columns(blocks), torch.kron(self.left, torch.kron(self.outer, self.inner)[:n, :n])[: self.large]
 
     def coefficients(
         self, lambda_: Float[Tensor, "n r"], gamma: Float[Tensor, "n m"], scaling: float, dtype: torch.dtype
-    ) -> Float[Tensor, "r n n"]:
-        """The blocks of C; the column of a padding slot is zero."""
-        return ((scaling * lambda_.T)[:, :, None] * self._signed_slots(gamma)).to(dtype)
+    ) -> Float[Tensor, "n r n"]:
+        """F = R·C; C is rounded once, and so is F."""
+        scaled = (scaling * lambda_)[:, :, None] * self._slots(gamma)
+        return _kronecker(self.outer, self.inner, scaled.to(dtype).flatten(1)).view_as(scaled)
 
-    def mix(self, coefficients: Float[Tensor, "r n n"], small: Float[Tensor, "T m"]) -> Float[Tensor, "T rn"]:
-        """Small · Cᵀ, block by block."""
-        hidden = torch.bmm(small[:, self.source].transpose(0, 1), coefficients.transpose(1, 2))
-        return hidden.transpose(0, 1).reshape(small.shape[0], self.source.numel())
+    def mix(self, coefficients: Float[Tensor, "n r n"], small: Float[Tensor, "T m"]) -> Float[Tensor, "r T n"]:
+        """Small · Fᵀ, block by block."""
+        return torch.bmm(self._slots(small).transpose(0, 1), coefficients.permute(1, 2, 0))
 
-    def unmix(self, coefficients: Float[Tensor, "r n n"], hidden: Float[Tensor, "T rn"]) -> Float[Tensor, "T m"]:
-        """Hidden · C, block by block."""
-        slots = torch.bmm(self._by_row(hidden), coefficients)
-        return slots.transpose(0, 1).reshape(hidden.shape[0], self.source.numel())[:, self.slot]
+    def unmix(self, coefficients: Float[Tensor, "n r n"], hidden: Float[Tensor, "r T n"]) -> Float[Tensor, "T m"]:
+        """Hidden · F, block by block."""
+        return self._columns(torch.bmm(hidden, coefficients.transpose(0, 1)).transpose(0, 1))
 
-    def expand(self, hidden: Float[Tensor, "T rn"]) -> Float[Tensor, "T M"]:
-        """Hidden · Bᵀ = row_sign ⊙ (left · H · rightᵀ), H the hidden row as a matrix (c, b)."""
-        width = self.right.shape[0]
-        padded = F.pad(hidden, (0, self.left.shape[1] * width - hidden.shape[1]))
-        transformed = self.left @ (padded.unflatten(1, (-1, width)) @ self.right.T)
-        return transformed.flatten(1)[:, : self.row_sign.shape[0]] * self.row_sign
+    def expand(self, hidden: Float[Tensor, "r T n"]) -> Float[Tensor, "T M"]:
+        """Hidden · Lᵀ: from blocks of the small side to blocks of the large one."""
+        rows = (self.left @ hidden.flatten(1)).unflatten(1, hidden.shape[1:])
+        return rows.transpose(0, 1).flatten(1)[:, : self.large]
 
-    def project(self, large: Float[Tensor, "T M"]) -> Float[Tensor, "T rn"]:
-        """Large · B, the transpose of `expand`."""
-        width = self.right.shape[0]
-        padded = F.pad(large * self.row_sign, (0, self.left.shape[0] * width - large.shape[1]))
-        transformed = self.left.T @ (padded.unflatten(1, (-1, width)) @ self.right)
-        return transformed.flatten(1)[:, : self.source.numel()]
+    def project(self, large: Float[Tensor, "T M"]) -> Float[Tensor, "r T n"]:
+        """Large · L, the transpose of `expand`."""
+        blocks = _pad(large, self.left.shape[0] * self.num_bases).unflatten(1, (-1, self.num_bases))
+        return torch.matmul(self.left.T, blocks).transpose(0, 1)
 
-    def fold(self, coefficients: Float[Tensor, "r n n"]) -> Float[Tensor, "M m"]:
-        """B · C: the columns of C, spread out over their slots, through the transform."""
-        r, bases_count, _ = coefficients.shape
-        spread = coefficients.new_zeros(r, bases_count, r, bases_count)
-        spread.diagonal(dim1=0, dim2=2).copy_(coefficients.permute(2, 1, 0))
-        columns = spread.view(r * bases_count, r * bases_count)[self.slot]
-        # Contiguous, because the sum with the weight would otherwise run several times slower.
-        return self.expand(columns).T.contiguous()
+    def fold(self, coefficients: Float[Tensor, "n r n"], weight: Float[Tensor, "M m"]) -> Float[Tensor, "M m"]:
+        """Weight + ΔW in one pass, in the weight's dtype and layout; every sum is rounded once."""
+        n = self.num_bases
+        update = self._columns(coefficients).to(weight.dtype)
+        signs = self._columns(self.left[:, :, None].expand(-1, -1, n)).to(weight.dtype)
+        if weight.stride(0) < weight.stride(1):  # so that the pass reads them in the order of the weight
+            update, signs = update.T.contiguous().T, signs.T.contiguous().T
+        whole, rest = divmod(self.large, n)
+        blocks = weight[: whole * n].unflatten(0, (whole, n))
+        folded = torch.addcmul(blocks, signs[:whole, None], update).flatten(0, 1)
+        if rest:
+            folded = torch.cat([folded, torch.addcmul(weight[whole * n :], signs[whole], update[:rest])])
+        return folded
 
     def gradients(
         self,
@@ -77,17 +79,44 @@ class StructuredOperator:
         lambda_: Float[Tensor, "n r"],
         gamma: Float[Tensor, "n m"],
         scaling: float,
+        projected: Float[Tensor, "r T n"] | None = None,
     ) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n m"]]:
-        """DC only where C is not zero: r blocks of n × n, never G = largeᵀ · small."""
-        hidden, slots = self._by_row(self.project(large)), small[:, self.source].transpose(0, 1)
-        blocks = torch.bmm(hidden.transpose(1, 2), slots).to(gamma.dtype) * scaling
-        lambda_gradient = (blocks * self._signed_slots(gamma)).sum(dim=2).T
-        by_slot = (blocks * lambda_.T[:, :, None]).transpose(0, 1) * self.sign.to(gamma.dtype)
-        return lambda_gradient, by_slot.flatten(1)[:, self.slot]
+        """DF = the n × n blocks of projectedᵀ · small, dC = Rᵀ · dF; never G = largeᵀ · small."""
+        hidden = self.project(large) if projected is None else projected
+        blocks = torch.bmm(hidden.transpose(1, 2), self._slots(small).transpose(0, 1)).transpose(0, 1)
+        by_slot = blocks.to(gamma.dtype).flatten(1) * scaling
+        gradient = _kronecker(self.outer.T, self.inner.T, by_slot).view_as(blocks)
+        return (gradient * self._slots(gamma)).sum(dim=2), self._columns(gradient * lambda_[:, :, None])
 
-    def _by_row(self, hidden: Float[Tensor, "T rn"]) -> Float[Tensor, "r T n"]:
-        return hidden.unflatten(1, tuple(self.source.shape)).transpose(0, 1)
+    def _whole_blocks(self) -> int:
+        r = self.left.shape[1]
+        return self.small - r * (self.num_bases - 1)
 
-    def _signed_slots(self, gamma: Float[Tensor, "n m"]) -> Float[Tensor, "r n n"]:
-        """γ times the nonzero of A, (row k, basis j, slot q)."""
-        return (gamma[:, self.source] * self.sign.to(gamma.dtype)).transpose(0, 1)
+    def _slots(self, columns: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch r n"]:
+        r, n, whole = self.left.shape[1], self.num_bases, self._whole_blocks()
+        if whole == r:
+            return columns.unflatten(-1, (r, n))
+        full = columns[..., : whole * n].unflatten(-1, (whole, n))
+        short = columns[..., whole * n :].unflatten(-1, (r - whole, n - 1))
+        return torch.cat([full, _pad(short, n)], dim=-2)
+
+    def _columns(self, slots: Float[Tensor, "*batch r n"]) -> Float[Tensor, "*batch m"]:
+        r, n, whole = self.left.shape[1], self.num_bases, self._whole_blocks()
+        if whole == r:
+            return slots.flatten(-2)
+        return torch.cat([slots[..., :whole, :].flatten(-2), slots[..., whole:, : n - 1].flatten(-2)], dim=-1)
+
+
+def _pad(rows: Tensor, length: int) -> Tensor:
+    """Zeros at the end of the last dimension, up to this length."""
+    return F.pad(rows, (0, length - rows.shape[-1])) if rows.shape[-1] < length else rows
+
+
+def _kronecker(outer: Tensor, inner: Tensor, matrix: Float[Tensor, "n w"]) -> Float[Tensor, "n w"]:
+    """(outer ⊗ inner)[:n, :n] · matrix, as two products with the small factors."""
+    outer, inner = outer.to(matrix.dtype), inner.to(matrix.dtype)
+    if outer.shape[0] == 1:
+        return outer * (inner @ matrix)
+    blocks = _pad(matrix.T, outer.shape[0] * inner.shape[0]).T.unflatten(0, (outer.shape[0], -1))
+    rotated = (outer @ blocks.flatten(1)).view_as(blocks)
+    return torch.matmul(inner, rotated).flatten(0, 1)[: matrix.shape[0]]
