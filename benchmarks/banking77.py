@@ -20,10 +20,10 @@ ROOT = Path(__file__).parent
 SEEDS = (0, 1, 2)
 # The middle rate of each is the best one known beforehand.
 METHODS = {
-    "lora": (MethodConfig(name="lora", r=8), (3e-4, 1e-3, 3e-3)),
+    "lora": (MethodConfig(name="lora", r=8), (1e-3, 3e-3, 1e-2)),
     "randlora-structured": (MethodConfig(name="randlora", r=16, bases="structured"), (1e-3, 3e-3, 1e-2)),
     "randlora-uniform": (MethodConfig(name="randlora", r=16, bases="uniform"), (1e-3, 3e-3, 1e-2)),
-    "full": (MethodConfig(name="full"), (5e-5, 1e-4, 2e-4)),
+    "full": (MethodConfig(name="full"), (1e-4, 2e-4, 4e-4)),
 }
 
 

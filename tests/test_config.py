@@ -57,7 +57,7 @@ def test_an_error_is_a_value_error_of_one_line():
 
 
 def test_defaults_by_family():
-    assert RandLoraConfig().alpha == 1.0
+    assert RandLoraConfig().alpha == 8.0
     assert RandLoraConfig(bases="peft", r=8).alpha == 160.0
     assert RandLoraConfig().peft_type == PEFT_TYPE
 

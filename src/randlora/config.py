@@ -29,9 +29,9 @@ class RandLoraConfig(PeftConfig):
 
     Attributes:
         r: Basis rank. Default 16.
-        alpha: Size of the update: ΔW is multiplied by g = alpha·√r/m. Default 1: LoRA's learning rates are the right
-            range to try, and √r/m is meant to keep the best one alike over widths and ranks (docs/log.md says how
-            far that is measured). With `bases="peft"` PEFT's scaling, g = alpha/r, and its default, 20·r.
+        alpha: Size of the update: ΔW is multiplied by g = alpha·√r/m^(4/3). Default 8: LoRA's learning rates are the
+            range to try first, and the best one found at one width and rank is that of the others within a factor of
+            2 (measured, docs/log.md). With `bases="peft"` PEFT's scaling, g = alpha/r, and its default, 20·r.
         bases: Family of the frozen bases: `structured` (default, stores nothing), `uniform`, `normal`, `ternary`, or
             `peft` (PEFT's own draw and parametrization, to read and write its checkpoints).
         sparsity: For `ternary`: s ≥ 2, entries are ±1 with probability 1/s each (default 2), or "sqrt" for s = √m of
@@ -61,7 +61,7 @@ class RandLoraConfig(PeftConfig):
     Example:
         >>> from randlora import RandLoraConfig
         >>> RandLoraConfig(r=8, target_modules=["q_proj", "v_proj"]).alpha
-        1.0
+        8.0
     """
 
     r: int = 16
@@ -98,7 +98,7 @@ class RandLoraConfig(PeftConfig):
         for name, rank in _with_pattern("r", self.r, "rank_pattern", self.rank_pattern):
             _check_rank(name, rank)
         if self.alpha is None:
-            self.alpha = 20.0 * self.r if self.bases == "peft" else 1.0
+            self.alpha = default_alpha(self.bases, self.r)
         for name, alpha in _with_pattern("alpha", self.alpha, "alpha_pattern", self.alpha_pattern):
             if not _is_number(alpha) or not math.isfinite(alpha) or alpha <= 0:
                 raise ConfigError(name, expected="a number above 0", got=repr(alpha))
@@ -130,6 +130,11 @@ class RandLoraConfig(PeftConfig):
             raise ConfigError("strategy", expected="auto or factored where dropout > 0", got="'folded'")
         if self.layers_pattern and self.layers_to_transform is None:
             raise ConfigError("layers_pattern", hint="it needs layers_to_transform; give that too, or leave both out")
+
+
+def default_alpha(bases: str, r: int) -> float:
+    """The alpha of a config that gives none: 8, for `peft` bases PEFT's 20·r."""
+    return 20.0 * r if bases == "peft" else 8.0
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

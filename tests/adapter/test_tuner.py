@@ -136,7 +136,7 @@ def test_several_adapters_with_ranks_families_and_seeds_of_their_own():
         "second": {"r": 7, "bases": "uniform"},
         "third": {"r": 2, "bases": "normal", "seed": 9},
     }.items():
-        model.add_adapter(name, RandLoraConfig(target_modules=["a", "b", "c"], init_weights=False, **options))
+        model.add_adapter(name, random_config(target_modules=["a", "b", "c"], **options))
     alone = {}
     for name in ("default", "second", "third"):
         model.set_adapter(name)
@@ -167,8 +167,8 @@ def test_patterns_choose_rank_and_alpha_by_layer():
     model = net(r=4, rank_pattern={"b": 2}, alpha_pattern={"c": 3.0})
     found = {name: part for name, part in model.base_model.model.named_modules() if isinstance(part, RandLoraLayer)}
     assert {name: part.r["default"] for name, part in found.items()} == {"a": 4, "b": 2, "c": 4}
-    scale = found["a"].scaling["default"] * 13  # alpha·√r/m: 4 in common with c
-    assert found["c"].scaling["default"] == pytest.approx(3 * scale / 11)
+    scale = found["a"].scaling["default"] * 13 ** (4 / 3)  # alpha·√r/m^(4/3): 2·√4 in common with c
+    assert found["c"].scaling["default"] == pytest.approx(3 / 2 * scale / 11 ** (4 / 3))
 
 
 @pytest.mark.parametrize(

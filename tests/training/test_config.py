@@ -89,7 +89,7 @@ def test_hardware_that_is_not_there(text_config, monkeypatch):
 
 def test_alpha_resolves_to_the_methods_default():
     config = TrainConfig()
-    for name, alpha in (("randlora", 1.0), ("lora", 32.0), ("full", None)):
+    for name, alpha in (("randlora", 8.0), ("lora", 32.0), ("full", None)):
         config.method.name = name
         assert resolve(config).method.alpha == alpha
     assert config.method.alpha is None

@@ -24,7 +24,7 @@ class RandLoraLayer(BaseTunerLayer):
     Attributes:
         randlora_lambda: Adapter name -> λ (n, r), starts at 1.
         randlora_gamma: Adapter name -> γ (n, m), starts at 0.
-        scaling: Adapter name -> g = alpha·√r/m, times the factor that gives the bases unit variance.
+        scaling: Adapter name -> g = alpha·√r/m^(4/3), times the factor that gives the bases unit variance.
     """
 
     adapter_layer_names = ("randlora_lambda", "randlora_gamma")
@@ -76,7 +76,7 @@ class RandLoraLayer(BaseTunerLayer):
         self.r[adapter_name], self.num_bases[adapter_name] = r, bases_count
         self.strategy[adapter_name] = config.strategy
         self.randlora_bases[adapter_name] = bases
-        scaling = alpha / r if config.bases == "peft" else alpha * sqrt(r) / small
+        scaling = alpha / r if config.bases == "peft" else alpha * sqrt(r) / small ** (4 / 3)
         self.scaling[adapter_name] = bases.scale(r) * scaling
         self.randlora_dropout[adapter_name] = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from randlora.config import default_alpha
 from randlora.tasks.config import DataConfig
 
 __all__ = ["DataConfig", "MethodConfig", "OptimizationConfig", "TrainConfig", "resolve"]
@@ -15,7 +16,7 @@ class MethodConfig:
     Attributes:
         name: "randlora", "lora" (PEFT's), "full" (every parameter) or "head" (the frozen backbone's head only).
         r: Rank of the bases (randlora: smaller means more trained numbers) or of the update (lora).
-        alpha: Scaling of the update. None means the method's default: 1 for randlora, 2r for lora.
+        alpha: Scaling of the update. None means the method's default: 8 for randlora, 2r for lora.
         dropout: Dropout on the inputs of the adapted layers, in [0, 1).
         bases: Family of the frozen bases (randlora): "uniform", "normal", "ternary", "structured" or "peft".
         sparsity: The s of ternary bases, whose entries are nonzero with probability 2/s; "sqrt" means √d.
@@ -115,6 +116,6 @@ def resolve(config: TrainConfig) -> TrainConfig:
     """A copy in which the defaults that depend on other fields are filled in, as `config.yaml` records it."""
     method = replace(config.method)
     if method.alpha is None:
-        randlora = 20.0 * method.r if method.bases == "peft" else 1.0  # as RandLoraConfig
-        method.alpha = {"randlora": randlora, "lora": 2.0 * method.r}.get(method.name)
+        defaults = {"randlora": default_alpha(method.bases, method.r), "lora": 2.0 * method.r}
+        method.alpha = defaults.get(method.name)
     return replace(config, method=method)
