@@ -1,0 +1,68 @@
+"""Time, memory and correctness of a training step."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+
+def interleaved(calls: dict[str, Callable[[], Any]], repetitions: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of each call: median, 10th and 90th percentile, all calls in turn so that drift hits all alike.
+
+    Args:
+        calls: Name -> what to time.
+        repetitions: How often each, after one unmeasured round.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for repetition in range(repetitions + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if repetition:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: summary(values) for name, values in seconds.items()}
+
+
+def summary(seconds: Sequence[float]) -> dict[str, float]:
+    """Median, 10th and 90th percentile, in milliseconds."""
+    cuts = statistics.quantiles(seconds, n=10, method="inclusive")
+    return {"median": 1e3 * statistics.median(seconds), "p10": 1e3 * cuts[0], "p90": 1e3 * cuts[-1]}
+
+
+def peak_bytes(call: Callable[[], Any]) -> int:
+    """Most bytes that a call had allocated at one time, beyond what was there before, by the CPU allocator's events."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    held = peak = 0
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def saved_bytes(call: Callable[[], Tensor], model: nn.Module) -> int:
+    """Bytes of the tensors kept for the backward pass, parameters and buffers aside, each storage once."""
+    known = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    found: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        call()
+    return sum(found.values())
+
+
+def relative_error(found: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
+    """‖found - exact‖ / ‖exact‖ over all tensors together."""
+    pairs = list(zip(found, exact, strict=True))
+    difference = sum((f.double() - e.double()).square().sum().item() for f, e in pairs)
+    return (difference / sum(e.double().square().sum().item() for _, e in pairs)) ** 0.5
