@@ -57,7 +57,7 @@ def make(name: str, model: nn.Module, r: int, rank: int, targets: list[str] | st
         generator = torch.Generator().manual_seed(2)
         with torch.no_grad():
             for parameter in (p for p in model.parameters() if p.requires_grad):
-                parameter += PERTURBATION * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=PERTURBATION)
     elif name == FLOOR:
         for parameter_name, parameter in model.named_parameters():
             parameter.requires_grad_("norm" in parameter_name.lower())

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import peft
 import torch
+from torch import Tensor, nn
+
 from contenders import LORA, NAMES, lora_rank, make
 from measure import interleaved, peak_bytes, relative_error, saved_bytes
-from torch import Tensor, nn
-from workloads import WORKLOADS, Workload
-
 from randlora.training.record import hardware, versions
+from workloads import WORKLOADS, Workload
 
 RESULTS = Path(__file__).parent / "results" / "steps.json"
 # bfloat16 has 8 bits; errors of some dozen layers add up. A wrong gradient is off by its own size.

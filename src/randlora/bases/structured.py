@@ -27,7 +27,7 @@ class StructuredTensors(NamedTuple):
     """What describes B (M × r·n) = (left ⊗ R)[:M] of one layer shape, with R = (outer ⊗ inner)[:n, :n]."""
 
     left: Tensor  # L (⌈M/n⌉, r), ±1
-    outer: Tensor  # (a, a), ±1; (1, 1) where R is one matrix
+    outer: Tensor  # (a, a), ±1; a single 1 where R is one matrix
     inner: Tensor  # (b, b), ±1, a·b ≥ n
 
 
@@ -81,13 +81,13 @@ def _draw(seed: int, r: int, small: int, large: int, device: torch.device, dtype
     with torch.inference_mode(mode=False), torch.no_grad(), torch.device("cpu"):
         left = torch.kron(*hadamard_factors(hadamard_order(max(rows, r))))[:rows, :r]
         outer, inner = hadamard_factors(hadamard_order(bases_count))
+        left = _random_row_signs(left, seed, _STREAM_LEFT)
         if bases_count <= _LARGEST_SINGLE_FACTOR:
             outer, inner = torch.ones(1, 1), torch.kron(outer, inner)[:bases_count, :bases_count]
-        return StructuredTensors(
-            _random_row_signs(left, seed, _STREAM_LEFT).to(device, dtype),
-            _random_row_signs(outer, seed, _STREAM_OUTER).to(device, dtype),
-            _random_row_signs(inner, seed, _STREAM_INNER).to(device, dtype),
-        )
+        else:
+            outer = _random_row_signs(outer, seed, _STREAM_OUTER)
+        inner = _random_row_signs(inner, seed, _STREAM_INNER)
+        return StructuredTensors(*(factor.to(device, dtype) for factor in (left, outer, inner)))
 
 
 def _random_row_signs(matrix: Tensor, seed: int, stream: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from randlora.update.dispatch import choose_strategy
 from randlora.update.factored import factored_update
-from randlora.update.folded import fold, folded_linear
+from randlora.update.folded import folded_linear
 from randlora.update.operators import Operator, UpdateSpec, delta_weight, make_operator
 from randlora.update.reference import reference_delta_weight
 
@@ -12,7 +12,6 @@ __all__ = [
     "choose_strategy",
     "delta_weight",
     "factored_update",
-    "fold",
     "folded_linear",
     "make_operator",
     "reference_delta_weight",

@@ -41,13 +41,15 @@ class DenseOperator:
         """Large · B."""
         return large @ self.B
 
-    def fold(self, coefficients: Float[Tensor, "rn m"], weight: Float[Tensor, "M m"]) -> Float[Tensor, "M m"]:
+    def fold(
+        self, coefficients: Float[Tensor, "rn m"], weight: Float[Tensor, "M m"], out: Float[Tensor, "M m"] | None = None
+    ) -> Float[Tensor, "M m"]:
         """Weight + B · C, in one product where the dtypes are the same."""
         if weight.dtype != coefficients.dtype:
-            return weight + self.B @ coefficients
+            return torch.add(weight, self.B @ coefficients, out=out)
         if weight.stride(0) < weight.stride(1):
-            return torch.addmm(weight.T, coefficients.T, self.B.T).T
-        return torch.addmm(weight, self.B, coefficients)
+            return torch.addmm(weight.T, coefficients.T, self.B.T, out=None if out is None else out.T).T
+        return torch.addmm(weight, self.B, coefficients, out=out)
 
     def gradients(
         self,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from randlora.update.once import first_derivative_only
 from randlora.update.operators import UpdateSpec, make_operator
+from randlora.update.scratch import scratch
 
 
 class _FoldedLinear(torch.autograd.Function):
@@ -57,12 +58,15 @@ def fold(
     bases: Sequence[Tensor],
     dtype: torch.dtype,
 ) -> Float[Tensor, "out in"]:
-    """W₀ + ΔW in the compute dtype. A weight of a wider dtype keeps its low bits until the sum is rounded."""
+    """W₀ + ΔW in the compute dtype, for one product: the next fold may overwrite it.
+
+    A weight of a wider dtype keeps its low bits until the sum is rounded.
+    """
     operator = make_operator(spec, bases)
     coefficients = operator.coefficients(lambda_, gamma, spec.scaling, dtype)
-    if spec.small_is_input:
-        return operator.fold(coefficients, weight).to(dtype)
-    return operator.fold(coefficients, weight.T).T.to(dtype)
+    large_by_small = weight if spec.small_is_input else weight.T
+    folded = operator.fold(coefficients, large_by_small, out=scratch(large_by_small)).to(dtype)
+    return folded if spec.small_is_input else folded.T
 
 
 def folded_linear(

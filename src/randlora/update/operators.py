@@ -66,8 +66,8 @@ class Operator(Protocol):
     def project(self, large: Tensor) -> Tensor:
         """Large · B: (T, M) -> hidden."""
 
-    def fold(self, coefficients: Tensor, weight: Tensor) -> Tensor:
-        """Weight + B · C for a weight (M, m), in its dtype; every sum is rounded once."""
+    def fold(self, coefficients: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+        """Weight + B · C for a weight (M, m), in its dtype; every sum is rounded once. Written to `out` if given."""
 
     def gradients(
         self,

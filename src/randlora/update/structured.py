@@ -58,7 +58,12 @@ class StructuredOperator:
         blocks = _pad(large, self.left.shape[0] * self.num_bases).unflatten(1, (-1, self.num_bases))
         return torch.matmul(self.left.T, blocks).transpose(0, 1)
 
-    def fold(self, coefficients: Float[Tensor, "n r n"], weight: Float[Tensor, "M m"]) -> Float[Tensor, "M m"]:
+    def fold(
+        self,
+        coefficients: Float[Tensor, "n r n"],
+        weight: Float[Tensor, "M m"],
+        out: Float[Tensor, "M m"] | None = None,
+    ) -> Float[Tensor, "M m"]:
         """Weight + ΔW in one pass, in the weight's dtype and layout; every sum is rounded once."""
         n = self.num_bases
         update = self._columns(coefficients).to(weight.dtype)
@@ -67,6 +72,11 @@ class StructuredOperator:
             update, signs = update.T.contiguous().T, signs.T.contiguous().T
         whole, rest = divmod(self.large, n)
         blocks = weight[: whole * n].unflatten(0, (whole, n))
+        if out is not None:
+            torch.addcmul(blocks, signs[:whole, None], update, out=out[: whole * n].unflatten(0, (whole, n)))
+            if rest:
+                torch.addcmul(weight[whole * n :], signs[whole], update[:rest], out=out[whole * n :])
+            return out
         folded = torch.addcmul(blocks, signs[:whole, None], update).flatten(0, 1)
         if rest:
             folded = torch.cat([folded, torch.addcmul(weight[whole * n :], signs[whole], update[:rest])])
@@ -84,9 +94,10 @@ class StructuredOperator:
         """DF = the n × n blocks of projectedᵀ · small, dC = Rᵀ · dF; never G = largeᵀ · small."""
         hidden = self.project(large) if projected is None else projected
         blocks = torch.bmm(hidden.transpose(1, 2), self._slots(small).transpose(0, 1)).transpose(0, 1)
-        by_slot = blocks.to(gamma.dtype).flatten(1) * scaling
+        by_slot = blocks.to(gamma.dtype).flatten(1)
         gradient = _kronecker(self.outer.T, self.inner.T, by_slot).view_as(blocks)
-        return (gradient * self._slots(gamma)).sum(dim=2), self._columns(gradient * lambda_[:, :, None])
+        scaled = (scaling * lambda_)[:, :, None]
+        return (gradient * self._slots(gamma)).sum(dim=2) * scaling, self._columns(gradient * scaled)
 
     def _whole_blocks(self) -> int:
         r = self.left.shape[1]
@@ -116,7 +127,7 @@ def _kronecker(outer: Tensor, inner: Tensor, matrix: Float[Tensor, "n w"]) -> Fl
     """(outer ⊗ inner)[:n, :n] · matrix, as two products with the small factors."""
     outer, inner = outer.to(matrix.dtype), inner.to(matrix.dtype)
     if outer.shape[0] == 1:
-        return outer * (inner @ matrix)
+        return inner @ matrix
     blocks = _pad(matrix.T, outer.shape[0] * inner.shape[0]).T.unflatten(0, (outer.shape[0], -1))
     rotated = (outer @ blocks.flatten(1)).view_as(blocks)
     return torch.matmul(inner, rotated).flatten(0, 1)[: matrix.shape[0]]
