@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench accuracy clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,9 +24,15 @@ lint: $(STAMP)
 test: lint
 	$(BIN)/python -m pytest -q
 
-# Banking77 as CSV files with the columns text and category: make bench TRAIN=train.csv TEST=test.csv
+# Speed and memory on this machine's processor, and the page docs/performance.md; leave the machine idle meanwhile.
 bench: $(STAMP)
-	@test -f '$(TRAIN)' -a -f '$(TEST)' || { echo 'make bench: give the data, TRAIN=train.csv TEST=test.csv'; exit 2; }
+	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/linears.py
+	$(BIN)/python benchmarks/performance.py
+
+# Banking77 as CSV files with the columns text and category: make accuracy TRAIN=train.csv TEST=test.csv
+accuracy: $(STAMP)
+	@test -f '$(TRAIN)' -a -f '$(TEST)' || { echo 'make accuracy: give the data, TRAIN=train.csv TEST=test.csv'; exit 2; }
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	$(BIN)/python benchmarks/banking77.py --train '$(TRAIN)' --test '$(TEST)'
 

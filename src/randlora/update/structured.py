@@ -54,9 +54,9 @@ class StructuredOperator:
         return rows.transpose(0, 1).flatten(1)[:, : self.large]
 
     def project(self, large: Float[Tensor, "T M"]) -> Float[Tensor, "r T n"]:
-        """Large · L, the transpose of `expand`."""
+        """Large · L, the transpose of `expand`; block by block in memory, for the products that follow."""
         blocks = _pad(large, self.left.shape[0] * self.num_bases).unflatten(1, (-1, self.num_bases))
-        return torch.matmul(self.left.T, blocks).transpose(0, 1)
+        return torch.matmul(self.left.T.contiguous(), blocks).transpose(0, 1).contiguous()
 
     def fold(
         self,
@@ -93,7 +93,8 @@ class StructuredOperator:
     ) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n m"]]:
         """DF = the n × n blocks of projectedᵀ · small, dC = Rᵀ · dF; never G = largeᵀ · small."""
         hidden = self.project(large) if projected is None else projected
-        blocks = torch.bmm(hidden.transpose(1, 2), self._slots(small).transpose(0, 1)).transpose(0, 1)
+        # Copies of both sides cost little: with strides between its rows the product takes several times as long.
+        blocks = torch.bmm(hidden.transpose(1, 2), self._slots(small).transpose(0, 1).contiguous()).transpose(0, 1)
         by_slot = blocks.to(gamma.dtype).flatten(1)
         gradient = _kronecker(self.outer.T, self.inner.T, by_slot).view_as(blocks)
         scaled = (scaling * lambda_)[:, :, None]
