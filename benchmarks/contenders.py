@@ -33,6 +33,14 @@ FLOOR = "norms only (floor)"
 NAMES = (FLOOR, *_CONFIGS, "full fine-tuning")
 
 
+@torch.no_grad()
+def perturb(model: nn.Module) -> None:
+    """Move every trained number a bit, by the same amount in every call."""
+    generator = torch.Generator().manual_seed(2)
+    for parameter in (p for p in model.parameters() if p.requires_grad):
+        parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=PERTURBATION)
+
+
 def lora_rank(model: nn.Module, r: int, targets: list[str] | str) -> int:
     """The rank at which LoRA trains as many numbers as RandLoRA of basis rank r."""
     adapted = peft.get_peft_model(model, RandLoraConfig(r=r, target_modules=targets))
@@ -54,10 +62,7 @@ def make(name: str, model: nn.Module, r: int, rank: int, targets: list[str] | st
     torch.manual_seed(0)
     if name in _CONFIGS:
         model = peft.get_peft_model(model, _CONFIGS[name](r, rank, targets))
-        generator = torch.Generator().manual_seed(2)
-        with torch.no_grad():
-            for parameter in (p for p in model.parameters() if p.requires_grad):
-                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=PERTURBATION)
+        perturb(model)
     elif name == FLOOR:
         for parameter_name, parameter in model.named_parameters():
             parameter.requires_grad_("norm" in parameter_name.lower())

@@ -14,6 +14,7 @@ import peft
 import torch
 from torch import Tensor, nn
 
+from contenders import perturb
 from measure import interleaved, relative_error
 from randlora import RandLoraConfig
 from randlora.training.record import hardware, versions
@@ -35,10 +36,7 @@ TOLERANCE = 0.02
 def adapted(layer: nn.Linear, config: peft.PeftConfig) -> nn.Module:
     """The layer with an adapter whose ΔW is not zero."""
     model = peft.get_peft_model(nn.Sequential(layer), config)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in (p for p in model.parameters() if p.requires_grad):
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=1e-3)
+    perturb(model)
     return model
 
 
