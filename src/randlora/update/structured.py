@@ -42,21 +42,22 @@ class StructuredOperator:
 
     def mix(self, coefficients: Float[Tensor, "n r n"], small: Float[Tensor, "T m"]) -> Float[Tensor, "r T n"]:
         """Small · Fᵀ, block by block."""
-        return torch.bmm(self._slots(small).transpose(0, 1), coefficients.permute(1, 2, 0))
+        by_block = coefficients.transpose(0, 1).contiguous()
+        return torch.bmm(self._slots(small).transpose(0, 1), by_block.transpose(1, 2))
 
     def unmix(self, coefficients: Float[Tensor, "n r n"], hidden: Float[Tensor, "r T n"]) -> Float[Tensor, "T m"]:
         """Hidden · F, block by block."""
-        return self._columns(torch.bmm(hidden, coefficients.transpose(0, 1)).transpose(0, 1))
+        return self._columns(_bmm_by_row(hidden, coefficients.transpose(0, 1)))
 
     def expand(self, hidden: Float[Tensor, "r T n"]) -> Float[Tensor, "T M"]:
         """Hidden · Lᵀ: from blocks of the small side to blocks of the large one."""
-        rows = (self.left @ hidden.flatten(1)).unflatten(1, hidden.shape[1:])
-        return rows.transpose(0, 1).flatten(1)[:, : self.large]
+        rows = torch.bmm(self.left.expand(hidden.shape[1], -1, -1), hidden.transpose(0, 1))
+        return rows.flatten(1)[:, : self.large]
 
     def project(self, large: Float[Tensor, "T M"]) -> Float[Tensor, "r T n"]:
         """Large · L, the transpose of `expand`; block by block in memory, for the products that follow."""
         blocks = _pad(large, self.left.shape[0] * self.num_bases).unflatten(1, (-1, self.num_bases))
-        return torch.matmul(self.left.T.contiguous(), blocks).transpose(0, 1).contiguous()
+        return _bmm_by_row(self.left.T.expand(large.shape[0], -1, -1), blocks)
 
     def fold(
         self,
@@ -93,10 +94,8 @@ class StructuredOperator:
     ) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n m"]]:
         """DF = the n × n blocks of projectedᵀ · small, dC = Rᵀ · dF; never G = largeᵀ · small."""
         hidden = self.project(large) if projected is None else projected
-        # Copies of both sides cost little: with strides between its rows the product takes several times as long.
-        blocks = torch.bmm(hidden.transpose(1, 2), self._slots(small).transpose(0, 1).contiguous()).transpose(0, 1)
-        by_slot = blocks.to(gamma.dtype).flatten(1)
-        gradient = _kronecker(self.outer.T, self.inner.T, by_slot).view_as(blocks)
+        blocks = _bmm_by_row(hidden.transpose(1, 2), self._slots(small).transpose(0, 1))
+        gradient = _kronecker(self.outer.T, self.inner.T, blocks.flatten(1)).view_as(blocks)
         scaled = (scaling * lambda_)[:, :, None]
         return (gradient * self._slots(gamma)).sum(dim=2) * scaling, self._columns(gradient * scaled)
 
@@ -124,9 +123,21 @@ def _pad(rows: Tensor, length: int) -> Tensor:
     return F.pad(rows, (0, length - rows.shape[-1])) if rows.shape[-1] < length else rows
 
 
+def _bmm_by_row(left: Float[Tensor, "b p q"], right: Float[Tensor, "b q s"]) -> Float[Tensor, "p b s"]:
+    """Left · right with rows first: where what is multiplied lies block by block, the result need not be copied.
+
+    The left factor should be contiguous, or its transpose: a product with strides between its rows takes several times
+    as long.
+    """
+    if torch.compiler.is_compiling():  # the compiler chooses the layout itself
+        return torch.bmm(left, right).transpose(0, 1)
+    rows = left.new_empty(left.shape[1], left.shape[0], right.shape[2])
+    torch.bmm(left, right, out=rows.transpose(0, 1))
+    return rows
+
+
 def _kronecker(outer: Tensor, inner: Tensor, matrix: Float[Tensor, "n w"]) -> Float[Tensor, "n w"]:
     """(outer ⊗ inner)[:n, :n] · matrix, as two products with the small factors."""
-    outer, inner = outer.to(matrix.dtype), inner.to(matrix.dtype)
     if outer.shape[0] == 1:
         return inner @ matrix
     blocks = _pad(matrix.T, outer.shape[0] * inner.shape[0]).T.unflatten(0, (outer.shape[0], -1))
