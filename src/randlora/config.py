@@ -1,14 +1,18 @@
 """`RandLoraConfig`: what a RandLoRA adapter is, in PEFT's form."""
 
 import math
-import re
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from typing import Any
+from typing import Any, ClassVar
 
-import peft
-from peft import PeftConfig
-
+from randlora.adapter_config import (
+    AdapterConfig,
+    check_choice,
+    check_count,
+    check_expressions,
+    check_positive,
+    check_seed,
+    is_number,
+)
 from randlora.errors import ConfigError
 
 PEFT_TYPE = "RANDLORA_FULLRANK"
@@ -16,12 +20,11 @@ PEFT_TYPE = "RANDLORA_FULLRANK"
 
 FAMILIES = ("structured", "uniform", "normal", "ternary", "peft")
 STRATEGIES = ("auto", "folded", "factored", "reference")
-_BIASES = ("none", "all", "randlora_only")
 _DTYPES = ("bfloat16", "float16", "float32", "float64")
 
 
 @dataclass
-class RandLoraConfig(PeftConfig):
+class RandLoraConfig(AdapterConfig):
     """Configuration of a RandLoRA adapter (Albert et al., ICLR 2025), for `peft.get_peft_model`.
 
     Per adapted layer with sides m ≤ M it trains n·r + n·m numbers, n = ⌈m/r⌉, about m²/r + m: a *smaller* r trains
@@ -64,22 +67,17 @@ class RandLoraConfig(PeftConfig):
         8.0
     """
 
+    type_name: ClassVar[str] = PEFT_TYPE
+    prefix: ClassVar[str] = "randlora_"
+
     r: int = 16
     alpha: float | None = None  # becomes the family's default
     bases: str = "structured"
     sparsity: float | str | None = None
     seed: int = 0
-    dropout: float = 0.0
     strategy: str = "auto"
-    target_modules: list[str] | set[str] | str | None = None
-    exclude_modules: list[str] | set[str] | str | None = None
-    modules_to_save: list[str] | None = None
-    bias: str = "none"
-    layers_to_transform: list[int] | int | None = None
-    layers_pattern: list[str] | str | None = None
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
-    fan_in_fan_out: bool = False
     init_weights: bool = True
     bases_version: int | None = None
     bases_fingerprint: str | None = None
@@ -87,49 +85,25 @@ class RandLoraConfig(PeftConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = getattr(peft.PeftType, PEFT_TYPE, PEFT_TYPE)
-        self._check_names()
-        for name in ("target_modules", "exclude_modules"):
-            value = getattr(self, name)
-            if isinstance(value, (list, tuple)):
-                setattr(self, name, set(value))
-        for name, choices in (("bases", FAMILIES), ("strategy", STRATEGIES), ("bias", _BIASES)):
-            check_choice(name, getattr(self, name), choices)
-        for name, rank in _with_pattern("r", self.r, "rank_pattern", self.rank_pattern):
-            _check_rank(name, rank)
-        if self.alpha is None:
-            self.alpha = default_alpha(self.bases, self.r)
-        for name, alpha in _with_pattern("alpha", self.alpha, "alpha_pattern", self.alpha_pattern):
-            if not _is_number(alpha) or not math.isfinite(alpha) or alpha <= 0:
-                raise ConfigError(name, expected="a number above 0", got=repr(alpha))
-        _check_seed(self.seed)
-        _check_sparsity(self.bases, self.sparsity)
-        if self.peft_draw is not None:
-            _check_draw(self.peft_draw)
-        self._check_combinations()
-
-    def _check_names(self) -> None:
-        for name in ("target_modules", "exclude_modules", "layers_pattern"):
-            _check_expressions(name, getattr(self, name))
         for name in ("rank_pattern", "alpha_pattern"):
             if not isinstance(getattr(self, name), dict):
                 raise ConfigError(name, expected="layer names with a value each", got=repr(getattr(self, name)))
             for key in getattr(self, name):
-                _check_expressions(name, key)
-        if isinstance(self.modules_to_save, str):
-            raise ConfigError("modules_to_save", expected="a list of names", got=repr(self.modules_to_save))
-        blocks = self.layers_to_transform
-        for block in [] if blocks is None else blocks if isinstance(blocks, (list, tuple, set)) else [blocks]:
-            if type(block) is not int or block < 0:
-                raise ConfigError("layers_to_transform", expected="block indices of 0 or more", got=repr(blocks))
-
-    def _check_combinations(self) -> None:
-        if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
-            raise ConfigError("dropout", expected="a probability in [0, 1)", got=repr(self.dropout))
+                check_expressions(name, key)
+        for name, choices in (("bases", FAMILIES), ("strategy", STRATEGIES)):
+            check_choice(name, getattr(self, name), choices)
+        for name, rank in _with_pattern("r", self.r, "rank_pattern", self.rank_pattern):
+            check_count(name, rank, hint="a smaller r trains more numbers")
+        if self.alpha is None:
+            self.alpha = default_alpha(self.bases, self.r)
+        for name, alpha in _with_pattern("alpha", self.alpha, "alpha_pattern", self.alpha_pattern):
+            check_positive(name, alpha)
+        check_seed(self.seed)
+        _check_sparsity(self.bases, self.sparsity)
+        if self.peft_draw is not None:
+            _check_draw(self.peft_draw)
         if self.dropout and self.strategy == "folded":
             raise ConfigError("strategy", expected="auto or factored where dropout > 0", got="'folded'")
-        if self.layers_pattern and self.layers_to_transform is None:
-            raise ConfigError("layers_pattern", hint="it needs layers_to_transform; give that too, or leave both out")
 
 
 def default_alpha(bases: str, r: int) -> float:
@@ -137,43 +111,8 @@ def default_alpha(bases: str, r: int) -> float:
     return 20.0 * r if bases == "peft" else 8.0
 
 
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Raise a ConfigError that names the nearest right value unless `value` is one of `choices`.
-
-    Args:
-        name: The config key, for the message.
-        value: What was given.
-        choices: What is allowed.
-
-    Raises:
-        ConfigError: It is not one of them.
-    """
-    if value in choices:
-        return
-    near = get_close_matches(str(value), choices, n=1)
-    raise ConfigError(
-        name,
-        expected="one of " + ", ".join(choices),
-        got=repr(value),
-        hint=f"did you mean {near[0]!r}?" if near else "",
-    )
-
-
 def _with_pattern(name: str, value: Any, pattern_name: str, pattern: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(name, value), *((f"{pattern_name}[{key!r}]", entry) for key, entry in pattern.items())]
-
-
-def _check_expressions(name: str, value: Any) -> None:
-    """None, one regular expression, or a collection of names."""
-    if isinstance(value, str):
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ConfigError(name, expected="a regular expression", got=f"{value!r}: {error}") from error
-    elif value is not None and not (
-        isinstance(value, (list, tuple, set)) and all(isinstance(entry, str) for entry in value)
-    ):
-        raise ConfigError(name, expected="a list of names or one regular expression", got=repr(value))
 
 
 def _check_draw(draw: Any) -> None:
@@ -182,29 +121,13 @@ def _check_draw(draw: Any) -> None:
         raise ConfigError("peft_draw", expected=f"rows, columns and a dtype of {', '.join(_DTYPES)}", got=repr(draw))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _check_rank(name: str, rank: Any) -> None:
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise ConfigError(
-            name, expected="an integer of 1 or more", got=repr(rank), hint="a smaller r trains more numbers"
-        )
-
-
-def _check_seed(seed: Any) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise ConfigError("seed", expected="an integer in [0, 2^63)", got=repr(seed))
-
-
 def _check_sparsity(bases: str, sparsity: Any) -> None:
     if sparsity is None or sparsity == "sqrt":
         valid = sparsity is None or bases in ("ternary", "peft")
     elif bases == "peft":
         valid = sparsity == 6
     else:
-        valid = bases == "ternary" and _is_number(sparsity) and math.isfinite(sparsity) and sparsity >= 2
+        valid = bases == "ternary" and is_number(sparsity) and math.isfinite(sparsity) and sparsity >= 2
     if not valid:
         expected = {
             "ternary": "None, a number of 2 or more, or 'sqrt'",

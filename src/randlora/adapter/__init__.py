@@ -1,9 +1,20 @@
 """The adapter: modules that wrap a base layer, the PEFT tuner, checkpoints and conversion."""
 
+from randlora.adapter.base_layer import AdapterLayer
+from randlora.adapter.base_tuner import AdapterTuner
 from randlora.adapter.checkpoint import load_adapter
 from randlora.adapter.layer import RandLoraLayer
 from randlora.adapter.linear import RandLoraLinear
-from randlora.adapter.registration import register
+from randlora.adapter.registration import register, register_method
 from randlora.adapter.tuner import RandLoraTuner
 
-__all__ = ["RandLoraLayer", "RandLoraLinear", "RandLoraTuner", "load_adapter", "register"]
+__all__ = [
+    "AdapterLayer",
+    "AdapterTuner",
+    "RandLoraLayer",
+    "RandLoraLinear",
+    "RandLoraTuner",
+    "load_adapter",
+    "register",
+    "register_method",
+]

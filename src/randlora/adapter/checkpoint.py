@@ -8,7 +8,7 @@ from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from randlora.adapter.layer import RandLoraLayer
+from randlora.adapter.base_layer import AdapterLayer
 from randlora.errors import CheckpointError
 
 CONFIG_FILE = "adapter_config.json"
@@ -71,11 +71,14 @@ def load_adapter(model: nn.Module, folder: str | Path, **kwargs: Any) -> PeftMod
         ) from error
 
 
-def check_state_dict(model: nn.Module, adapter_name: str, state_dict: dict[str, Tensor]) -> None:
-    """Raise unless a state dict holds λ and γ of every adapted layer in the right shape, and nothing unknown.
+def check_state_dict(
+    model: nn.Module, layer_class: type[AdapterLayer], adapter_name: str, state_dict: dict[str, Tensor]
+) -> None:
+    """Raise unless a state dict holds what every adapted layer trains in the right shape, and nothing unknown.
 
     Args:
         model: The model with the adapter in place.
+        layer_class: The class of its adapted layers.
         adapter_name: Its name.
         state_dict: By the model's parameter names.
 
@@ -84,12 +87,12 @@ def check_state_dict(model: nn.Module, adapter_name: str, state_dict: dict[str, 
     """
     expected = {}
     for module_name, module in model.named_modules():
-        if isinstance(module, RandLoraLayer):
+        if isinstance(module, layer_class):
             for parameters in module.adapter_layer_names:
                 tensors = getattr(module, parameters)
                 if adapter_name in tensors:
                     expected[f"{module_name}.{parameters}.{adapter_name}"] = tensors[adapter_name].shape
-    trained = tuple(f".{parameters}." for parameters in RandLoraLayer.adapter_layer_names)
+    trained = tuple(f".{parameters}." for parameters in layer_class.adapter_layer_names)
     found = {n: tensor.shape for n, tensor in state_dict.items() if any(part in f"{n}." for part in trained)}
     advice = "the adapter was trained on another base model or with other target modules"
     for name, shape in expected.items():

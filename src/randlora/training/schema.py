@@ -6,7 +6,7 @@ import types
 from collections.abc import Iterable
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from randlora.config import check_choice
+from randlora.adapter_config import check_choice
 from randlora.errors import ConfigError
 from randlora.training.config import TrainConfig
 

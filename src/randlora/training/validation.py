@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from randlora.config import check_choice
+from randlora.adapter_config import check_choice
 from randlora.errors import ConfigError, DataError, DeviceError, OutputError
 from randlora.tasks.rows import check_source, is_local
 from randlora.tasks.sources import locate

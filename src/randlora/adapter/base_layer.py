@@ -1,0 +1,201 @@
+"""What every additive adapter on a linear layer has in common: trained tensors, dropout, forward and merging.
+
+A method says which tensors it trains and computes ΔW from them; the rest is here.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from randlora.adapter.weights import layer_shape, read_weight, write_weight
+from randlora.errors import LayerError
+
+
+class AdapterLayer(nn.Module, BaseTunerLayer):
+    """An `nn.Linear` or `Conv1D` with adapters of one method.
+
+    A subclass names its trained tensors in `adapter_layer_names`; each is an `nn.ParameterDict` by adapter name. They
+    are kept in float32 (float64 on a float64 layer) whatever the dtype of the base layer; the arithmetic runs in the
+    dtype of the activations.
+
+    Args:
+        base_layer: The layer to adapt.
+        adapter_name: The adapter that is active until another is set.
+
+    Raises:
+        LayerError: The layer cannot be adapted.
+    """
+
+    adapter_layer_names: tuple[str, ...]
+    other_param_names: tuple[str, ...] = ("adapter_dropout",)
+    base_layer: Any
+    adapter_dropout: nn.ModuleDict
+    # BaseTunerLayer's, which nn.Module's __getattr__ hides from type checkers.
+    active_adapters: Any
+    get_base_layer: Any
+    set_adapter: Any
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
+        super().__init__()
+        shape = layer_shape(base_layer)
+        if shape is None:
+            raise LayerError(type(base_layer).__name__, expected="nn.Linear or Conv1D with a floating-point weight")
+        self.out_features, self.in_features = shape
+        self.base_layer = base_layer
+        for name in self.adapter_layer_names:
+            setattr(self, name, nn.ParameterDict({}))
+        self.adapter_dropout = nn.ModuleDict({})
+        self._disable_adapters = False
+        self._active_adapter = adapter_name
+        self.merged_adapters: list[str] = []
+
+    @property
+    def trained_dtype(self) -> torch.dtype:
+        """Dtype of the trained tensors."""
+        return torch.float64 if read_weight(self.get_base_layer()).dtype == torch.float64 else torch.float32
+
+    def add_adapter(self, adapter_name: str, start: Sequence[Tensor], dropout: float, *, inference_mode: bool) -> None:
+        """Add an adapter, or replace the one of this name.
+
+        Args:
+            adapter_name: Its name.
+            start: Initial values, one tensor per name of `adapter_layer_names`.
+            dropout: Probability of dropping an input of the update while training.
+            inference_mode: True leaves the tensors frozen.
+        """
+        for name, tensor in zip(self.adapter_layer_names, start, strict=True):
+            getattr(self, name)[adapter_name] = nn.Parameter(tensor.to(self.trained_dtype))
+        self.adapter_dropout[adapter_name] = nn.Dropout(dropout) if dropout else nn.Identity()
+        self._move_adapter_to_device_of_base_layer(adapter_name)
+        self.set_adapter(self.active_adapters, inference_mode=inference_mode)
+
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
+        """As PEFT's, without the cast to the base layer's dtype: the trained tensors keep their own."""
+        device = device or read_weight(self.get_base_layer()).device
+        for name in self.adapter_layer_names:
+            parameters = getattr(self, name)
+            if adapter_name in parameters and device.type != "meta" and not parameters[adapter_name].is_meta:
+                parameters[adapter_name].data = parameters[adapter_name].data.to(device)
+
+    def trained(self, adapter_name: str) -> tuple[Tensor, ...]:
+        """An adapter's trained tensors, in the order of `adapter_layer_names`.
+
+        Where accelerate has offloaded them, on the device that it runs the layer on.
+        """
+        return tuple(_fetch(getattr(self, name), adapter_name) for name in self.adapter_layer_names)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """x·W₀ᵀ + b, plus the update of every active adapter.
+
+        Args:
+            x: (..., in).
+            *args: Passed to the base layer.
+            **kwargs: Passed to the base layer.
+        """
+        return self._add_updates(self._adapters_to_apply(), x, *args, **kwargs)
+
+    def _adapters_to_apply(self) -> list[str]:
+        """The active adapters that are not in the base weight already; none while adapters are disabled."""
+        if self.disable_adapters and self.merged:
+            self.unmerge()
+        if self.disable_adapters or self.merged:
+            return []
+        return [name for name in self.active_adapters if name in self.adapter_dropout]
+
+    def _add_updates(self, adapter_names: list[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        result = self.base_layer(x, *args, **kwargs)
+        for name in adapter_names:
+            result = result + self._update(name, x).to(result.dtype)
+        return result
+
+    def _update(self, adapter_name: str, x: Tensor) -> Tensor:
+        dropout: nn.Module = self.adapter_dropout[adapter_name]
+        x = dropout(x.to(compute_dtype(x, read_weight(self.get_base_layer()))))
+        with torch.autocast(x.device.type, enabled=False):
+            return self._product(adapter_name, x)
+
+    def _product(self, adapter_name: str, x: Tensor) -> Tensor:
+        """x·ΔWᵀ in the dtype of x; a method overrides it where it need not form ΔW."""
+        return F.linear(x, self._delta_weight(adapter_name).to(x.dtype))
+
+    @abstractmethod
+    def _delta_weight(self, adapter_name: str) -> Tensor:
+        """ΔW of an adapter, (out, in), in the dtype of its trained tensors."""
+
+    def get_delta_weight(self, adapter_name: str) -> Tensor:
+        """ΔW of an adapter in the layout of the base layer's weight: (out, in), for Conv1D (in, out).
+
+        Args:
+            adapter_name: Its name.
+
+        Returns:
+            A tensor in the dtype of the trained tensors; the scaling is included.
+        """
+        delta = self._delta_weight(adapter_name)
+        return delta.T if isinstance(self.get_base_layer(), Conv1D) else delta
+
+    @torch.no_grad()
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Add ΔW of adapters to the base weight.
+
+        Args:
+            safe_merge: Check that the result is finite before writing it.
+            adapter_names: Which; None merges the active ones.
+
+        Raises:
+            LayerError: `safe_merge` found a value that is not finite; the weight is as it was.
+        """
+        for name in check_adapters_to_merge(self, adapter_names):
+            if name not in self.adapter_dropout:
+                continue
+            self._add_to_weight(self._delta_weight(name), adapter_name=name, check=safe_merge)
+            self.merged_adapters.append(name)
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Subtract ΔW of every merged adapter; the weight comes back up to the rounding of its dtype."""
+        while self.merged_adapters:
+            name = self.merged_adapters.pop()
+            if name in self.adapter_dropout:
+                self._add_to_weight(-self._delta_weight(name), adapter_name=name, check=False)
+
+    def _add_to_weight(self, delta: Tensor, *, adapter_name: str, check: bool) -> None:
+        base_layer = self.get_base_layer()
+        weight = read_weight(base_layer)
+        merged = weight + delta.to(weight.device)
+        if check and not torch.isfinite(merged).all():
+            raise LayerError(
+                f"adapter {adapter_name!r}",
+                expected="finite merged weights",
+                hint=f"its {' or '.join(self.adapter_layer_names)} holds NaN or infinity",
+            )
+        write_weight(base_layer, merged)
+
+    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:  # noqa: ARG002 - PEFT's signature
+        """ΔW is additive, so PEFT can convert it."""
+        return True
+
+
+def _fetch(parameters: nn.ParameterDict, name: str) -> Tensor:
+    # accelerate loads offloaded weights around a module's forward, and a ParameterDict has none.
+    hook = getattr(parameters, "_hf_hook", None)
+    if hook is None:
+        return parameters[name]
+    hook.pre_forward(parameters)
+    fetched = parameters[name]
+    hook.post_forward(parameters, None)
+    return fetched
+
+
+def compute_dtype(x: Tensor, weight: Any) -> torch.dtype:
+    """The dtype of a linear layer's arithmetic: autocast's where it is on, else the weight's where it is floating."""
+    device_type = x.device.type
+    if torch.is_autocast_enabled(device_type) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(device_type)
+    return weight.dtype

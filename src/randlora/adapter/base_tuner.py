@@ -1,0 +1,98 @@
+"""What every PEFT tuner of additive adapters has in common: which layers it takes, and how it refuses the others."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from peft.config import PeftConfig
+from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers
+from peft.utils import TRANSFORMERS_MODELS_TO_RANDLORA_TARGET_MODULES_MAPPING
+from torch import Tensor, nn
+
+from randlora.adapter.base_layer import AdapterLayer
+from randlora.adapter.checkpoint import check_state_dict
+from randlora.adapter.weights import layer_shape
+from randlora.errors import LayerError, UpdateError
+
+
+class AdapterTuner(BaseTuner):
+    """Puts adapters into a model; used through `peft.get_peft_model` and `peft.PeftModel`.
+
+    A subclass sets `prefix` and `tuner_layer_cls`, whose `update_layer(adapter_name, config, ...)` takes what
+    `_layer_options` returns.
+    """
+
+    tuner_layer_cls: type[AdapterLayer]
+    target_module_mapping = TRANSFORMERS_MODELS_TO_RANDLORA_TARGET_MODULES_MAPPING
+
+    def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
+        """Check every matched layer before the first module is replaced."""
+        self.matched_shapes(peft_config, model)
+
+    def _layer_options(self, config: Any, key: str) -> dict[str, Any]:  # noqa: ARG002 - for subclasses
+        """What `update_layer` of the layer called `key` takes beside the adapter's name and its config."""
+        return {}
+
+    def matched_shapes(self, config: Any, model: nn.Module) -> dict[str, tuple[int, int]]:
+        """(out, in) of every module that the config matches, by name.
+
+        Args:
+            config: The adapter's configuration, target modules settled.
+            model: The base model, with or without other adapters.
+
+        Raises:
+            LayerError: A matched module cannot be adapted.
+        """
+        config = _maybe_include_all_linear_layers(config, model)
+        shapes = {}
+        for name, module in model.named_modules():
+            if not name or ".base_layer" in name or not self._check_target_module_exists(config, name):
+                continue
+            shape = layer_shape(module)
+            if shape is None:
+                raise LayerError(
+                    f"module {name!r}",
+                    expected="nn.Linear or Conv1D with a floating-point weight",
+                    got=type(module).__name__,
+                    hint="narrow target_modules, or name it in exclude_modules",
+                )
+            shapes[name] = shape
+        return shapes
+
+    def _create_and_replace(
+        self,
+        peft_config: PeftConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **optional_kwargs: Any,  # noqa: ARG002 - PEFT's signature
+    ) -> None:
+        known = isinstance(target, self.tuner_layer_cls)
+        layer: Any = target if known else self.tuner_layer_cls(target, adapter_name)
+        layer.update_layer(adapter_name, peft_config, **self._layer_options(peft_config, current_key))
+        if adapter_name not in self.active_adapters:
+            layer.set_requires_grad(adapter_name, requires_grad=False)
+        if not known:
+            self._replace_module(parent, target_name, layer, target)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *_args: Any, **kwargs: Any) -> Iterator[None]:
+        """PEFT's hook around a forward pass: refuse a mixed batch, whose adapter names PEFT would drop."""
+        if kwargs.get("adapter_names") is not None:
+            raise UpdateError(
+                "adapter_names",
+                expected="one set of adapters for the whole batch",
+                hint="split the batch and call set_adapter for each part",
+            )
+        yield
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """PEFT's hook between reading a checkpoint and filling the model: refuse one that does not fit it whole."""
+        remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        check_state_dict(model, cls.tuner_layer_cls, adapter_name, remapped)
+        return remapped

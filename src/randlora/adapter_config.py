@@ -1,0 +1,125 @@
+"""`AdapterConfig`: the part of an adapter's configuration that every method shares, in PEFT's form."""
+
+import math
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, ClassVar
+
+import peft
+from peft import PeftConfig
+
+from randlora.errors import ConfigError
+
+
+@dataclass
+class AdapterConfig(PeftConfig):
+    """Which layers an adapter is put on, and what is trained beside it.
+
+    Attributes:
+        type_name: The method's own PEFT type: PEFT without this package stops at it.
+        prefix: What the names of the trained tensors begin with.
+        dropout: Probability of dropping an input of the update while training. Default 0.
+        target_modules: Names of the modules to adapt: a list of suffixes, one regular expression, or "all-linear".
+            None takes PEFT's default for the architecture.
+        exclude_modules: Names to leave out: a list of suffixes or one regular expression.
+        modules_to_save: Names of further modules to train whole and to save.
+        bias: Which biases to train: `none` (default), `all` or the adapted layers' (the prefix and `only`).
+        layers_to_transform: Index or indices of the blocks to adapt; None adapts all.
+        layers_pattern: Name of the block list, where it is not one of the usual names.
+        fan_in_fan_out: Accepted for PEFT's callers; the layout is read from the layer itself.
+
+    Raises:
+        ConfigError: A value is out of range or does not go with another.
+    """
+
+    type_name: ClassVar[str]
+    prefix: ClassVar[str]
+
+    dropout: float = 0.0
+    target_modules: list[str] | set[str] | str | None = None
+    exclude_modules: list[str] | set[str] | str | None = None
+    modules_to_save: list[str] | None = None
+    bias: str = "none"
+    layers_to_transform: list[int] | int | None = None
+    layers_pattern: list[str] | str | None = None
+    fan_in_fan_out: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = getattr(peft.PeftType, self.type_name, self.type_name)
+        for name in ("target_modules", "exclude_modules", "layers_pattern"):
+            check_expressions(name, getattr(self, name))
+        for name in ("target_modules", "exclude_modules"):
+            value = getattr(self, name)
+            if isinstance(value, (list, tuple)):
+                setattr(self, name, set(value))
+        if isinstance(self.modules_to_save, str):
+            raise ConfigError("modules_to_save", expected="a list of names", got=repr(self.modules_to_save))
+        check_choice("bias", self.bias, ("none", "all", f"{self.prefix}only"))
+        blocks = self.layers_to_transform
+        for block in [] if blocks is None else blocks if isinstance(blocks, (list, tuple, set)) else [blocks]:
+            if type(block) is not int or block < 0:
+                raise ConfigError("layers_to_transform", expected="block indices of 0 or more", got=repr(blocks))
+        if self.layers_pattern and self.layers_to_transform is None:
+            raise ConfigError("layers_pattern", hint="it needs layers_to_transform; give that too, or leave both out")
+        if not is_number(self.dropout) or not 0 <= self.dropout < 1:
+            raise ConfigError("dropout", expected="a probability in [0, 1)", got=repr(self.dropout))
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is an int or a float, and no bool."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raise a ConfigError that names the nearest right value unless `value` is one of `choices`.
+
+    Args:
+        name: The config key, for the message.
+        value: What was given.
+        choices: What is allowed.
+
+    Raises:
+        ConfigError: It is not one of them.
+    """
+    if value in choices:
+        return
+    near = get_close_matches(str(value), choices, n=1)
+    raise ConfigError(
+        name,
+        expected="one of " + ", ".join(choices),
+        got=repr(value),
+        hint=f"did you mean {near[0]!r}?" if near else "",
+    )
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raise a ConfigError unless a value is a finite number above 0."""
+    if not is_number(value) or not math.isfinite(value) or value <= 0:
+        raise ConfigError(name, expected="a number above 0", got=repr(value))
+
+
+def check_count(name: str, value: Any, hint: str = "") -> None:
+    """Raise a ConfigError unless a value is an integer of 1 or more."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(name, expected="an integer of 1 or more", got=repr(value), hint=hint)
+
+
+def check_seed(seed: Any) -> None:
+    """Raise a ConfigError unless a value is a seed."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ConfigError("seed", expected="an integer in [0, 2^63)", got=repr(seed))
+
+
+def check_expressions(name: str, value: Any) -> None:
+    """Raise a ConfigError unless a value is None, one regular expression, or a collection of names."""
+    if isinstance(value, str):
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ConfigError(name, expected="a regular expression", got=f"{value!r}: {error}") from error
+    elif value is not None and not (
+        isinstance(value, (list, tuple, set)) and all(isinstance(entry, str) for entry in value)
+    ):
+        raise ConfigError(name, expected="a list of names or one regular expression", got=repr(value))
