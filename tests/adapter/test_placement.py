@@ -21,8 +21,10 @@ def _net(**options):
 @pytest.mark.parametrize("bases", FAMILIES)
 @pytest.mark.parametrize("where", ["cpu", "disk"])
 def test_an_offloaded_model_gives_the_same(bases, strategy, where, tmp_path):
-    model = _net(bases=bases, strategy=strategy)
-    expected = model(rows()).detach()
+    # In float64, since the hooks of an offloaded layer may ask for another strategy, which rounds otherwise.
+    model = _net(bases=bases, strategy=strategy).double()
+    x = rows().double()
+    expected = model(x).detach()
     if where == "cpu":
         model = accelerate.cpu_offload(model, execution_device=CPU)
     else:
@@ -30,7 +32,7 @@ def test_an_offloaded_model_gives_the_same(bases, strategy, where, tmp_path):
     layer = model.base_model.model.a
     assert layer.randlora_gamma["default"].is_meta
     for _ in range(2):
-        torch.testing.assert_close(model(rows()), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model(x), expected, rtol=1e-10, atol=1e-10)
         assert layer.randlora_gamma["default"].is_meta
 
 

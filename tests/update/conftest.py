@@ -14,9 +14,13 @@ import randlora
 from randlora.bases import Bases, DenseBases, PeftBases, StructuredBases
 from randlora.update import UpdateSpec
 
+PLANS = {
+    "factored": ("factored", "factored"),
+    "folded": ("folded", "folded"),
+    "mixed": ("folded", "factored"),
+}
 CPU = torch.device("cpu")
 FAMILIES = ("uniform", "normal", "ternary", "ternary-6", "structured", "peft")
-STRATEGIES = ("reference", "factored", "folded")
 
 
 @pytest.fixture(scope="session")
@@ -92,10 +96,9 @@ class Case:
             delta = update.reference_delta_weight(self.A, self.B, *adapter, self.scaling, small_is_input=small_is_input)
             return F.linear(self.x, self.weight + delta, self.bias)
         shared = (*adapter, self.spec, self.bases)
-        if strategy == "folded":
-            return update.folded_linear(self.x, self.weight, self.bias, *shared)
-        change = update.factored_update(self.x, *shared)
-        return F.linear(self.x, self.weight, self.bias) + change
+        if strategy == "added":  # to what the base layer gives, as for base layers that are more than a matrix
+            return F.linear(self.x, self.weight, self.bias) + update.factored_update(self.x, *shared)
+        return update.adapted_linear(self.x, self.weight, self.bias, *shared, update.Plan(*PLANS[strategy]))
 
 
 @pytest.fixture(scope="session")

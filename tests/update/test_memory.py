@@ -6,7 +6,7 @@ import torch
 FAMILIES = ("uniform", "normal", "ternary", "structured", "peft")
 everywhere = pytest.mark.parametrize(
     ("family", "strategy", "small_is_input"),
-    [(f, s, i) for f in FAMILIES for s in ("factored", "folded") for i in (True, False)],
+    [(f, s, i) for f in FAMILIES for s in ("added", "factored", "folded", "mixed") for i in (True, False)],
 )
 
 
@@ -14,9 +14,7 @@ everywhere = pytest.mark.parametrize(
 @pytest.mark.parametrize("tokens", [2, 64])
 def test_only_inputs_and_shared_tensors_are_saved(update, make_case, family, strategy, small_is_input, tokens):
     case = make_case(family, 4, 24, 32, small_is_input=small_is_input, batch=(tokens,), dtype=torch.bfloat16)
-    allowed = [case.x, case.lambda_, case.gamma, *case.bases]
-    if strategy == "folded":
-        allowed.append(case.weight)
+    allowed = [case.x, case.weight, case.lambda_, case.gamma, *case.bases]
     known = {t.untyped_storage().data_ptr() for t in allowed}
     saved = []
 
@@ -24,18 +22,20 @@ def test_only_inputs_and_shared_tensors_are_saved(update, make_case, family, str
         saved.append(tensor)
         return tensor
 
-    arguments = (case.lambda_, case.gamma, case.spec, case.bases)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        if strategy == "folded":
-            output = update.folded_linear(case.x, case.weight, case.bias, *arguments)
-        else:
-            output = update.factored_update(case.x, *arguments)
+        output = case.by(update, strategy)
     assert saved
     for tensor in saved:
         assert tensor.untyped_storage().data_ptr() in known
-    node = output.grad_fn.next_functions[0][0] if "View" in output.grad_fn.name() else output.grad_fn
-    assert not any(isinstance(value, torch.Tensor) for value in vars(node).values())
+    ours = [node for node in _nodes(output.grad_fn) if "Adapted" in node.name() or "Factored" in node.name()]
+    assert len(ours) == 1
+    assert not any(isinstance(value, torch.Tensor) for value in vars(ours[0]).values())
     output.sum().backward()
+
+
+def _nodes(node):
+    """The autograd graph from a node on."""
+    return [] if node is None else [node, *(below for next_, _ in node.next_functions for below in _nodes(next_))]
 
 
 @everywhere

@@ -16,7 +16,7 @@ SHAPES = [(4, 48, 64), (8, 96, 96), (16, 61, 131)]
 UNIT = 2.0**-8
 LONGEST_SUM = 200
 # C, hidden, (structured: between the two transforms,) update; base output, sum.
-OUTPUT_ROUNDINGS = {"factored": 6, "folded": 5}
+OUTPUT_ROUNDINGS = {"added": 6, "factored": 6, "folded": 5}
 # project (structured: twice) or G, dC.
 GRADIENT_ROUNDINGS = 3
 
@@ -31,7 +31,7 @@ def _bound(roundings):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("strategy", ["factored", "folded"])
+@pytest.mark.parametrize("strategy", list(OUTPUT_ROUNDINGS))
 @pytest.mark.parametrize("small_is_input", [True, False], ids=["in<=out", "out<=in"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("tokens", [3, 150])

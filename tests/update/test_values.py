@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from randlora.errors import UpdateError
 
 FAMILIES = ("uniform", "normal", "ternary", "ternary-6", "structured", "peft")
-STRATEGIES = ("reference", "factored", "folded")
+STRATEGIES = ("reference", "added", "factored", "folded", "mixed")
 # (r, m, M): m = 1, primes, m no multiple of r, r > m, r = m, square, and sides of real models in small.
 SHAPES = [(1, 1, 1), (3, 1, 4), (2, 7, 13), (4, 6, 6), (5, 13, 13), (9, 4, 11), (6, 6, 17), (16, 48, 64), (1, 11, 12)]
 # Leading dimensions: none, none of length 1, empty, fewer and more rows than sides, three of them.
@@ -134,7 +134,7 @@ def test_double_backward_is_refused_but_by_the_reference(update, make_case, fami
                     torch.autograd.grad(gradient.sum() + inputs[0].sum(), inputs)
 
 
-@pytest.mark.parametrize("strategy", ["factored", "folded"])
+@pytest.mark.parametrize("strategy", ["added", "factored", "folded"])
 def test_forward_mode_and_vmap_are_refused(update, make_case, strategy):
     case = make_case("uniform", 3, 8, 11)
 

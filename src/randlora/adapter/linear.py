@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from randlora.adapter.base_layer import compute_dtype
 from randlora.adapter.layer import RandLoraLayer
 from randlora.adapter.weights import read_weight
-from randlora.update import choose_strategy, factored_update, folded_linear
+from randlora.update import Plan, adapted_linear, choose_plan, factored_update
 
 
 class RandLoraLinear(RandLoraLayer):
@@ -30,37 +30,37 @@ class RandLoraLinear(RandLoraLayer):
             **kwargs: Passed to the base layer.
         """
         active = self._adapters_to_apply()
-        if len(active) == 1 and not args and not kwargs and self._strategy(active[0], x) == "folded":
-            return self._folded(active[0], x)
+        if len(active) == 1 and not args and not kwargs:
+            plan = self._plan(active[0], x)
+            if plan is not None:
+                return self._adapted(active[0], x, plan)
         return self._add_updates(active, x, *args, **kwargs)
 
-    def _strategy(self, name: str, x: Tensor) -> str:
-        """The adapter's strategy; `folded` only where the base layer is no more than a frozen matrix and a bias."""
+    def _plan(self, name: str, x: Tensor) -> Plan | None:
+        """How layer and update run as one step; None where the base layer is more than a frozen matrix and a bias."""
         strategy = self.strategy[name]
-        dropping = self.training and not isinstance(self.adapter_dropout[name], nn.Identity)
+        if strategy == "reference" or (self.training and not isinstance(self.adapter_dropout[name], nn.Identity)):
+            return None
         base = self.base_layer
-        wrapped = isinstance(base, BaseTunerLayer) or base._forward_hooks or base._forward_pre_hooks
-        if strategy == "reference":
-            return strategy
+        if isinstance(base, BaseTunerLayer) or base._forward_hooks or base._forward_pre_hooks:
+            return None
         # An input of another dtype is the base layer's to refuse, whatever the size of the batch.
         foreign = x.dtype != base.weight.dtype and not torch.is_autocast_enabled(x.device.type)
-        if dropping or wrapped or foreign or hasattr(base, "_hf_hook") or base.weight.requires_grad:
-            return "factored"
+        if foreign or base.weight.requires_grad or hasattr(base, "_hf_hook"):
+            return None
         if strategy != "auto":
-            return strategy
-        tokens = x.numel() // x.shape[-1]
-        training = torch.is_grad_enabled() and self.randlora_gamma[name].requires_grad
-        return choose_strategy(self.update_spec(name), tokens, training=training)
+            return Plan(strategy, strategy)
+        return choose_plan(self.update_spec(name), x.numel() // x.shape[-1])
 
-    def _folded(self, name: str, x: Tensor) -> Tensor:
-        weight = read_weight(self.base_layer)
+    def _adapted(self, name: str, x: Tensor, plan: Plan) -> Tensor:
+        base = self.base_layer
+        weight = read_weight(base)
         dtype = compute_dtype(x, weight)
+        lambda_, gamma = self.trained(name)
         bases = self.bases_tensors(name, x.device, dtype)
+        spec = self.update_spec(name)
         with torch.autocast(x.device.type, enabled=False):
-            lambda_, gamma = self.trained(name)
-            return folded_linear(
-                x.to(dtype), weight, self.base_layer.bias, lambda_, gamma, self.update_spec(name), bases
-            )
+            return adapted_linear(x.to(dtype), weight, base.bias, lambda_, gamma, spec, bases, plan)
 
     def _product(self, adapter_name: str, x: Tensor) -> Tensor:
         if self.strategy[adapter_name] == "reference":

@@ -29,13 +29,15 @@ class DenseOperator:
         """Small · Cᵀ."""
         return small @ coefficients.T
 
-    def unmix(self, coefficients: Float[Tensor, "rn m"], hidden: Float[Tensor, "T rn"]) -> Float[Tensor, "T m"]:
+    def unmix(
+        self, coefficients: Float[Tensor, "rn m"], hidden: Float[Tensor, "T rn"], onto: Tensor | None = None
+    ) -> Float[Tensor, "T m"]:
         """Hidden · C."""
-        return hidden @ coefficients
+        return hidden @ coefficients if onto is None else onto.addmm_(hidden, coefficients)
 
-    def expand(self, hidden: Float[Tensor, "T rn"]) -> Float[Tensor, "T M"]:
+    def expand(self, hidden: Float[Tensor, "T rn"], onto: Tensor | None = None) -> Float[Tensor, "T M"]:
         """Hidden · Bᵀ."""
-        return hidden @ self.B.T
+        return hidden @ self.B.T if onto is None else onto.addmm_(hidden, self.B.T)
 
     def project(self, large: Float[Tensor, "T M"]) -> Float[Tensor, "T rn"]:
         """Large · B."""

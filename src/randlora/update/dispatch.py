@@ -1,50 +1,79 @@
-"""The cost model: which strategy is cheapest for a layer and a batch.
+"""The cost model: which strategy is cheapest for a layer and a batch, pass by pass.
 
-Costs are multiply-adds of the matrix products (T rows, sides m ≤ M, n bases of rank r), forward or forward and
-backward, beyond what both strategies share. A product of narrow blocks and an elementwise pass over a matrix run far
-below the speed of a large product; the two factors below stand for that.
+A cost is the time of a strategy beyond what both share, in multiply-adds of a large matrix product: the matrix products
+at that price, and on top of it what narrow products and elementwise passes take longer. The rates below are fitted to
+measured times (`benchmarks/costs.py`, table in docs/performance.md).
 """
+
+from typing import NamedTuple
 
 from randlora.update.operators import UpdateSpec
 
-_ELEMENTWISE = 40.0  # multiply-adds of a large product in the time of one elementwise pass over one entry
-_NARROW = 2.0  # time of a multiply-add in a block or transform product over one in a large product
+FOLDED, FACTORED = "folded", "factored"
 
 
-def update_cost(strategy: str, spec: UpdateSpec, tokens: int, *, training: bool) -> float:
-    """Estimated cost of a strategy, in multiply-adds of a large matrix product.
+class Plan(NamedTuple):
+    """Strategy of each pass, `folded` or `factored`."""
+
+    forward: str
+    backward: str
+
+
+class Rates(NamedTuple):
+    """Prices in multiply-adds of a large product.
+
+    Attributes:
+        entry: An entry of a folded weight: read W₀, add, round, write.
+        block: A multiply-add of a product with the n × n blocks F_k, and of L.
+        row: An entry of the rows that a factored pass reads and writes beside its products.
+        call: What the further calls of a factored pass cost whatever their size.
+    """
+
+    entry: float
+    block: float
+    row: float
+    call: float
+
+
+RATES = {"structured": Rates(50, 1.7, 20, 3e7), "dense": Rates(50, 1.0, 20, 1e7)}
+
+
+def cost(strategy: str, spec: UpdateSpec, tokens: int, *, backward: bool) -> float:
+    """Estimated cost of one pass.
 
     Args:
-        strategy: `factored` or `folded`.
+        strategy: `folded` or `factored`.
         spec: The adapter on the layer.
         tokens: T, rows of the input.
-        training: Whether a backward pass follows.
+        backward: The backward pass (∂x; the gradients of λ and γ cost the same either way, but for ∂y·B, which a
+            factored pass over a layer with in = m shares with them).
     """
-    small, large, bases_count = spec.small, spec.large, spec.num_bases
-    hidden = spec.r * bases_count
+    rates = RATES[spec.kind]
+    small, large = spec.small, spec.large
+    if strategy == FOLDED:
+        product = large * small * spec.r * spec.num_bases if spec.kind == "dense" else 0
+        return product + rates.entry * large * small
+    shared = backward and spec.small_is_input
     if spec.kind == "dense":
-        coefficients = _ELEMENTWISE * hidden * small
-        apply: float = tokens * hidden * (small + large)
-        fold = large * hidden * small + _ELEMENTWISE * large * small + coefficients
-        gradient: float = min(tokens * large * small + large * hidden * small, tokens * hidden * (large + small))
+        hidden = spec.r * spec.num_bases
+        # The gradients save less by ∂y·B where they would have gone by way of G = ∂yᵀx.
+        shared = shared and tokens <= small
+        products = tokens * hidden * (small + (0 if shared else large))
     else:
-        coefficients = _ELEMENTWISE * 2 * small * bases_count
-        block, transform = _NARROW * small * bases_count, _NARROW * large * spec.r
-        apply = tokens * (block + transform + _ELEMENTWISE * (small + large))
-        fold = coefficients + _ELEMENTWISE * large * small
-        gradient = tokens * (block + transform)
-    if strategy == "folded":
-        return fold + (fold + gradient if training else 0.0)
-    return coefficients + apply + (coefficients + apply + gradient if training else 0.0)
+        products = tokens * (small * spec.num_bases + (0 if shared else large * spec.r))
+    return rates.call + rates.block * products + rates.row * tokens * (small + (0 if shared else large))
 
 
-def choose_strategy(spec: UpdateSpec, tokens: int, *, training: bool) -> str:
-    """`folded` or `factored`, whichever `update_cost` finds cheaper.
+def choose_plan(spec: UpdateSpec, tokens: int) -> Plan:
+    """The strategy that `cost` finds cheaper, for each pass.
 
     Args:
         spec: The adapter on the layer.
         tokens: T, rows of the input.
-        training: Whether a backward pass follows.
     """
-    costs = {strategy: update_cost(strategy, spec, tokens, training=training) for strategy in ("folded", "factored")}
-    return min(costs, key=lambda strategy: costs[strategy])
+    return Plan(_cheaper(spec, tokens, backward=False), _cheaper(spec, tokens, backward=True))
+
+
+def _cheaper(spec: UpdateSpec, tokens: int, *, backward: bool) -> str:
+    folded, factored = (cost(strategy, spec, tokens, backward=backward) for strategy in (FOLDED, FACTORED))
+    return FOLDED if folded <= factored else FACTORED

@@ -44,7 +44,7 @@ def first_derivative_only(backward: Backward) -> Backward:
             results = backward(ctx, *gradients)
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return results
-        sources = [t for t in (*gradients, *ctx.saved_tensors) if t.requires_grad]
+        sources = [t for t in (*gradients, *ctx.saved_tensors) if t is not None and t.requires_grad]
         return _FirstDerivative.apply(len(results), *results, *sources)
 
     return checked

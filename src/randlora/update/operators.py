@@ -57,11 +57,11 @@ class Operator(Protocol):
     def mix(self, coefficients: Tensor, small: Tensor) -> Tensor:
         """Small · Cᵀ: (T, m) -> hidden."""
 
-    def unmix(self, coefficients: Tensor, hidden: Tensor) -> Tensor:
-        """Hidden · C: hidden -> (T, m)."""
+    def unmix(self, coefficients: Tensor, hidden: Tensor, onto: Tensor | None = None) -> Tensor:
+        """Hidden · C: hidden -> (T, m); added to `onto`, in place, where that is given."""
 
-    def expand(self, hidden: Tensor) -> Tensor:
-        """Hidden · Bᵀ: hidden -> (T, M)."""
+    def expand(self, hidden: Tensor, onto: Tensor | None = None) -> Tensor:
+        """Hidden · Bᵀ: hidden -> (T, M); added to `onto`, in place, where that is given."""
 
     def project(self, large: Tensor) -> Tensor:
         """Large · B: (T, M) -> hidden."""

@@ -45,14 +45,27 @@ class StructuredOperator:
         by_block = coefficients.transpose(0, 1).contiguous()
         return torch.bmm(self._slots(small).transpose(0, 1), by_block.transpose(1, 2))
 
-    def unmix(self, coefficients: Float[Tensor, "n r n"], hidden: Float[Tensor, "r T n"]) -> Float[Tensor, "T m"]:
+    def unmix(
+        self, coefficients: Float[Tensor, "n r n"], hidden: Float[Tensor, "r T n"], onto: Tensor | None = None
+    ) -> Float[Tensor, "T m"]:
         """Hidden · F, block by block."""
-        return self._columns(_bmm_by_row(hidden, coefficients.transpose(0, 1)))
+        by_block = coefficients.transpose(0, 1)
+        if onto is None:
+            return self._columns(_bmm_by_row(hidden, by_block))
+        if self._whole_blocks() == self.left.shape[1]:
+            self._slots(onto).transpose(0, 1).baddbmm_(hidden, by_block)
+            return onto
+        return onto.add_(self.unmix(coefficients, hidden))
 
-    def expand(self, hidden: Float[Tensor, "r T n"]) -> Float[Tensor, "T M"]:
+    def expand(self, hidden: Float[Tensor, "r T n"], onto: Tensor | None = None) -> Float[Tensor, "T M"]:
         """Hidden · Lᵀ: from blocks of the small side to blocks of the large one."""
-        rows = torch.bmm(self.left.expand(hidden.shape[1], -1, -1), hidden.transpose(0, 1))
-        return rows.flatten(1)[:, : self.large]
+        factors = self.left.expand(hidden.shape[1], -1, -1), hidden.transpose(0, 1)
+        if onto is None:
+            return torch.bmm(*factors).flatten(1)[:, : self.large]
+        if self.left.shape[0] * self.num_bases == self.large:
+            onto.unflatten(1, (-1, self.num_bases)).baddbmm_(*factors)
+            return onto
+        return onto.add_(self.expand(hidden))
 
     def project(self, large: Float[Tensor, "T M"]) -> Float[Tensor, "r T n"]:
         """Large · L, the transpose of `expand`; block by block in memory, for the products that follow."""

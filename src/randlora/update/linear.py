@@ -1,0 +1,142 @@
+"""The adapted linear layer y = x·(W₀ + ΔW)ᵀ + b as one step of autograd.
+
+Each pass either *folds*, that is multiplies with W = W₀ + ΔW, built for this product and not kept, or is *factored*:
+multiplies with W₀ and adds the product with ΔW, which is not formed. A plan says which (see dispatch.py).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from randlora.update.dispatch import FACTORED, Plan
+from randlora.update.once import first_derivative_only
+from randlora.update.operators import UpdateSpec, make_operator
+from randlora.update.scratch import scratch
+
+
+class _AdaptedLinear(torch.autograd.Function):
+    """Saves x, λ and γ; the weight and the shared bases are saved by reference."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        lambda_: Tensor,
+        gamma: Tensor,
+        held: Tensor | None,
+        spec: UpdateSpec,
+        plan: Plan,
+        *bases: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, lambda_, gamma, held, *bases)
+        ctx.spec, ctx.backward_strategy = spec, plan.backward
+        bias = None if bias is None else bias.to(x.dtype)
+        if held is not None:
+            return F.linear(x, held, bias)
+        if plan.forward != FACTORED:
+            return F.linear(x, fold(weight, lambda_, gamma, spec, bases, x.dtype), bias)
+        output = F.linear(x, weight.to(x.dtype), bias)
+        operator = make_operator(spec, bases)
+        coefficients = operator.coefficients(lambda_, gamma, spec.scaling, x.dtype)
+        if spec.small_is_input:
+            return operator.expand(operator.mix(coefficients, x), onto=output)
+        return operator.unmix(coefficients, operator.project(x), onto=output)
+
+    @staticmethod
+    @first_derivative_only
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (dy,) = gradients
+        x, weight, lambda_, gamma, held, *bases = ctx.saved_tensors
+        spec: UpdateSpec = ctx.spec
+        wants_x, _, wants_bias, *wants_trained = ctx.needs_input_grad[:5]
+        large, small = (dy, x) if spec.small_is_input else (x, dy)
+        operator = make_operator(spec, bases)
+        projected = dx = bias_gradient = lambda_gradient = gamma_gradient = None
+        if wants_x and held is not None:
+            dx = dy @ held
+        elif wants_x and ctx.backward_strategy != FACTORED:
+            dx = dy @ fold(weight, lambda_, gamma, spec, bases, x.dtype)
+        elif wants_x:
+            dx = dy @ weight.to(x.dtype)
+            coefficients = operator.coefficients(lambda_, gamma, spec.scaling, x.dtype)
+            if spec.small_is_input:
+                projected = operator.project(dy)
+                operator.unmix(coefficients, projected, onto=dx)
+            else:
+                operator.expand(operator.mix(coefficients, dy), onto=dx)
+        if wants_bias:
+            bias_gradient = dy.sum(dim=0)
+        if any(wants_trained):
+            lambda_gradient, gamma_gradient = operator.gradients(large, small, lambda_, gamma, spec.scaling, projected)
+        return (dx, None, bias_gradient, lambda_gradient, gamma_gradient, None, None, None, *(None for _ in bases))
+
+
+def fold(
+    weight: Float[Tensor, "out in"],
+    lambda_: Float[Tensor, "n r"],
+    gamma: Float[Tensor, "n m"],
+    spec: UpdateSpec,
+    bases: Sequence[Tensor],
+    dtype: torch.dtype,
+    *,
+    keep: bool = False,
+) -> Float[Tensor, "out in"]:
+    """W₀ + ΔW, rounded once to `dtype`.
+
+    A weight of a wider dtype keeps its low bits until the sum is rounded.
+
+    Args:
+        weight: W₀, any floating dtype and any strides.
+        lambda_: Trained diagonals Λ.
+        gamma: Trained diagonals Γ.
+        spec: The adapter on this layer.
+        bases: The tensors that describe its bases, in `dtype`.
+        dtype: The compute dtype.
+        keep: False: for one product, the next fold may overwrite it.
+    """
+    operator = make_operator(spec, bases)
+    coefficients = operator.coefficients(lambda_, gamma, spec.scaling, dtype)
+    large_by_small = weight if spec.small_is_input else weight.T
+    memory = None if keep else scratch(large_by_small)
+    folded = operator.fold(coefficients, large_by_small, out=memory).to(dtype)
+    return folded if spec.small_is_input else folded.T
+
+
+def adapted_linear(
+    x: Float[Tensor, "*batch in"],
+    weight: Float[Tensor, "out in"],
+    bias: Float[Tensor, " out"] | None,
+    lambda_: Float[Tensor, "n r"],
+    gamma: Float[Tensor, "n m"],
+    spec: UpdateSpec,
+    bases: tuple[Tensor, ...],
+    plan: Plan,
+    held: Float[Tensor, "out in"] | None = None,
+) -> Float[Tensor, "*batch out"]:
+    """X · (W₀ + ΔW)ᵀ + b; nothing of the size of C or ΔW outlives the call.
+
+    W₀ is frozen: no gradient is computed for it.
+
+    Args:
+        x: Input, any leading dimensions, in the compute dtype.
+        weight: W₀, any floating dtype and any strides.
+        bias: b or None; it gets a gradient where it requires one.
+        lambda_: Trained diagonals Λ, float32 (float64 where x is).
+        gamma: Trained diagonals Γ, in the dtype of λ.
+        spec: The adapter on this layer.
+        bases: The tensors that describe its bases, in the dtype of x.
+        plan: Strategy of the forward and of the backward pass.
+        held: W₀ + ΔW in the dtype of x where the caller has it; the plan is then not asked.
+
+    Returns:
+        The layer's output, in the dtype of x.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    output = _AdaptedLinear.apply(rows, weight, bias, lambda_, gamma, held, spec, plan, *bases)
+    return output.view(*x.shape[:-1], output.shape[-1])
