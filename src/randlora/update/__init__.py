@@ -2,8 +2,8 @@
 
 from randlora.update.dispatch import Plan, choose_plan
 from randlora.update.factored import factored_update
-from randlora.update.linear import adapted_linear, fold
-from randlora.update.operators import Operator, UpdateSpec, delta_weight, make_operator
+from randlora.update.linear import adapted_linear
+from randlora.update.operators import Operator, UpdateSpec, delta_weight, folded_weight, make_operator
 from randlora.update.reference import reference_delta_weight
 
 __all__ = [
@@ -14,7 +14,7 @@ __all__ = [
     "choose_plan",
     "delta_weight",
     "factored_update",
-    "fold",
+    "folded_weight",
     "make_operator",
     "reference_delta_weight",
 ]

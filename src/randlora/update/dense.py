@@ -1,6 +1,7 @@
 """Dense bases: products with A and B as they are stored."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -13,6 +14,8 @@ class DenseOperator:
 
     A: Float[Tensor, "r m"]
     B: Float[Tensor, "M rn"]
+
+    keeps_coefficients: ClassVar[bool] = False
 
     def pair(self) -> tuple[Tensor, Tensor]:
         """A and B."""

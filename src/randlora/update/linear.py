@@ -4,7 +4,6 @@ Each pass either *folds*, that is multiplies with W = W₀ + ΔW, built for this
 multiplies with W₀ and adds the product with ΔW, which is not formed. A plan says which (see dispatch.py).
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,12 +13,12 @@ from torch import Tensor
 
 from randlora.update.dispatch import FACTORED, Plan
 from randlora.update.once import first_derivative_only
-from randlora.update.operators import UpdateSpec, make_operator
+from randlora.update.operators import Operator, UpdateSpec, make_operator
 from randlora.update.scratch import scratch
 
 
 class _AdaptedLinear(torch.autograd.Function):
-    """Saves x, λ and γ; the weight and the shared bases are saved by reference."""
+    """Saves x, λ and γ, and C where that is no larger than γ; the weight and the shared bases by reference."""
 
     @staticmethod
     def forward(
@@ -34,77 +33,75 @@ class _AdaptedLinear(torch.autograd.Function):
         plan: Plan,
         *bases: Tensor,
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, lambda_, gamma, held, *bases)
-        ctx.spec, ctx.backward_strategy = spec, plan.backward
-        bias = None if bias is None else bias.to(x.dtype)
-        if held is not None:
-            return F.linear(x, held, bias)
-        if plan.forward != FACTORED:
-            return F.linear(x, fold(weight, lambda_, gamma, spec, bases, x.dtype), bias)
-        output = F.linear(x, weight.to(x.dtype), bias)
         operator = make_operator(spec, bases)
-        coefficients = operator.coefficients(lambda_, gamma, spec.scaling, x.dtype)
-        if spec.small_is_input:
-            return operator.expand(operator.mix(coefficients, x), onto=output)
-        return operator.unmix(coefficients, operator.project(x), onto=output)
+        bias = None if bias is None else bias.to(x.dtype)
+        coefficients = None
+        if held is not None:
+            output = F.linear(x, held, bias)
+        else:
+            coefficients = operator.coefficients(lambda_, gamma, spec.scaling, x.dtype)
+            if plan.forward == FACTORED:
+                output = F.linear(x, weight.to(x.dtype), bias)
+                _add_product(x, output, coefficients, spec, operator)
+            else:
+                output = F.linear(x, _fold_once(weight, coefficients, spec, operator), bias)
+            if not operator.keeps_coefficients:
+                coefficients = None
+        ctx.save_for_backward(x, weight, lambda_, gamma, held, coefficients, *bases)
+        ctx.spec, ctx.backward_strategy = spec, plan.backward
+        return output
 
     @staticmethod
     @first_derivative_only
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (dy,) = gradients
-        x, weight, lambda_, gamma, held, *bases = ctx.saved_tensors
+        x, weight, lambda_, gamma, held, coefficients, *bases = ctx.saved_tensors
         spec: UpdateSpec = ctx.spec
-        wants_x, _, wants_bias, *wants_trained = ctx.needs_input_grad[:5]
-        large, small = (dy, x) if spec.small_is_input else (x, dy)
         operator = make_operator(spec, bases)
+        wants_x, _, wants_bias, *wants_trained = ctx.needs_input_grad[:5]
         projected = dx = bias_gradient = lambda_gradient = gamma_gradient = None
         if wants_x and held is not None:
             dx = dy @ held
-        elif wants_x and ctx.backward_strategy != FACTORED:
-            dx = dy @ fold(weight, lambda_, gamma, spec, bases, x.dtype)
         elif wants_x:
-            dx = dy @ weight.to(x.dtype)
-            coefficients = operator.coefficients(lambda_, gamma, spec.scaling, x.dtype)
-            if spec.small_is_input:
-                projected = operator.project(dy)
-                operator.unmix(coefficients, projected, onto=dx)
+            if coefficients is None:
+                coefficients = operator.coefficients(lambda_, gamma, spec.scaling, x.dtype)
+            if ctx.backward_strategy == FACTORED:
+                dx = dy @ weight.to(x.dtype)
+                projected = _add_transposed_product(dy, dx, coefficients, spec, operator)
             else:
-                operator.expand(operator.mix(coefficients, dy), onto=dx)
+                dx = dy @ _fold_once(weight, coefficients, spec, operator)
         if wants_bias:
             bias_gradient = dy.sum(dim=0)
         if any(wants_trained):
+            large, small = (dy, x) if spec.small_is_input else (x, dy)
             lambda_gradient, gamma_gradient = operator.gradients(large, small, lambda_, gamma, spec.scaling, projected)
         return (dx, None, bias_gradient, lambda_gradient, gamma_gradient, None, None, None, *(None for _ in bases))
 
 
-def fold(
-    weight: Float[Tensor, "out in"],
-    lambda_: Float[Tensor, "n r"],
-    gamma: Float[Tensor, "n m"],
-    spec: UpdateSpec,
-    bases: Sequence[Tensor],
-    dtype: torch.dtype,
-    *,
-    keep: bool = False,
-) -> Float[Tensor, "out in"]:
-    """W₀ + ΔW, rounded once to `dtype`.
+def _add_product(x: Tensor, output: Tensor, coefficients: Tensor, spec: UpdateSpec, operator: Operator) -> None:
+    """Output += x·ΔWᵀ."""
+    if spec.small_is_input:
+        operator.expand(operator.mix(coefficients, x), onto=output)
+    else:
+        operator.unmix(coefficients, operator.project(x), onto=output)
 
-    A weight of a wider dtype keeps its low bits until the sum is rounded.
 
-    Args:
-        weight: W₀, any floating dtype and any strides.
-        lambda_: Trained diagonals Λ.
-        gamma: Trained diagonals Γ.
-        spec: The adapter on this layer.
-        bases: The tensors that describe its bases, in `dtype`.
-        dtype: The compute dtype.
-        keep: False: for one product, the next fold may overwrite it.
-    """
-    operator = make_operator(spec, bases)
-    coefficients = operator.coefficients(lambda_, gamma, spec.scaling, dtype)
+def _add_transposed_product(
+    dy: Tensor, dx: Tensor, coefficients: Tensor, spec: UpdateSpec, operator: Operator
+) -> Tensor | None:
+    """∂x += ∂y·ΔW; returns ∂y·B where the gradients of λ and γ can use it."""
+    if not spec.small_is_input:
+        operator.expand(operator.mix(coefficients, dy), onto=dx)
+        return None
+    projected = operator.project(dy)
+    operator.unmix(coefficients, projected, onto=dx)
+    return projected
+
+
+def _fold_once(weight: Tensor, coefficients: Tensor, spec: UpdateSpec, operator: Operator) -> Tensor:
+    """W₀ + ΔW in the dtype of C, for one product: the next fold may overwrite it."""
     large_by_small = weight if spec.small_is_input else weight.T
-    memory = None if keep else scratch(large_by_small)
-    folded = operator.fold(coefficients, large_by_small, out=memory).to(dtype)
+    folded = operator.fold(coefficients, large_by_small, out=scratch(large_by_small)).to(coefficients.dtype)
     return folded if spec.small_is_input else folded.T
 
 

@@ -8,7 +8,7 @@ the family's own form too.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -46,7 +46,13 @@ class UpdateSpec:
 
 @runtime_checkable  # the tests check annotations at run time
 class Operator(Protocol):
-    """The arithmetic of one family for one layer shape."""
+    """The arithmetic of one family for one layer shape.
+
+    Attributes:
+        keeps_coefficients: Whether C is no larger than γ, so that it may wait for the backward pass.
+    """
+
+    keeps_coefficients: ClassVar[bool]
 
     def pair(self) -> tuple[Tensor, Tensor]:
         """A (r, m) and B (M, r·n) written out, for the reference."""
@@ -104,7 +110,29 @@ def delta_weight(
     gamma: Float[Tensor, "n m"],
 ) -> Float[Tensor, "out in"]:
     """ΔW in the layout of a linear layer's weight and in the dtype of λ, by the operator's own fold."""
+    shape = (spec.large, spec.small) if spec.small_is_input else (spec.small, spec.large)
+    return folded_weight(gamma.new_zeros(shape), spec, bases, lambda_, gamma, gamma.dtype)
+
+
+def folded_weight(
+    weight: Float[Tensor, "out in"],
+    spec: UpdateSpec,
+    bases: Sequence[Tensor],
+    lambda_: Float[Tensor, "n r"],
+    gamma: Float[Tensor, "n m"],
+    dtype: torch.dtype,
+) -> Float[Tensor, "out in"]:
+    """W₀ + ΔW, rounded once to `dtype`; a weight of a wider dtype keeps its low bits until then.
+
+    Args:
+        weight: W₀, any floating dtype and any strides.
+        spec: The adapter on this layer.
+        bases: The tensors that describe its bases, in `dtype`.
+        lambda_: Trained diagonals Λ.
+        gamma: Trained diagonals Γ.
+        dtype: The compute dtype.
+    """
     operator = make_operator(spec, bases)
-    coefficients = operator.coefficients(lambda_, gamma, spec.scaling, lambda_.dtype)
-    folded = operator.fold(coefficients, gamma.new_zeros(spec.large, spec.small))
+    coefficients = operator.coefficients(lambda_, gamma, spec.scaling, dtype)
+    folded = operator.fold(coefficients, weight if spec.small_is_input else weight.T).to(dtype)
     return folded if spec.small_is_input else folded.T

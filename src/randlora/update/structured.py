@@ -9,6 +9,7 @@ short block, r·n in all.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,8 @@ class StructuredOperator:
     left: Float[Tensor, "a r"]
     outer: Float[Tensor, "b b"]
     inner: Float[Tensor, "c c"]
+
+    keeps_coefficients: ClassVar[bool] = True
 
     def pair(self) -> tuple[Float[Tensor, "r m"], Float[Tensor, "M rn"]]:
         """A and B written out (A without the factor √r that gives it unit variance)."""
