@@ -1,14 +1,16 @@
 """RandLoRA: full-rank fine-tuning at a low-rank price, for the Hugging Face stack.
 
-Importing the package registers the method with PEFT; `peft.get_peft_model`, `PeftModel.from_pretrained`, `Trainer` and
+Importing the package registers its methods with PEFT; `peft.get_peft_model`, `PeftModel.from_pretrained`, `Trainer` and
 TRL then work with a `RandLoraConfig` as with any of PEFT's own.
 """
 
 from randlora.adapter import load_adapter, register
 from randlora.config import RandLoraConfig
 from randlora.errors import RandLoraError
+from randlora.methods import register_methods
 
 register()
+register_methods()
 
 __version__ = "0.1.0"
 

@@ -1,0 +1,22 @@
+"""Methods that the RandLoRA paper compares with and PEFT does not have, as PEFT tuners.
+
+Each file holds one: its config, and its layer's arithmetic over `randlora.adapter`.
+"""
+
+from randlora.adapter import register_method
+from randlora.methods.hydralora import HydraLoraConfig, HydraLoraTuner
+from randlora.methods.lora_xs import LoraXsConfig, LoraXsTuner
+from randlora.methods.nola import NolaConfig, NolaTuner
+from randlora.methods.pranc import PrancConfig, PrancTuner
+from randlora.methods.svft import SvftConfig, SvftTuner
+
+__all__ = ["HydraLoraConfig", "LoraXsConfig", "NolaConfig", "PrancConfig", "SvftConfig", "register_methods"]
+
+
+def register_methods() -> None:
+    """Register the methods with PEFT; doing it again changes nothing."""
+    register_method(HydraLoraConfig, HydraLoraTuner)
+    register_method(LoraXsConfig, LoraXsTuner)
+    register_method(NolaConfig, NolaTuner)
+    register_method(PrancConfig, PrancTuner)
+    register_method(SvftConfig, SvftTuner)

@@ -1,0 +1,93 @@
+"""LoRA-XS: a small trained matrix between the largest singular vectors of the base weight.
+
+Bałazy et al., "LoRA-XS: Low-Rank Adaptation with Extremely Small Number of Parameters", ECAI 2025.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from randlora.adapter_config import AdapterConfig, check_count, check_positive
+from randlora.errors import LayerError
+from randlora.methods.svd import SvdLayer, SvdTuner
+
+_START_DEVIATION = 1e-5  # of R, the paper's
+
+
+@dataclass
+class LoraXsConfig(AdapterConfig):
+    """Configuration of a LoRA-XS adapter: ΔW = (alpha/r)·U_r·R·Σ_r·V_rᵀ with W₀ = U·Σ·Vᵀ, W₀ of (out, in).
+
+    It trains r² numbers per layer. The paper writes x·W with W (in, out), where the singular values stand beside
+    the input too. Loading needs the exact base weights of the training.
+
+    Attributes:
+        r: Number of singular vectors, at most the smaller side of each layer. Default 16.
+        alpha: ΔW is multiplied by alpha/r. Default 16, the authors'.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    type_name: ClassVar[str] = "RANDLORA_LORA_XS"
+    prefix: ClassVar[str] = "loraxs_"
+
+    r: int = 16
+    alpha: float = 16.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("r", self.r)
+        check_positive("alpha", self.alpha)
+
+
+class LoraXsLayer(SvdLayer):
+    """A linear layer with LoRA-XS adapters.
+
+    Attributes:
+        loraxs_R: Adapter name -> R (r, r), starts with entries of N(0, 1e-5²).
+    """
+
+    adapter_layer_names = ("loraxs_R",)
+    other_param_names = (*SvdLayer.other_param_names, "scaling")
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
+        super().__init__(base_layer, adapter_name)
+        self.scaling: dict[str, float] = {}
+
+    def update_layer(self, adapter_name: str, config: LoraXsConfig) -> None:
+        """Add an adapter, or replace the one of this name."""
+        self.scaling[adapter_name] = config.alpha / config.r
+        self.decompose_base(adapter_name, config.r)
+        start = (_START_DEVIATION * torch.randn(config.r, config.r),)
+        self.add_adapter(adapter_name, start, config.dropout, inference_mode=config.inference_mode)
+
+    def _delta_weight(self, adapter_name: str) -> Tensor:
+        (R,) = self.trained(adapter_name)
+        U, sigma, V = self.factors_like(adapter_name, R)
+        return self.scaling[adapter_name] * U @ R @ (V * sigma).T
+
+    def _product(self, adapter_name: str, x: Tensor) -> Tensor:
+        (R,) = self.trained(adapter_name)
+        U, sigma, V = self.factors_like(adapter_name, x)
+        return (x @ (V * sigma)) @ (self.scaling[adapter_name] * R).to(x.dtype).T @ U.T
+
+
+class LoraXsTuner(SvdTuner):
+    """Puts LoRA-XS adapters into a model."""
+
+    prefix = LoraXsConfig.prefix
+    tuner_layer_cls = LoraXsLayer
+
+    def _prepare_model(self, peft_config: LoraXsConfig, model: nn.Module) -> None:
+        super()._prepare_model(peft_config, model)
+        for name, shape in self.matched_shapes(peft_config, model).items():
+            if peft_config.r > min(shape):
+                raise LayerError(
+                    f"module {name!r}",
+                    expected=f"sides of at least r={peft_config.r}",
+                    got=str(shape),
+                    hint="lower r, or name it in exclude_modules",
+                )

@@ -1,0 +1,90 @@
+"""Adapters in the singular vectors of the base weight: the decomposition, made again at load and never saved."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from randlora.adapter import AdapterLayer, AdapterTuner
+from randlora.adapter.weights import read_weight
+from randlora.errors import LayerError
+
+
+class Factors(NamedTuple):
+    """U (out, k), σ (k) and V (in, k) of W₀ ≈ U·diag(σ)·Vᵀ."""
+
+    U: Tensor
+    sigma: Tensor
+    V: Tensor
+
+
+def decompose(weight: Tensor, k: int) -> Factors:
+    """The k largest singular values of a weight and their vectors, in the weight's dtype.
+
+    Computed in float64, so that the same weight gives the same vectors, to the precision of float32, on every
+    device; of each pair (u, v), which is determined up to a common sign, the largest entry of u is positive. Vectors
+    of equal singular values are not determined.
+
+    Args:
+        weight: W₀ (out, in).
+        k: At most min(out, in).
+    """
+    U, sigma, Vh = torch.linalg.svd(weight.detach().double(), full_matrices=False)
+    largest = U.gather(0, U.abs().argmax(dim=0, keepdim=True))
+    signs = torch.where(largest < 0, -1.0, 1.0)
+    return Factors(*(part.to(weight.dtype) for part in ((U * signs)[:, :k], sigma[:k], (Vh.T * signs)[:, :k])))
+
+
+class SvdLayer(AdapterLayer):
+    """A linear layer with adapters that are frozen singular vectors and trained coefficients.
+
+    The checkpoint holds the coefficients only: an adapter belongs to the exact base weights it was trained on.
+
+    Attributes:
+        factors: Adapter name -> the singular vectors it uses.
+    """
+
+    other_param_names = (*AdapterLayer.other_param_names, "factors")
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
+        super().__init__(base_layer, adapter_name)
+        self.factors: dict[str, Factors] = {}
+
+    def decompose_base(self, adapter_name: str, k: int) -> Factors:
+        """Decompose the base weight for an adapter."""
+        factors = self.factors[adapter_name] = decompose(read_weight(self.get_base_layer()), k)
+        return factors
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SvdLayer":
+        super()._apply(fn, recurse)
+        self.factors = {name: Factors(*map(fn, factors)) for name, factors in self.factors.items()}
+        return self
+
+    def factors_like(self, adapter_name: str, like: Tensor) -> Factors:
+        """An adapter's singular vectors on a tensor's device and in its dtype."""
+        options: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
+        return Factors(*(part.to(**options) for part in self.factors[adapter_name]))
+
+
+class SvdTuner(AdapterTuner):
+    """What the tuners of such adapters have in common: the base weights must be there and untouched."""
+
+    def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
+        """Check every matched layer before the first weight is decomposed.
+
+        Raises:
+            LayerError: A weight is not in memory, or holds another adapter's update.
+        """
+        for name in self.matched_shapes(peft_config, model):
+            layer = model.get_submodule(name)
+            if isinstance(layer, BaseTunerLayer) and layer.merged:
+                raise LayerError(
+                    f"module {name!r}",
+                    expected="the base weight itself",
+                    got=f"merged adapters {layer.merged_adapters}",
+                    hint="unmerge first",
+                )
+            if layer.weight.is_meta:
+                raise LayerError(f"module {name!r}", expected="a weight in memory, for its SVD", got="a meta tensor")
