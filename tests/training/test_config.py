@@ -21,7 +21,7 @@ def change(config, key, value):
     ("key", "value", "expected"),
     [
         ("method.r", 0, "a whole number above 0, got 0"),
-        ("method.r", 2.5, "a whole number, got 2.5"),
+        ("method.r", 2.5, "a whole number or null, got 2.5"),
         ("method.r", True, "a whole number"),
         ("method.name", "loar", "did you mean 'lora'?"),
         ("method.bases", "unifrom", "did you mean 'uniform'?"),
@@ -115,7 +115,7 @@ def test_a_file_is_read_with_its_types_and_overridden(file):
     [
         ("method: {rr: 8}", r"method\.rr: .*did you mean method\.r\?"),
         ("learning_rate: 1", r"did you mean optimization\.learning_rate\?"),
-        ("method: {r: eight}", r"method\.r: expected a whole number, got 'eight'"),
+        ("method: {r: eight}", r"method\.r: expected a whole number or null, got 'eight'"),
         ("method: 8", r"method: expected a section"),
         ("data: {shots: [1]}", r"data\.shots"),
         ("seed: {a: 1}", r"seed"),
@@ -135,7 +135,7 @@ def test_a_wrong_file_is_one_line_of_what_to_do(file, content, message):
     ("words", "message"),
     [
         (["--method.rank", "8"], r"method\.rank: expected a known config key"),
-        (["--method.r", "x"], r"method\.r: expected a whole number, got 'x'"),
+        (["--method.r", "x"], r"method\.r: expected a whole number or null, got 'x'"),
         (["--data.shots", "1.5"], r"data\.shots: expected a whole number or null, got '1.5'"),
         (["stray"], "stray"),
         (["--method.r"], r"method\.r"),

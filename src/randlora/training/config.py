@@ -1,10 +1,10 @@
 """The training config: plain dataclasses, one field per key of the YAML file."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
-from randlora.config import default_alpha
 from randlora.tasks.config import DataConfig
+from randlora.training.method_table import default_keys
 
 __all__ = ["DataConfig", "MethodConfig", "OptimizationConfig", "TrainConfig", "resolve"]
 
@@ -14,21 +14,29 @@ class MethodConfig:
     """How the model is adapted.
 
     Attributes:
-        name: "randlora", "lora" (PEFT's), "full" (every parameter) or "head" (the frozen backbone's head only).
-        r: Rank of the bases (randlora: smaller means more trained numbers) or of the update (lora).
-        alpha: Scaling of the update. None means the method's default: 8 for randlora, 2r for lora.
+        name: "full" (every parameter), "head" (the frozen backbone's head only), or an adapter: "randlora", "lora",
+            and the others of `randlora.training.method_table`.
+        r: Rank of the bases (randlora: smaller means more trained numbers) or of the update. None means the method's
+            default: 16 for randlora and LoRA's kin, else that of its authors or of PEFT.
+        alpha: Scaling of the update. None means the method's default: 8 for randlora, 2r for LoRA's kin.
         dropout: Dropout on the inputs of the adapted layers, in [0, 1).
         bases: Family of the frozen bases (randlora): "uniform", "normal", "ternary", "structured" or "peft".
         sparsity: The s of ternary bases, whose entries are nonzero with probability 2/s; "sqrt" means √d.
-        seed: Seed of the frozen bases.
+        seed: Seed of the frozen bases, for methods that have some.
         strategy: How the update is applied (randlora): "auto", "reference", "factored" or "folded".
         target_modules: Names (a list) or a regular expression (a string) of the layers to adapt. None or
             "all-linear" means every linear layer of the backbone, without the head.
         exclude_modules: Names or a regular expression of layers to leave alone.
+        options: Further fields of the adapter's config class, by name, such as `num_bases` of nola.
     """
 
-    name: Literal["randlora", "lora", "full", "head"] = "randlora"
-    r: int = 16
+    name: Literal[
+        "randlora", "lora", "full", "head",
+        "rslora", "dora", "pissa", "adalora", "hydralora", "lora_xs", "nola", "pranc", "vera", "vblora",
+        "peft_randlora", "svft", "fourierft", "loha", "lokr", "hira", "miss", "shira", "c3a", "oft", "boft", "hra",
+        "ia3",
+    ] = "randlora"  # fmt: skip
+    r: int | None = None
     alpha: float | None = None
     dropout: float = 0.0
     bases: Literal["uniform", "normal", "ternary", "structured", "peft"] = "structured"
@@ -37,6 +45,7 @@ class MethodConfig:
     strategy: Literal["auto", "reference", "factored", "folded"] = "auto"
     target_modules: list[str] | str | None = None
     exclude_modules: list[str] | str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -114,8 +123,6 @@ class TrainConfig:
 
 def resolve(config: TrainConfig) -> TrainConfig:
     """A copy in which the defaults that depend on other fields are filled in, as `config.yaml` records it."""
-    method = replace(config.method)
-    if method.alpha is None:
-        defaults = {"randlora": default_alpha(method.bases, method.r), "lora": 2.0 * method.r}
-        method.alpha = defaults.get(method.name)
-    return replace(config, method=method)
+    method = config.method
+    r, alpha = default_keys(method.name, method.r, method.alpha, method.bases)
+    return replace(config, method=replace(method, r=r, alpha=alpha))

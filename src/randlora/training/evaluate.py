@@ -13,7 +13,8 @@ from randlora.tasks import Task, input_column, load_test
 from randlora.tasks.rows import check_source
 from randlora.training.config import TrainConfig
 from randlora.training.config_file import load_config
-from randlora.training.methods import PEFT_METHODS, build, is_head, task_of
+from randlora.training.method_table import METHODS
+from randlora.training.methods import build, is_head, task_of
 from randlora.training.progress import Progress
 from randlora.training.record import Record
 from randlora.training.run_folder import CONFIG, RunFolder
@@ -75,7 +76,7 @@ def trained_model(task: Task, config: TrainConfig, folder: RunFolder) -> nn.Modu
     Raises:
         CheckpointError: The adapter is missing, damaged or of another model.
     """
-    if config.method.name in PEFT_METHODS:
+    if config.method.name in METHODS:
         try:
             return task.classifier(load_adapter(task.backbone, folder.adapter), train_head=False)
         except RuntimeError as error:  # PyTorch's, when LoRA's tensors have other shapes than the model's

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import peft
+from peft.tuners.tuners_utils import _maybe_include_all_linear_layers, check_target_module_exists
+from peft.utils.error import NoMatchingPeftModuleError
 from torch import nn
 
-from randlora.config import RandLoraConfig
 from randlora.errors import LayerError, RandLoraError
 from randlora.tasks import Task, open_task
+from randlora.training.adapter_configs import adapter_config, takes
 from randlora.training.config import MethodConfig, TrainConfig
-
-PEFT_METHODS = frozenset({"randlora", "lora"})
-"""Methods whose result is a PEFT adapter."""
+from randlora.training.method_table import METHODS
 
 
 def task_of(config: TrainConfig, label_names: Sequence[str]) -> Task:
@@ -55,7 +55,7 @@ def build(task: Task, method: MethodConfig) -> nn.Module:
         LayerError: No layer matches `method.target_modules`, or a layer of another kind does.
     """
     train_head = method.name == "head"
-    if method.name in PEFT_METHODS:
+    if method.name in METHODS:
         adapted = _attach(task, method)
     else:
         adapted = task.backbone
@@ -77,46 +77,40 @@ def _attach(task: Task, method: MethodConfig) -> nn.Module:
         return peft.get_peft_model(task.backbone, _peft_config(task, method))
     except RandLoraError:
         raise
-    except ValueError as error:  # PEFT's, when nothing matches or a layer is of a kind it does not know
+    except NoMatchingPeftModuleError as error:
         raise LayerError(
             "method.target_modules",
             expected="names or a regular expression of linear layers",
             got=f"{method.target_modules!r}: {str(error).splitlines()[0]}",
         ) from error
+    except (ValueError, TypeError, RuntimeError, AssertionError) as error:  # PEFT's, for layers that it cannot adapt
+        raise LayerError(
+            "method.target_modules",
+            expected=f"layers that {method.name} can adapt",
+            got=f"{method.target_modules!r}: {' '.join(str(error).split())}",
+            hint="choose others, or see method.options",
+        ) from error
 
 
-def _peft_config(task: Task, method: MethodConfig) -> Any:
+def _peft_config(task: Task, method: MethodConfig) -> peft.PeftConfig:
+    targets = method.target_modules or "all-linear"
+    exclusion = _exclusion(task.frozen, method.exclude_modules)
     common: dict[str, Any] = {
-        "target_modules": method.target_modules or "all-linear",
-        "exclude_modules": _exclusion(task.frozen, method.exclude_modules),
         "modules_to_save": [name for name in task.head if hasattr(task.backbone, name)] or None,
         "task_type": task.task_type,
     }
-    if method.name == "lora":
-        return peft.LoraConfig(r=method.r, lora_alpha=method.alpha, lora_dropout=method.dropout, **common)
-    return randlora_config(method, **common)
+    if takes(method.name, "exclude_modules"):
+        common["exclude_modules"] = exclusion
+    elif exclusion is not None:
+        targets = _matching(task.backbone, targets, exclusion, task.task_type)
+    return adapter_config(method, target_modules=targets, **common)
 
 
-def randlora_config(method: MethodConfig, **common: Any) -> RandLoraConfig:
-    """The adapter config of a resolved method config.
-
-    Args:
-        method: The method.
-        common: What every PEFT method is told about the model: target modules, task type, ...
-
-    Raises:
-        ConfigError: Two values do not go together.
-    """
-    return RandLoraConfig(
-        r=method.r,
-        alpha=method.alpha,
-        dropout=method.dropout,
-        bases=method.bases,
-        sparsity=method.sparsity,
-        seed=method.seed,
-        strategy=method.strategy,
-        **common,
-    )
+def _matching(backbone: nn.Module, targets: list[str] | str, exclusion: str, task_type: str | None) -> list[str]:
+    """Names of the target modules, for a method whose config of PEFT cannot exclude any."""
+    probe: Any = peft.LoraConfig(target_modules=targets, exclude_modules=exclusion, task_type=task_type)
+    probe = _maybe_include_all_linear_layers(probe, backbone)
+    return [name for name, _ in backbone.named_modules() if check_target_module_exists(probe, name)]
 
 
 def _exclusion(frozen: tuple[str, ...], user: list[str] | str | None) -> str | None:

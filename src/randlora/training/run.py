@@ -13,7 +13,8 @@ from randlora.errors import DataError
 from randlora.tasks import input_column, load_test, load_training
 from randlora.training.config import TrainConfig, resolve
 from randlora.training.memory import peak_bytes, reset_peak
-from randlora.training.methods import PEFT_METHODS, build, is_head, task_of
+from randlora.training.method_table import METHODS
+from randlora.training.methods import build, is_head, task_of
 from randlora.training.progress import Progress
 from randlora.training.record import Record, commit, finite, hardware, versions
 from randlora.training.run_folder import RunFolder
@@ -112,7 +113,7 @@ def _save_adapter(folder: RunFolder, config: TrainConfig, trainer: RunTrainer) -
     if not trainer.args.should_save:
         return
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if config.method.name not in PEFT_METHODS:
+    if config.method.name not in METHODS:
         folder.save_adapter(lambda path: save_trained(model, path, state))
         return
     prefix, adapted = next((name, part) for name, part in model.named_modules() if isinstance(part, PeftModel))

@@ -10,6 +10,9 @@ from randlora.adapter_config import check_choice
 from randlora.errors import ConfigError
 from randlora.training.config import TrainConfig
 
+_OPTIONS = "method.options."
+"""What lies below is checked against the method's own config class."""
+
 
 def keys(section: type = TrainConfig, prefix: str = "") -> dict[str, Any]:
     """Dotted key -> type, of every section and every value of a config class."""
@@ -32,7 +35,7 @@ def check_key(key: str, known: Iterable[str] | None = None) -> None:
         ConfigError: It does not; the message names the nearest one that does.
     """
     known = list(keys() if known is None else known)
-    if key in known:
+    if key in known or (key.startswith(_OPTIONS) and _OPTIONS[:-1] in known):
         return
     near = difflib.get_close_matches(key, known, n=1)
     if not near:  # right name, wrong or forgotten section
@@ -71,6 +74,8 @@ def _fits(value: Any, kind: Any) -> bool:
         return any(_fits(value, option) for option in get_args(kind))
     if get_origin(kind) is Literal:
         return value in get_args(kind)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
     if get_origin(kind) is list:
         return isinstance(value, list) and all(_fits(item, get_args(kind)[0]) for item in value)
     if kind in (int, float):  # a bool is an int to Python, but not to a reader of YAML
@@ -85,6 +90,8 @@ def _describe(kind: Any) -> str:
         return " or ".join(f"'{option}'" for option in get_args(kind))
     if get_origin(kind) is list:
         return "a list of strings"
+    if get_origin(kind) is dict:
+        return "names with a value each"
     if dataclasses.is_dataclass(kind):
         return "a section with keys of its own"
     names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}

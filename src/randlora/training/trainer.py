@@ -13,6 +13,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from randlora.tasks.task import accuracy, classification_loss
+from randlora.training.adalora import RankBudget, find_adalora, orthogonality
 from randlora.training.callbacks import EpochOfData, ProgressBar
 from randlora.training.config import TrainConfig
 from randlora.training.progress import Progress, Stopwatch
@@ -73,6 +74,17 @@ class RunTrainer(Trainer):
             self.remove_callback(shown_otherwise)
         for callback in (self.stopwatch, ProgressBar(), EpochOfData(options.get("train_dataset"))):
             self.add_callback(callback)
+        self.adalora = find_adalora(self.model)
+        if self.adalora is not None:
+            self.add_callback(RankBudget(self.adalora))
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's loss; while AdaLoRA is trained, with its penalty."""
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        if self.adalora is None or not model.training:
+            return loss
+        # The loss is already the share of this forward pass in the accumulated batch.
+        return loss + orthogonality(self.adalora) / self.current_gradient_accumulation_steps
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         sampler = super()._get_train_sampler(train_dataset)

@@ -12,8 +12,9 @@ from randlora.adapter_config import check_choice
 from randlora.errors import ConfigError, DataError, DeviceError, OutputError
 from randlora.tasks.rows import check_source, is_local
 from randlora.tasks.sources import locate
+from randlora.training.adapter_configs import adapter_config
 from randlora.training.config import TrainConfig, resolve
-from randlora.training.methods import randlora_config
+from randlora.training.method_table import METHODS
 from randlora.training.schema import check_values
 
 SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
@@ -67,13 +68,10 @@ def validate(config: TrainConfig) -> None:
             raise ConfigError(key, expected=expected, got=repr(value))
     check_choice("optimization.scheduler", config.optimization.scheduler, SCHEDULERS)
     _check_conflicts(config)
-    if config.method.name == "randlora":
-        try:
-            randlora_config(resolve(config).method)
-        except ConfigError as error:
-            raise ConfigError(
-                f"method.{error.what}", expected=error.expected, got=error.got, hint=error.hint
-            ) from error
+    if config.method.name in METHODS:
+        adapter_config(resolve(config).method)
+    elif config.method.options:
+        raise ConfigError("method.options", expected=f"none for {config.method.name}", got=repr(config.method.options))
     if not config.model:
         raise ConfigError("model", expected="a hub id, a folder or package:NAME/PATH", got="nothing")
     locate(config.model)

@@ -1,0 +1,75 @@
+"""A method config in, the PEFT config it stands for out; what does not fit is refused by its key."""
+
+from dataclasses import fields
+from typing import Any, get_args, get_type_hints
+
+import peft
+
+from randlora.errors import ConfigError
+from randlora.training.config import MethodConfig
+from randlora.training.method_table import METHODS
+from randlora.training.schema import check_key, check_value
+
+_COMMON = ("target_modules", "exclude_modules", "modules_to_save")
+"""Fields that the training path sets itself."""
+
+
+def takes(name: str, field_name: str) -> bool:
+    """Whether the config class of a method has a field."""
+    return field_name in {entry.name for entry in fields(METHODS[name].config)}
+
+
+def adapter_config(method: MethodConfig, **common: Any) -> peft.PeftConfig:
+    """The PEFT config of a resolved method config.
+
+    Args:
+        method: The method; one of `METHODS`.
+        common: What every method is told about the model: target modules, task type, ...
+
+    Raises:
+        ConfigError: A key or an option does not belong to the method, or its value does not fit.
+    """
+    known = METHODS[method.name]
+    for key in ("r", "alpha", "dropout"):
+        if key not in known.keys and getattr(method, key):
+            hint = f"{method.name} has no such number" + (
+                "; see method.options" if key != "dropout" and takes(method.name, key) else ""
+            )
+            raise ConfigError(f"method.{key}", expected="nothing", got=repr(getattr(method, key)), hint=hint)
+    _check_options(method)
+    if method.options.get("feedforward_modules") and not isinstance(method.target_modules, list):
+        hint = "PEFT wants the feed-forward modules to be among them"
+        raise ConfigError("method.target_modules", expected="a list", got=repr(method.target_modules), hint=hint)
+    values = {name: getattr(method, key) for key, name in known.keys.items()}
+    if method.name == "adalora" and "init_r" not in method.options:
+        values["init_r"] = -(-3 * values["target_r"] // 2)  # PEFT's proportion of the start to the target
+    try:
+        return known.config(**{**known.start, **values, **method.options}, **known.fixed, **common)
+    except ConfigError as error:
+        keys = {name: key for key, name in known.keys.items()}
+        name = keys.get(error.what, f"options.{error.what}")
+        raise ConfigError(f"method.{name}", expected=error.expected, got=error.got, hint=error.hint) from error
+    except (ValueError, TypeError, ImportError) as error:
+        raise ConfigError(f"method {method.name!r}", got=str(error)) from error
+
+
+def _check_options(method: MethodConfig) -> None:
+    known = METHODS[method.name]
+    taken = {*_COMMON, *known.keys.values(), *known.fixed, *(entry.name for entry in fields(peft.PeftConfig))}
+    kinds = {name: kind for name, kind in get_type_hints(known.config).items() if takes(method.name, name)}
+    keys = [f"method.options.{name}" for name in kinds if name not in taken]
+    for name, value in method.options.items():
+        key = f"method.options.{name}"
+        by_name = {field_name: general for general, field_name in known.keys.items()}
+        if name in by_name:
+            raise ConfigError(key, expected="a known config key", hint=f"did you mean method.{by_name[name]}?")
+        check_key(key, keys)
+        if _is_plain(kinds[name]):
+            check_value(key, value, kinds[name])
+
+
+def _is_plain(kind: Any) -> bool:
+    """Whether a type is made of numbers, strings, truth values and None, so that a value can be checked against it."""
+    parts = get_args(kind)
+    plain = all(isinstance(part, (str, int)) or _is_plain(part) for part in parts)
+    return kind in (int, float, str, bool, type(None)) or (bool(parts) and plain)
