@@ -318,3 +318,16 @@ def test_singular_vectors_are_those_of_the_base_weight(name):
         model.add_adapter("second", config(name, target_modules=["a"]))
     with pytest.raises(LayerError, match="a weight in memory"), torch.device("meta"):
         peft.get_peft_model(Net(), config(name, target_modules=["a"]))
+
+
+@pytest.mark.parametrize("name", ["lora_xs", "svft"])
+def test_loading_onto_other_base_weights_warns(name, tmp_path, recwarn):
+    adapted(name).save_pretrained(tmp_path)
+    recwarn.clear()
+    peft.PeftModel.from_pretrained(Net().bfloat16(), tmp_path)  # the same weights in less precision
+    assert not [w for w in recwarn if "base weights" in str(w.message)]
+    other = Net()
+    with torch.no_grad():
+        other.b.weight[0, 0] += 0.1
+    with pytest.warns(UserWarning, match="not the base weights"):
+        peft.PeftModel.from_pretrained(other, tmp_path)

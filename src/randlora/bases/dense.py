@@ -190,7 +190,7 @@ def cast_tensors(
 
 
 def digest(name: str, *tensors: Tensor) -> str:
-    """16 hexadecimal digits of the SHA-256 of a name and of the bytes of CPU tensors (float32 or int64)."""
+    """16 hexadecimal digits of the SHA-256 of a name and of the bytes of CPU tensors of a type that numpy has."""
     hashed = hashlib.sha256(name.encode())
     for tensor in tensors:
         hashed.update(tensor.contiguous().numpy().astype(tensor.numpy().dtype.newbyteorder("<")).tobytes())

@@ -9,19 +9,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from randlora.adapter_config import AdapterConfig, check_count, check_positive
+from randlora.adapter_config import check_count, check_positive
 from randlora.errors import LayerError
-from randlora.methods.svd import SvdLayer, SvdTuner
+from randlora.methods.svd import SvdConfig, SvdLayer, SvdTuner
 
 _START_DEVIATION = 1e-5  # of R, the paper's
 
 
 @dataclass
-class LoraXsConfig(AdapterConfig):
+class LoraXsConfig(SvdConfig):
     """Configuration of a LoRA-XS adapter: ΔW = (alpha/r)·U_r·R·Σ_r·V_rᵀ with W₀ = U·Σ·Vᵀ, W₀ of (out, in).
 
     It trains r² numbers per layer. The paper writes x·W with W (in, out), where the singular values stand beside
-    the input too. Loading needs the exact base weights of the training.
+    the input too. Loading needs the base weights of the training.
 
     Attributes:
         r: Number of singular vectors, at most the smaller side of each layer. Default 16.

@@ -1,6 +1,8 @@
 """Adapters in the singular vectors of the base weight: the decomposition, made again at load and never saved."""
 
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +11,8 @@ from torch import Tensor, nn
 
 from randlora.adapter import AdapterLayer, AdapterTuner
 from randlora.adapter.weights import read_weight
+from randlora.adapter_config import AdapterConfig
+from randlora.bases.dense import digest
 from randlora.errors import LayerError
 
 
@@ -35,6 +39,18 @@ def decompose(weight: Tensor, k: int) -> Factors:
     largest = U.gather(0, U.abs().argmax(dim=0, keepdim=True))
     signs = torch.where(largest < 0, -1.0, 1.0)
     return Factors(*(part.to(weight.dtype) for part in ((U * signs)[:, :k], sigma[:k], (Vh.T * signs)[:, :k])))
+
+
+@dataclass
+class SvdConfig(AdapterConfig):
+    """What the configs of such adapters share.
+
+    Attributes:
+        base_fingerprint: Hash of the adapted base weights, rounded to bfloat16; filled in. Loading an adapter onto
+            other weights warns, since its coefficients then mean something else.
+    """
+
+    base_fingerprint: str | None = None
 
 
 class SvdLayer(AdapterLayer):
@@ -72,11 +88,12 @@ class SvdTuner(AdapterTuner):
     """What the tuners of such adapters have in common: the base weights must be there and untouched."""
 
     def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
-        """Check every matched layer before the first weight is decomposed.
+        """Check every matched layer before the first weight is decomposed, and whether they are the recorded ones.
 
         Raises:
             LayerError: A weight is not in memory, or holds another adapter's update.
         """
+        hashes = []
         for name in self.matched_shapes(peft_config, model):
             layer = model.get_submodule(name)
             if isinstance(layer, BaseTunerLayer) and layer.merged:
@@ -88,3 +105,13 @@ class SvdTuner(AdapterTuner):
                 )
             if layer.weight.is_meta:
                 raise LayerError(f"module {name!r}", expected="a weight in memory, for its SVD", got="a meta tensor")
+            weight = read_weight(layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer)
+            hashes.append(digest(name, weight.detach().to("cpu", torch.bfloat16).view(torch.int16)))
+        found = digest("".join(hashes))
+        if peft_config.base_fingerprint not in (None, found):
+            warnings.warn(
+                f"{type(self).__name__}: these are not the base weights that the adapter was made for; its singular "
+                "vectors, and so its update, will differ",
+                stacklevel=2,
+            )
+        peft_config.base_fingerprint = found

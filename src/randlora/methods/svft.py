@@ -9,22 +9,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from randlora.adapter_config import AdapterConfig, check_choice, check_seed
+from randlora.adapter_config import check_choice, check_seed
 from randlora.bases.rng import random_words
 from randlora.errors import ConfigError
-from randlora.methods.svd import Factors, SvdLayer, SvdTuner
+from randlora.methods.svd import Factors, SvdConfig, SvdLayer, SvdTuner
 
 PATTERNS = ("plain", "banded", "random", "top_k")
 _STREAM = 5
 
 
 @dataclass
-class SvftConfig(AdapterConfig):
+class SvftConfig(SvdConfig):
     """Configuration of an SVFT adapter: ΔW = U·M·Vᵀ with W₀ = U·Σ·Vᵀ and M sparse, starting at 0.
 
     With m the smaller side of a layer and d = off_diagonals it trains m numbers (`plain`), else
     m·(2d + 1) - d·(d + 1). U and V are kept in memory in the base weight's dtype, about twice its size on a square
-    layer. Loading needs the exact base weights of the training.
+    layer. Loading needs the base weights of the training.
 
     Attributes:
         pattern: Which entries of M are trained. `plain`: the diagonal. `banded` (default): also d diagonals on
