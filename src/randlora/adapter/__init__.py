@@ -3,6 +3,7 @@
 from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.base_tuner import AdapterTuner
 from randlora.adapter.checkpoint import load_adapter
+from randlora.adapter.export import export_lora
 from randlora.adapter.layer import RandLoraLayer
 from randlora.adapter.linear import RandLoraLinear
 from randlora.adapter.registration import register, register_method
@@ -14,6 +15,7 @@ __all__ = [
     "RandLoraLayer",
     "RandLoraLinear",
     "RandLoraTuner",
+    "export_lora",
     "load_adapter",
     "register",
     "register_method",
