@@ -6,6 +6,7 @@ from randlora.adapter.checkpoint import load_adapter
 from randlora.adapter.export import export_lora
 from randlora.adapter.layer import RandLoraLayer
 from randlora.adapter.linear import RandLoraLinear
+from randlora.adapter.refine import merge_lora, refine_lora
 from randlora.adapter.registration import register, register_method
 from randlora.adapter.tuner import RandLoraTuner
 
@@ -17,6 +18,8 @@ __all__ = [
     "RandLoraTuner",
     "export_lora",
     "load_adapter",
+    "merge_lora",
+    "refine_lora",
     "register",
     "register_method",
 ]

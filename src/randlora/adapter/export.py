@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from randlora.adapter.checkpoint import WEIGHTS_FILE
+from randlora.adapter_config import check_count
 from randlora.errors import ConfigError, LayerError
 from randlora.files import new_folder
 
@@ -128,8 +129,7 @@ def _adapted_layers(model: peft.PeftModel, adapter_name: str) -> dict[str, BaseT
 
 
 def _check_rank(layers: dict[str, BaseTunerLayer], rank: int) -> None:
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise ConfigError("rank", expected="an integer of 1 or more", got=repr(rank))
+    check_count("rank", rank)
     for name, layer in layers.items():
         side = min(layer.in_features, layer.out_features)
         if rank > side:
