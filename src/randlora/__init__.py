@@ -4,7 +4,7 @@ Importing the package registers the method with PEFT; `peft.get_peft_model`, `Pe
 TRL then work with a `RandLoraConfig` as with any of PEFT's own.
 """
 
-from randlora.adapter import export_lora, load_adapter, merge_lora, refine_lora, register
+from randlora.adapter import export_lora, load_adapter, merge_lora, refine_lora, register, swap_adapter
 from randlora.config import RandLoraConfig
 from randlora.errors import RandLoraError
 
@@ -12,4 +12,13 @@ register()
 
 __version__ = "0.1.0"
 
-__all__ = ["RandLoraConfig", "RandLoraError", "__version__", "export_lora", "load_adapter", "merge_lora", "refine_lora"]
+__all__ = [
+    "RandLoraConfig",
+    "RandLoraError",
+    "__version__",
+    "export_lora",
+    "load_adapter",
+    "merge_lora",
+    "refine_lora",
+    "swap_adapter",
+]

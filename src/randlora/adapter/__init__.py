@@ -8,6 +8,7 @@ from randlora.adapter.layer import RandLoraLayer
 from randlora.adapter.linear import RandLoraLinear
 from randlora.adapter.refine import merge_lora, refine_lora
 from randlora.adapter.registration import register, register_method
+from randlora.adapter.swap import swap_adapter
 from randlora.adapter.tuner import RandLoraTuner
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "refine_lora",
     "register",
     "register_method",
+    "swap_adapter",
 ]
