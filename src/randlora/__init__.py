@@ -4,7 +4,15 @@ Importing the package registers the method with PEFT; `peft.get_peft_model`, `Pe
 TRL then work with a `RandLoraConfig` as with any of PEFT's own.
 """
 
-from randlora.adapter import export_lora, load_adapter, merge_lora, refine_lora, register, swap_adapter
+from randlora.adapter import (
+    export_lora,
+    load_adapter,
+    merge_lora,
+    refine_lora,
+    register,
+    swap_adapter,
+    write_model_card,
+)
 from randlora.config import RandLoraConfig
 from randlora.errors import RandLoraError
 
@@ -21,4 +29,5 @@ __all__ = [
     "merge_lora",
     "refine_lora",
     "swap_adapter",
+    "write_model_card",
 ]

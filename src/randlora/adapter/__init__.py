@@ -2,6 +2,7 @@
 
 from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.base_tuner import AdapterTuner
+from randlora.adapter.card import write_model_card
 from randlora.adapter.checkpoint import load_adapter
 from randlora.adapter.export import export_lora
 from randlora.adapter.layer import RandLoraLayer
@@ -24,4 +25,5 @@ __all__ = [
     "register",
     "register_method",
     "swap_adapter",
+    "write_model_card",
 ]
