@@ -4,7 +4,15 @@ Importing the package registers its methods with PEFT; `peft.get_peft_model`, `P
 TRL then work with a `RandLoraConfig` as with any of PEFT's own.
 """
 
-from randlora.adapter import load_adapter, register
+from randlora.adapter import (
+    export_lora,
+    load_adapter,
+    merge_lora,
+    refine_lora,
+    register,
+    swap_adapter,
+    write_model_card,
+)
 from randlora.config import RandLoraConfig
 from randlora.errors import RandLoraError
 from randlora.methods import register_methods
@@ -14,4 +22,14 @@ register_methods()
 
 __version__ = "0.1.0"
 
-__all__ = ["RandLoraConfig", "RandLoraError", "__version__", "load_adapter"]
+__all__ = [
+    "RandLoraConfig",
+    "RandLoraError",
+    "__version__",
+    "export_lora",
+    "load_adapter",
+    "merge_lora",
+    "refine_lora",
+    "swap_adapter",
+    "write_model_card",
+]

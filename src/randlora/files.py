@@ -1,4 +1,4 @@
-"""Writing whole folders: what is written appears complete, or not at all."""
+"""Writing whole files and folders: what is written appears complete, or not at all."""
 
 import shutil
 from collections.abc import Iterator
@@ -6,6 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from randlora.errors import OutputError
+
+
+def write_atomically(path: Path, content: str) -> None:
+    """Write a text file so that it is there whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(content, encoding="utf-8")
+    temporary.replace(path)
 
 
 @contextmanager

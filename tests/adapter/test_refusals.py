@@ -8,7 +8,7 @@ from torch import nn
 
 from networks import Net, random_config, rows
 from randlora import RandLoraConfig, load_adapter
-from randlora.errors import CheckpointError, LayerError, UpdateError
+from randlora.errors import CheckpointError, LayerError
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -31,15 +31,6 @@ def test_a_layer_that_is_never_called():
     model = nn.ModuleDict({"attention": nn.MultiheadAttention(8, 2)})
     with pytest.raises(LayerError, match=r"attention\.out_proj"):
         peft.get_peft_model(model, RandLoraConfig(target_modules=["out_proj"]))
-
-
-def test_a_batch_of_several_adapters():
-    model = _net()
-    model.add_adapter("other", random_config(target_modules=["a"]))
-    with pytest.raises(UpdateError, match="adapter_names"):
-        model(rows(), adapter_names=["default", "other", "other", "default", "other"])
-    with model.disable_adapter():
-        model(rows())
 
 
 def test_ranks_that_peft_does_not_have():

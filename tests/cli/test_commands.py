@@ -114,6 +114,26 @@ def test_convert(tmp_path, capsys):
     assert json.loads((tmp_path / "ours" / "adapter_config.json").read_text())["bases"] == "peft"
 
 
+def test_convert_to_lora(run, capsys, tmp_path, bert):
+    import peft
+
+    words = ["convert", str(run), "--output", str(tmp_path / "lora"), "--to", "lora"]
+    assert "--rank" in refused(capsys, *words)
+    assert "at most 16" in refused(capsys, *words, "--rank", "17")
+    assert not (tmp_path / "lora").exists()
+    assert main([*words, "--rank", "16"]) == 0
+    out = capsys.readouterr().out
+    assert "encoder.layer.0.attention.self.query" in out
+    assert "LoRA of rank 16" in out
+    assert "1.0000 of the energy" in out
+    base = AutoModelForSequenceClassification.from_pretrained(bert)
+    merged = peft.PeftModel.from_pretrained(base, tmp_path / "lora").merge_and_unload().eval()
+    assert main(["merge", str(run), "--output", str(tmp_path / "merged")]) == 0
+    expected = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+    ids = torch.arange(4, 12).reshape(2, 4)
+    torch.testing.assert_close(merged(ids).logits, expected(ids).logits, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -123,6 +143,9 @@ def test_convert(tmp_path, capsys):
         (["merge", "absent", "--output", "out"], "absent"),
         (["merge", "absent"], "--output"),
         (["convert", "absent", "--output", "out"], "adapter_config.json"),
+        (["convert", "absent", "--output", "out", "--to", "lora", "--rank", "2"], "adapter_config.json"),
+        (["convert", "absent", "--output", "out", "--rank", "2"], "--to lora"),
+        (["convert", "absent", "--output", "out", "--to", "dora"], "lora"),
         (["inspect", "absent"], "adapter_config.json"),
         (["evaluate", "absent"], "absent"),
         (["doctor", "--fast"], "--fast"),

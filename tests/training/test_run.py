@@ -45,6 +45,28 @@ def test_a_text_run_leaves_a_whole_folder_and_evaluates_to_its_record(text_confi
     assert metrics["eval_loss"] == pytest.approx(record.metrics["eval_loss"], rel=1e-6)
 
 
+@pytest.mark.parametrize("method", ["randlora", "lora"])
+@pytest.mark.parametrize("config", ["text_config", "image_config"])
+def test_the_adapter_folder_says_what_it_is_and_how_to_load_it(request, config, method, monkeypatch):
+    config = request.getfixturevalue(config)
+    config.method.name, config.optimization.epochs = method, 1
+    record = train(config)
+    folder = Path(config.output) / "adapter"
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    adapter_numbers = record.trainable_parameters
+    assert f"| trained numbers | {adapter_numbers:,} in " in card
+    assert ("| trained whole |" in card) == ("## Classes" in card) == (record.head_parameters > 0)
+    assert all(name.replace("_", "\\_") in card for name in record.label_names if record.head_parameters)
+    monkeypatch.chdir(folder)
+    names = {}
+    code = card.partition("```python\n")[2].partition("\n```")[0]
+    exec(compile(code, "README.md", "exec"), names)  # noqa: S102 - what we have just written
+    loaded = {n.replace(".default", ""): p for n, p in names["model"].state_dict().items()}
+    saved = load_file(folder / "adapter_model.safetensors")
+    heads = {n: n.replace("classifier", "classifier.modules_to_save") for n in saved}
+    assert all(torch.equal(loaded[heads[name]], tensor) for name, tensor in saved.items())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("encoders", ["both", "vision"])
 @pytest.mark.parametrize("method", ["randlora", "lora", "full", "head"])

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from randlora.adapter.weights import layer_shape, read_weight, write_weight
-from randlora.errors import LayerError
+from randlora.errors import LayerError, UpdateError
+
+BASE_MODEL = "__base__"
+"""PEFT's name for no adapter, among the adapter names of a batch."""
 
 
 class AdapterLayer(nn.Module, BaseTunerLayer):
@@ -90,14 +93,20 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         """
         return tuple(_fetch(getattr(self, name), adapter_name) for name in self.adapter_layer_names)
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, x: Tensor, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any) -> Tensor:
         """x·W₀ᵀ + b, plus the update of every active adapter.
 
         Args:
             x: (..., in).
             *args: Passed to the base layer.
+            adapter_names: One name per row of x in place of the active adapters; see `mixed_batch`.
             **kwargs: Passed to the base layer.
+
+        Raises:
+            UpdateError: There are more or fewer names than rows.
         """
+        if adapter_names is not None:
+            return self._add_updates_by_row(adapter_names, x, *args, **kwargs)
         return self._add_updates(self._adapters_to_apply(), x, *args, **kwargs)
 
     def _adapters_to_apply(self) -> list[str]:
@@ -112,6 +121,16 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         result = self.base_layer(x, *args, **kwargs)
         for name in adapter_names:
             result = result + self._update(name, x).to(result.dtype)
+        return result
+
+    def _add_updates_by_row(self, adapter_names: Sequence[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if len(adapter_names) != len(x):
+            raise UpdateError("adapter_names", expected=f"{len(x)} names, one per sample", got=str(len(adapter_names)))
+        result = self.base_layer(x, *args, **kwargs)
+        for name in self.adapter_dropout if not self.disable_adapters else ():
+            rows = torch.tensor([row for row, own in enumerate(adapter_names) if own == name], device=x.device)
+            if len(rows):
+                result = result.index_add(0, rows, self._update(name, x[rows]).to(result.dtype))
         return result
 
     def _update(self, adapter_name: str, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """What every PEFT tuner of additive adapters has in common: which layers it takes, and how it refuses the others."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from peft.config import PeftConfig
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.checkpoint import check_state_dict
+from randlora.adapter.mixed_batch import adapters_by_sample
 from randlora.adapter.weights import layer_shape
-from randlora.errors import LayerError, UpdateError
+from randlora.errors import LayerError
 
 
 class AdapterTuner(BaseTuner):
@@ -79,14 +80,10 @@ class AdapterTuner(BaseTuner):
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *_args: Any, **kwargs: Any) -> Iterator[None]:
-        """PEFT's hook around a forward pass: refuse a mixed batch, whose adapter names PEFT would drop."""
-        if kwargs.get("adapter_names") is not None:
-            raise UpdateError(
-                "adapter_names",
-                expected="one set of adapters for the whole batch",
-                hint="split the batch and call set_adapter for each part",
-            )
-        yield
+        """PEFT's hook around `forward` and `generate`: a batch whose samples name their adapters."""
+        names = kwargs.get("adapter_names")
+        with nullcontext() if names is None else adapters_by_sample(self.model, names, kwargs.get("num_beams") or 1):
+            yield
 
     @classmethod
     def _remap_adapter_state_dict_for_load(

@@ -21,20 +21,12 @@ class RandLoraLinear(RandLoraLayer):
         self._prepare_bases()  # the bases are no buffers of this module, yet they follow it to a device or dtype
         return self
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """x·W₀ᵀ + b, plus the update of every active adapter.
-
-        Args:
-            x: (..., in).
-            *args: Passed to the base layer.
-            **kwargs: Passed to the base layer.
-        """
-        active = self._adapters_to_apply()
-        if len(active) == 1 and not args and not kwargs:
-            plan = self._plan(active[0], x)
+    def _add_updates(self, adapter_names: list[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if len(adapter_names) == 1 and not args and not kwargs:
+            plan = self._plan(adapter_names[0], x)
             if plan is not None:
-                return self._adapted(active[0], x, plan)
-        return self._add_updates(active, x, *args, **kwargs)
+                return self._adapted(adapter_names[0], x, plan)
+        return super()._add_updates(adapter_names, x, *args, **kwargs)
 
     def _plan(self, name: str, x: Tensor) -> Plan | None:
         """How layer and update run as one step; None where the base layer is more than a frozen matrix and a bias."""

@@ -67,10 +67,34 @@ def merge(arguments: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def convert(arguments: argparse.Namespace, _: Sequence[str]) -> int:
-    """`randlora convert ADAPTER --output DIR`."""
+    """`randlora convert ADAPTER --output DIR [--to lora --rank K]`."""
+    if arguments.to == "lora":
+        return _convert_to_lora(arguments)
+    for name in ("rank", "model"):
+        if getattr(arguments, name) is not None:
+            raise ConfigError(f"--{name}", expected="--to lora with it", got="none")
     from randlora.adapter.convert import convert as convert_folder
 
     print(f"{convert_folder(arguments.source, arguments.output)}: {arguments.output}")
+    return 0
+
+
+def _convert_to_lora(arguments: argparse.Namespace) -> int:
+    _require("jsonargparse", "train")
+    if arguments.rank is None:
+        raise ConfigError("--rank", expected="the rank of the LoRA", got="none")
+    from randlora.adapter.export import export_lora
+    from randlora.report import Column, text_table
+    from randlora.training.adapted import load_adapted
+
+    adapted, _ = load_adapted(arguments.source, arguments.model)
+    exported = export_lora(adapted, arguments.rank, arguments.output)
+    columns = [Column("layer", "name"), Column("energy", "energy", "{:.4f}".format)]
+    print(text_table([asdict(layer) for layer in exported.layers], columns))
+    print(
+        f"LoRA of rank {exported.rank} in {arguments.output} holds {exported.mean_energy:.4f} of the energy of ΔW on "
+        f"average, in the worst layer, {exported.worst.name}, {exported.worst.energy:.4f}"
+    )
     return 0
 
 

@@ -50,9 +50,14 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("--model", help="where the base model is, if not where training had it")
     merge.set_defaults(call=commands.merge)
 
-    convert = actions.add_parser("convert", help="PEFT's RandLora adapter to ours, or back", allow_abbrev=False)
-    convert.add_argument("source", help="an adapter folder")
+    convert = actions.add_parser(
+        "convert", help="PEFT's RandLora adapter to ours, or back; or to LoRA", allow_abbrev=False
+    )
+    convert.add_argument("source", help="an adapter folder; for LoRA also a run's folder")
     convert.add_argument("--output", required=True, help="folder to write, new or empty")
+    convert.add_argument("--to", choices=("lora",), help="write the nearest LoRA of a rank in place of an exact copy")
+    convert.add_argument("--rank", type=int, help="the LoRA's rank")
+    convert.add_argument("--model", help="for LoRA: where the base model is, if not where training had it")
     convert.set_defaults(call=commands.convert)
 
     inspect = actions.add_parser("inspect", help="layers, numbers, ranks and bytes", allow_abbrev=False)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from randlora.training.record import write_atomically
+from randlora.files import write_atomically
 
 FILE_NAME = "progress.json"
 """Written last into a checkpoint: a checkpoint without it was cut short and must not be used."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from randlora.errors import CheckpointError
+from randlora.files import write_atomically
 
 FILE_NAME = "record.json"
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "randlora")
@@ -80,13 +81,6 @@ class Record:
             raise CheckpointError(
                 str(path), expected="the record of a finished run", got=f"{type(error).__name__}: {error}"
             ) from error
-
-
-def write_atomically(path: Path, content: str) -> None:
-    """Write a text file so that it is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(content, encoding="utf-8")
-    temporary.replace(path)
 
 
 def finite(value: float) -> float | None:

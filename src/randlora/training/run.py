@@ -9,6 +9,7 @@ from typing import Any
 import transformers
 from peft import PeftModel
 
+from randlora.adapter import write_model_card
 from randlora.errors import DataError
 from randlora.tasks import input_column, load_test, load_training
 from randlora.training.config import TrainConfig, resolve
@@ -119,7 +120,12 @@ def _save_adapter(folder: RunFolder, config: TrainConfig, trainer: RunTrainer) -
     prefix, adapted = next((name, part) for name, part in model.named_modules() if isinstance(part, PeftModel))
     if state is not None and prefix:
         state = {name.removeprefix(f"{prefix}."): tensor for name, tensor in state.items()}
-    folder.save_adapter(lambda path: adapted.save_pretrained(path, state_dict=state))
+
+    def write(path: Path) -> None:
+        adapted.save_pretrained(path, state_dict=state)
+        write_model_card(adapted, path)
+
+    folder.save_adapter(write)
 
 
 def _record(

@@ -11,10 +11,11 @@ import yaml
 from safetensors import SafetensorError
 
 from randlora.errors import OutputError
+from randlora.files import write_atomically
 from randlora.training.config import TrainConfig
 from randlora.training.progress import FILE_NAME as PROGRESS
 from randlora.training.record import FILE_NAME as RECORD
-from randlora.training.record import Record, write_atomically
+from randlora.training.record import Record
 
 CONFIG = "config.yaml"
 

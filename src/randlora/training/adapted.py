@@ -1,0 +1,66 @@
+"""The trained model of a run's folder, or of an adapter folder, with its adapter still apart from the base model."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import transformers
+from peft import PeftModel
+from torch import nn
+
+from randlora.adapter import load_adapter
+from randlora.adapter.checkpoint import read_adapter_config
+from randlora.errors import CheckpointError, ConfigError
+from randlora.tasks.sources import load, locate
+from randlora.training.config import TrainConfig
+from randlora.training.config_file import load_config
+from randlora.training.evaluate import trained_model
+from randlora.training.methods import task_of
+from randlora.training.record import Record
+from randlora.training.run_folder import CONFIG, RunFolder
+
+
+def load_adapted(source: str | Path, model: str | None = None) -> tuple[nn.Module, str]:
+    """Load the base model of a run, or of an adapter folder, with what was trained.
+
+    Args:
+        source: A run's folder, or an adapter folder.
+        model: Where the base model is, if not where training had it.
+
+    Returns:
+        A `PeftModel`, or the trained backbone itself where the run's method has no adapter; and the base model's
+        folder or name.
+
+    Raises:
+        CheckpointError: There is no adapter, it is damaged, or it belongs to another model.
+        ConfigError: The base model cannot be loaded.
+    """
+    source = Path(source).expanduser()
+    if not (source / CONFIG).is_file():
+        return _load_folder(source, model)
+    config = load_config(source / CONFIG)
+    config = replace(config, model=model or config.model)
+    return _load_run(config, RunFolder(source)), locate(config.model)
+
+
+def _load_run(config: TrainConfig, folder: RunFolder) -> nn.Module:
+    record = Record.load(folder.path)
+    task = task_of(config, record.label_names)
+    classifier = trained_model(task, config, folder)
+    return next((part for part in classifier.modules() if isinstance(part, PeftModel)), task.backbone)
+
+
+def _load_folder(folder: Path, model: str | None) -> tuple[nn.Module, str]:
+    config = read_adapter_config(folder)
+    model = model or config.get("base_model_name_or_path")
+    if not model:
+        raise ConfigError("--model", expected="the base model", got="none", hint="the adapter does not name it")
+    if config.get("task_type") in ("SEQ_CLS", "TOKEN_CLS"):
+        raise CheckpointError(
+            str(folder), expected="a run's folder", hint="an adapter with a classification head needs its run's labels"
+        )
+    architectures = load(transformers.AutoConfig.from_pretrained, model, what="config").architectures or []
+    loader = getattr(transformers, architectures[0], None) if architectures else transformers.AutoModel
+    if loader is None:
+        raise ConfigError("--model", expected="a model of transformers' own", got=f"{architectures[0]} in {model!r}")
+    base: nn.Module = load(loader.from_pretrained, model, what="weights", use_safetensors=True)
+    return load_adapter(base, folder), locate(model)
