@@ -27,6 +27,13 @@ class Sum(nn.Module):
         return torch.cat([layer(x).flatten(1) for layer in self.layers], dim=1)
 
 
+class Scaled(nn.Embedding):
+    """As Gemma's: the rows times a factor."""
+
+    def forward(self, x):
+        return 3 * super().forward(x)
+
+
 @dataclass
 class Kind:
     """How to build the model, what to adapt, and a batch (integers, or standard normal numbers of a shape)."""
@@ -68,6 +75,13 @@ KINDS = {
         ),
         (3, 6, 7, 8),
     ),
+    "embedding": Kind(
+        lambda: Sum(
+            nn.Embedding(23, 7, padding_idx=2), nn.Embedding(17, 8, sparse=True), nn.Embedding(5, 9), Scaled(19, 6)
+        ),
+        (3, 6),
+        ids=5,
+    ),
     "conv3d": Kind(lambda: Sum(nn.Conv3d(2, 5, 2, padding=1)), (2, 2, 3, 4, 3)),
 }
 
@@ -97,13 +111,19 @@ def equation_4(layer, adapter_name="default"):
         terms = [B[:, j::n] @ torch.diag(diagonals[j]) @ A @ torch.diag(columns[j]) for j in range(n)]
         total = spec.scaling * functools.reduce(torch.add, terms)
         matrices.append(total if spec.small_is_input else total.T)
-    weight = layer.get_base_layer().weight
+    base = layer.get_base_layer()
+    if getattr(base, "padding_idx", None) is not None:
+        matrices[0][base.padding_idx] = 0
+    weight = base.weight
     return torch.stack(matrices).reshape(weight.shape)
 
 
 def literal_output(kind, model, x, adapters=("default",)):
     """The plain model in float64 with W₀ + ΔW in place of the adapted parameters."""
     plain = kind.plain().double()
+    for module in plain.modules():
+        if isinstance(module, nn.Embedding):
+            module.sparse = False  # autograd cannot reshape a sparse gradient
     weights = dict(plain.named_parameters())
     folded = {
         name: weights[name] + sum(equation_4(layer, adapter) for adapter in adapters)

@@ -64,6 +64,11 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
             return " or ".join(base_type.__name__ for base_type in cls.base_types)
         return why_not(layer)
 
+    @classmethod
+    def takes_dropout(cls, layer: nn.Module) -> bool:  # noqa: ARG003 - for subclasses
+        """Whether the inputs of an update on this layer can be dropped."""
+        return True
+
     @property
     def trained_dtype(self) -> torch.dtype:
         """Dtype of the trained tensors."""

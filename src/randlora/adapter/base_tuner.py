@@ -51,11 +51,11 @@ class AdapterTuner(BaseTuner):
         for name, module in model.named_modules():
             if not name or ".base_layer" in name or not self._check_target_module_exists(config, name):
                 continue
-            self._layer_class(name, innermost(module))
+            self._layer_class(config, name, innermost(module))
             shapes[name] = layer_shape(module)
         return shapes
 
-    def _layer_class(self, name: str, layer: nn.Module) -> type[AdapterLayer]:
+    def _layer_class(self, config: Any, name: str, layer: nn.Module) -> type[AdapterLayer]:
         """The class that adapts a layer.
 
         Raises:
@@ -66,6 +66,8 @@ class AdapterTuner(BaseTuner):
         expected = " or ".join(base_type.__name__ for each in classes for base_type in each.base_types)
         if fitting:
             expected = fitting[0].refusal(layer)
+            if not expected and config.dropout and not fitting[0].takes_dropout(layer):
+                expected = "dropout=0 for this kind of layer"
         if expected:
             raise LayerError(
                 f"module {name!r}",
@@ -86,12 +88,34 @@ class AdapterTuner(BaseTuner):
         **optional_kwargs: Any,  # noqa: ARG002 - PEFT's signature
     ) -> None:
         known = isinstance(target, self.tuner_layer_cls)
-        layer: Any = target if known else self._layer_class(current_key, innermost(target))(target, adapter_name)
+        layer: Any = target
+        if not known:
+            layer = self._layer_class(peft_config, current_key, innermost(target))(target, adapter_name)
         layer.update_layer(adapter_name, peft_config, **self._layer_options(peft_config, current_key))
         if adapter_name not in self.active_adapters:
             layer.set_requires_grad(adapter_name, requires_grad=False)
         if not known:
             self._replace_module(parent, target_name, layer, target)
+
+    def _check_merge_allowed(self) -> None:
+        """PEFT's hook before a merge: refuse to write into a weight that another module reads too (tied embeddings).
+
+        Raises:
+            LayerError: Merging would change what the other module computes.
+        """
+        readers: dict[int, list[str]] = {}
+        for name, module in self.model.named_modules():
+            for parameter in module.parameters(recurse=False):
+                readers.setdefault(id(parameter), []).append(name.replace(".base_layer", ""))
+        for layer in self.model.modules():
+            names = readers.get(id(innermost(layer).weight), []) if isinstance(layer, AdapterLayer) else []
+            if len(names) > 1:
+                raise LayerError(
+                    f"module {names[0]!r}",
+                    expected="a weight of its own, to merge into",
+                    got=f"one that {names[1]!r} has too",
+                    hint="load the model with tie_word_embeddings=False, or keep the adapter unmerged",
+                )
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *_args: Any, **kwargs: Any) -> Iterator[None]:

@@ -7,7 +7,7 @@ from torch import nn
 
 from randlora.adapter.base_tuner import AdapterTuner
 from randlora.adapter.bases_choice import resolve_bases
-from randlora.adapter.kinds import RandLoraConvolution
+from randlora.adapter.kinds import RandLoraConvolution, RandLoraEmbedding
 from randlora.adapter.layer import RandLoraLayer
 from randlora.adapter.linear import RandLoraLinear
 from randlora.bases import Bases, StoredBases
@@ -19,7 +19,7 @@ class RandLoraTuner(AdapterTuner):
 
     prefix = RandLoraConfig.prefix
     tuner_layer_cls = RandLoraLayer
-    layer_classes = (RandLoraLinear, RandLoraConvolution)
+    layer_classes = (RandLoraLinear, RandLoraConvolution, RandLoraEmbedding)
 
     def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
         """Check every matched layer and settle the bases before the first module is replaced."""
