@@ -34,6 +34,34 @@ class Scaled(nn.Embedding):
         return 3 * super().forward(x)
 
 
+class Attention(nn.Module):
+    """Packed, and with keys and values of their own widths."""
+
+    def __init__(self):
+        super().__init__()
+        self.packed = nn.MultiheadAttention(6, 2, batch_first=True, add_bias_kv=True)
+        self.apart = nn.MultiheadAttention(6, 3, batch_first=True, kdim=4, vdim=5, bias=False)
+
+    def forward(self, x):
+        x = x + self.packed(x, x, x, need_weights=False)[0]
+        return x + self.apart(x, x[..., :4], value=x[..., 1:])[0]
+
+
+class Experts(nn.Module):
+    """Every expert on every row, stacked (experts, in, out) and (experts, out, in); and a weight (out, in)."""
+
+    def __init__(self):
+        super().__init__()
+        self.up = nn.Parameter(torch.randn(3, 6, 11) / 3)
+        self.down = nn.Parameter(torch.randn(3, 5, 11) / 3)
+        self.gate = nn.Parameter(torch.randn(3, 6) / 3)
+
+    def forward(self, x):
+        hidden = torch.tanh(torch.einsum("ti,eio->teo", x, self.up))
+        outputs = torch.einsum("tei,eoi->teo", hidden, self.down)
+        return (outputs * (x @ self.gate.T).softmax(1)[:, :, None]).sum(1)
+
+
 @dataclass
 class Kind:
     """How to build the model, what to adapt, and a batch (integers, or standard normal numbers of a shape)."""
@@ -81,6 +109,19 @@ KINDS = {
         ),
         (3, 6),
         ids=5,
+    ),
+    "attention": Kind(Attention, (3, 4, 6), options={"target_modules": ["packed", "apart"]}),
+    "encoder": Kind(
+        lambda: nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(8, 2, 12, dropout=0, batch_first=True), 2, enable_nested_tensor=False
+        ),
+        (3, 4, 8),
+        options={"target_modules": ["self_attn", "linear1"]},
+    ),
+    "experts": Kind(
+        lambda: nn.Sequential(Experts()),
+        (7, 6),
+        options={"target_modules": None, "target_parameters": ["0.up", "down", "gate"]},
     ),
     "conv3d": Kind(lambda: Sum(nn.Conv3d(2, 5, 2, padding=1)), (2, 2, 3, 4, 3)),
 }

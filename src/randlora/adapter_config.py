@@ -22,6 +22,8 @@ class AdapterConfig(PeftConfig):
         dropout: Probability of dropping an input of the update while training. Default 0.
         target_modules: Names of the modules to adapt: a list of suffixes, one regular expression, or "all-linear".
             None takes PEFT's default for the architecture.
+        target_parameters: Names of parameters to adapt in place of modules, or beside them: a list of suffixes such as
+            `mlp.experts.gate_up_proj`. A stack (experts, ·, ·) gets one update per expert.
         exclude_modules: Names to leave out: a list of suffixes or one regular expression.
         modules_to_save: Names of further modules to train whole and to save.
         bias: Which biases to train: `none` (default), `all` or the adapted layers' (the prefix and `only`).
@@ -39,6 +41,7 @@ class AdapterConfig(PeftConfig):
     dropout: float = 0.0
     target_modules: list[str] | set[str] | str | None = None
     exclude_modules: list[str] | set[str] | str | None = None
+    target_parameters: list[str] | None = None
     modules_to_save: list[str] | None = None
     bias: str = "none"
     layers_to_transform: list[int] | int | None = None
@@ -54,8 +57,9 @@ class AdapterConfig(PeftConfig):
             value = getattr(self, name)
             if isinstance(value, (list, tuple)):
                 setattr(self, name, set(value))
-        if isinstance(self.modules_to_save, str):
-            raise ConfigError("modules_to_save", expected="a list of names", got=repr(self.modules_to_save))
+        for name in ("modules_to_save", "target_parameters"):
+            if isinstance(getattr(self, name), str):
+                raise ConfigError(name, expected="a list of names", got=repr(getattr(self, name)))
         check_choice("bias", self.bias, ("none", "all", f"{self.prefix}only"))
         blocks = self.layers_to_transform
         for block in [] if blocks is None else blocks if isinstance(blocks, (list, tuple, set)) else [blocks]:

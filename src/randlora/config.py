@@ -45,6 +45,8 @@ class RandLoraConfig(AdapterConfig):
         strategy: How ΔW is applied: `auto` (a cost model chooses, the default), `folded`, `factored` or `reference`.
         target_modules: Names of the modules to adapt: a list of suffixes, one regular expression, or "all-linear".
             None takes PEFT's default for the architecture.
+        target_parameters: Names of parameters to adapt in place of modules, or beside them: a list of suffixes such as
+            `mlp.experts.gate_up_proj`. A stack (experts, ·, ·) gets one update per expert.
         exclude_modules: Names to leave out: a list of suffixes or one regular expression.
         modules_to_save: Names of further modules to train whole and to save.
         bias: Which biases to train: `none` (default), `all` or `randlora_only`.

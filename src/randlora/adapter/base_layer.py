@@ -30,6 +30,10 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         base_layer: The layer to adapt.
         adapter_name: The adapter that is active until another is set.
 
+    Attributes:
+        weight_is_read: True where code reads the layer's weight and does not call the layer (the fast path of
+            nn.TransformerEncoderLayer): `weight` is then W₀ + ΔW, as it is of parameters of modules.
+
     Raises:
         LayerError: The layer cannot be adapted.
     """
@@ -37,6 +41,7 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
     base_types: tuple[type[nn.Module], ...] = LINEARS
     adapter_layer_names: tuple[str, ...]
     other_param_names: tuple[str, ...] = ("adapter_dropout",)
+    weight_is_read = False
     base_layer: Any
     adapter_dropout: nn.ModuleDict
     # BaseTunerLayer's, which nn.Module's __getattr__ hides from type checkers.
@@ -161,11 +166,25 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
     def _folded(self, adapter_names: Sequence[str]) -> Tensor:
         """W₀ and the ΔW of adapters, rounded once to the dtype of W₀ and in its layout; differentiable."""
         base_layer = self.get_base_layer()
-        weight = read_weight(base_layer)
-        folded = weight
+        weight = folded = read_weight(base_layer)
         for name in adapter_names:
-            folded = folded + self._delta_weight(name)
+            delta = self._delta_weight(name)
+            if weight.is_meta and not delta.is_meta:
+                raise UpdateError(
+                    type(getattr(base_layer, "owner", base_layer)).__name__,
+                    expected="a weight in memory, to add ΔW to it",
+                    got="an offloaded one",
+                    hint="merge the adapter first",
+                )
+            folded = folded + delta
         return as_stored(base_layer, folded.to(weight.dtype))
+
+    @property
+    def weight(self) -> Tensor:
+        """The base layer's weight, for code that looks at it; see `weight_is_read`."""
+        names = self._adapters_to_apply() if self.weight_is_read else []
+        weight: Tensor = self.get_base_layer().weight
+        return self._folded(names) if names else weight
 
     def _drops(self, adapter_name: str) -> bool:
         """Whether inputs of the adapter's update are dropped now."""
@@ -226,8 +245,8 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         write_weight(base_layer, merged)
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:  # noqa: ARG002 - PEFT's signature
-        """ΔW is additive, so PEFT can convert it."""
-        return True
+        """ΔW is additive, so PEFT can convert it on a linear layer."""
+        return isinstance(self.get_base_layer(), LINEARS)
 
 
 def _fetch(parameters: nn.ParameterDict, name: str) -> Tensor:

@@ -2,17 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
+from accelerate import init_empty_weights
 from peft.config import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers
-from peft.utils import TRANSFORMERS_MODELS_TO_RANDLORA_TARGET_MODULES_MAPPING
+from peft.utils import TRANSFORMERS_MODELS_TO_RANDLORA_TARGET_MODULES_MAPPING, _get_submodules
 from torch import Tensor, nn
 
 from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.checkpoint import check_state_dict
 from randlora.adapter.mixed_batch import adapters_by_sample
-from randlora.adapter.weights import innermost, layer_shape
+from randlora.adapter.parameters import AdaptedModule, ParameterLayer
+from randlora.adapter.targets import matched_parameters, outer_modules, stacked_weights
+from randlora.adapter.weights import StackedWeight, innermost, layer_shape
 from randlora.errors import LayerError
 
 
@@ -36,24 +39,37 @@ class AdapterTuner(BaseTuner):
         """What `update_layer` of the layer called `key` takes beside the adapter's name and its config."""
         return {}
 
-    def matched_shapes(self, config: Any, model: nn.Module) -> dict[str, tuple[int, int]]:
-        """(out, in) of every module that the config matches, by name.
+    def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
+        """PEFT's hook to fill in the target modules, which a config with target parameters need not have."""
+        if peft_config.target_modules is None and peft_config.target_parameters:
+            return peft_config
+        return super()._prepare_adapter_config(peft_config, model_config)
+
+    def matched_layers(self, config: Any, model: nn.Module) -> dict[str, nn.Module]:
+        """The base layers that the config matches, by name; of attention modules and parameters, as `StackedWeight`.
 
         Args:
             config: The adapter's configuration, target modules settled.
             model: The base model, with or without other adapters.
 
         Raises:
-            LayerError: A matched module cannot be adapted.
+            LayerError: A matched layer cannot be adapted, or a target parameter is not there.
+            ConfigError: The config asks for what a matched layer does not have.
         """
         config = _maybe_include_all_linear_layers(config, model)
-        shapes = {}
-        for name, module in model.named_modules():
-            if not name or ".base_layer" in name or not self._check_target_module_exists(config, name):
-                continue
-            self._layer_class(config, name, innermost(module))
-            shapes[name] = layer_shape(module)
-        return shapes
+        layers: dict[str, nn.Module] = {}
+        for name, module in outer_modules(model):
+            layer = innermost(module)
+            if name and self._check_target_module_exists(config, name):
+                layers |= stacked_weights(name, layer) if isinstance(layer, nn.MultiheadAttention) else {name: layer}
+        layers |= matched_parameters(config.target_parameters or (), model, set(layers))
+        for name, layer in layers.items():
+            self._layer_class(config, name, layer)
+        return layers
+
+    def matched_shapes(self, config: Any, model: nn.Module) -> dict[str, tuple[int, int]]:
+        """(out, in) of every layer of `matched_layers`."""
+        return {name: layer_shape(layer) for name, layer in self.matched_layers(config, model).items()}
 
     def _layer_class(self, config: Any, name: str, layer: nn.Module) -> type[AdapterLayer]:
         """The class that adapts a layer.
@@ -68,11 +84,13 @@ class AdapterTuner(BaseTuner):
             expected = fitting[0].refusal(layer)
             if not expected and config.dropout and not fitting[0].takes_dropout(layer):
                 expected = "dropout=0 for this kind of layer"
+            elif not expected and config.bias.endswith("_only") and isinstance(layer, StackedWeight):
+                expected = "bias='none' or 'all' with an adapter on parameters"
         if expected:
             raise LayerError(
                 f"module {name!r}",
                 expected=expected,
-                got=type(layer).__name__,
+                got=type(getattr(layer, "owner", layer)).__name__,
                 hint="narrow target_modules, or name it in exclude_modules",
             )
         return fitting[0]
@@ -87,15 +105,54 @@ class AdapterTuner(BaseTuner):
         current_key: str,
         **optional_kwargs: Any,  # noqa: ARG002 - PEFT's signature
     ) -> None:
-        known = isinstance(target, self.tuner_layer_cls)
-        layer: Any = target
-        if not known:
-            layer = self._layer_class(peft_config, current_key, innermost(target))(target, adapter_name)
-        layer.update_layer(adapter_name, peft_config, **self._layer_options(peft_config, current_key))
+        base = innermost(target)
+        if isinstance(base, nn.MultiheadAttention):
+            adapted = target if isinstance(target, AdaptedModule) else AdaptedModule(base)
+            for stack in stacked_weights(current_key, base).values():
+                self._adapt_parameter(peft_config, adapter_name, adapted, stack, current_key)
+            layer: Any = adapted
+        else:
+            layer = target
+            if not isinstance(target, self.tuner_layer_cls):
+                layer = self._layer_class(peft_config, current_key, base)(target, adapter_name)
+            layer.weight_is_read = isinstance(parent, nn.TransformerEncoderLayer)
+            self._add_adapter(peft_config, adapter_name, layer, current_key)
+        if layer is not target:
+            self._replace_module(parent, target_name, layer, target)
+
+    def _add_adapter(self, config: Any, adapter_name: str, layer: Any, key: str) -> None:
+        layer.update_layer(adapter_name, config, **self._layer_options(config, key))
         if adapter_name not in self.active_adapters:
             layer.set_requires_grad(adapter_name, requires_grad=False)
-        if not known:
-            self._replace_module(parent, target_name, layer, target)
+
+    def _adapt_parameter(
+        self, config: Any, adapter_name: str, adapted: AdaptedModule, stack: StackedWeight, key: str
+    ) -> None:
+        layer = adapted.update_of(stack.name)
+        if layer is None:
+            layer = cast("ParameterLayer", self._layer_class(config, key, stack)(stack, adapter_name))
+            adapted.add_update(stack.name, layer)
+        self._add_adapter(config, adapter_name, layer, key)
+
+    def _inject_parameters(
+        self, peft_config: Any, model: nn.Module, adapter_name: str, low_cpu_mem_usage: bool
+    ) -> list[str]:
+        """PEFT's hook for `target_parameters`; all were checked in `_prepare_model`."""
+        matched = matched_parameters(peft_config.target_parameters, model)
+        for name, stack in matched.items():
+            parent, target, target_name = _get_submodules(model, name.removesuffix(f".{stack.name}"))
+            adapted = target if isinstance(target, AdaptedModule) else AdaptedModule(target)
+            with init_empty_weights() if low_cpu_mem_usage else nullcontext():
+                self._adapt_parameter(peft_config, adapter_name, adapted, stack, name)
+            if adapted is not target:
+                self._replace_module(parent, target_name, adapted, target)
+        return list(matched)
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        if isinstance(child, AdaptedModule):  # PEFT would move its weight, which it need not have
+            setattr(parent, child_name, new_module)
+        else:
+            super()._replace_module(parent, child_name, new_module, child)
 
     def _check_merge_allowed(self) -> None:
         """PEFT's hook before a merge: refuse to write into a weight that another module reads too (tied embeddings).

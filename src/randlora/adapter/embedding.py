@@ -5,9 +5,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from randlora.adapter.base_layer import AdapterLayer
-from randlora.adapter.substitute import call_with
 
 
 class EmbeddingLayer(AdapterLayer):
@@ -38,7 +38,7 @@ class EmbeddingLayer(AdapterLayer):
 
     def _add_updates(self, adapter_names: list[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if adapter_names and not self.takes_dropout(self.get_base_layer()):
-            return call_with(self.base_layer, {"weight": self._folded(adapter_names)}, (x, *args), kwargs)
+            return functional_call(self.base_layer, {"weight": self._folded(adapter_names)}, (x, *args), kwargs)
         return super()._add_updates(adapter_names, x, *args, **kwargs)
 
     def _update(self, adapter_name: str, x: Tensor) -> Tensor:

@@ -119,11 +119,11 @@ def _adapted_layers(model: peft.PeftModel, adapter_name: str) -> dict[str, BaseT
     for name, module in model.named_modules():
         if not isinstance(module, BaseTunerLayer) or adapter_name not in module._get_available_adapters():
             continue
-        if not module.supports_lora_conversion(adapter_name):
-            raise LayerError(name, expected="an update that adds a ΔW to the weight", got=type(module).__name__)
         base_layer = module.get_base_layer()
         if not isinstance(base_layer, (nn.Linear, Conv1D)):
             raise LayerError(name, expected="a linear layer", got=type(base_layer).__name__)
+        if not module.supports_lora_conversion(adapter_name):
+            raise LayerError(name, expected="an update that adds a ΔW to the weight", got=type(module).__name__)
         layers[name] = module
     return layers
 

@@ -5,12 +5,17 @@ from torch import Tensor
 from randlora.adapter.convolution import ConvolutionLayer
 from randlora.adapter.embedding import EmbeddingLayer
 from randlora.adapter.layer import RandLoraLayer
+from randlora.adapter.parameters import ParameterLayer
 from randlora.adapter.weights import read_weight
 from randlora.update import delta_rows
 
 
 class RandLoraConvolution(ConvolutionLayer, RandLoraLayer):
     """A convolution with RandLoRA adapters."""
+
+
+class RandLoraParameter(ParameterLayer, RandLoraLayer):
+    """A parameter with RandLoRA adapters; the matrices of a stack have λ and γ of their own and share the bases."""
 
 
 class RandLoraEmbedding(EmbeddingLayer, RandLoraLayer):

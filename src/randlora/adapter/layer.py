@@ -1,13 +1,14 @@
 """The state of the RandLoRA adapters on one base layer: λ, γ, the frozen bases, and ΔW from them."""
 
 from collections.abc import Callable
+from functools import partial
 from math import sqrt
 
 import torch
 from torch import Tensor, nn
 
 from randlora.adapter.base_layer import AdapterLayer
-from randlora.adapter.weights import read_weight
+from randlora.adapter.weights import read_weight, stack_shape
 from randlora.bases import Bases
 from randlora.config import RandLoraConfig
 from randlora.update import UpdateSpec, delta_weight, make_operator, reference_delta_weight
@@ -17,8 +18,8 @@ class RandLoraLayer(AdapterLayer):
     """Trained λ and γ of each adapter, and its frozen bases.
 
     Attributes:
-        randlora_lambda: Adapter name -> λ (n, r), starts at 1.
-        randlora_gamma: Adapter name -> γ (n, m), starts at 0.
+        randlora_lambda: Adapter name -> λ (n, r), starts at 1; on a stack of matrices one for each.
+        randlora_gamma: Adapter name -> γ (n, m), starts at 0; on a stack of matrices one for each.
         scaling: Adapter name -> g = alpha·√r/m^(4/3), times the factor that gives the bases unit variance.
     """
 
@@ -78,17 +79,15 @@ class RandLoraLayer(AdapterLayer):
         self.scaling[adapter_name] = bases.scale(r) * scaling
 
         dtype = self.trained_dtype
+        stack = stack_shape(self.get_base_layer())
+        lambda_shape, gamma_shape = (*stack, bases_count, r), (*stack, bases_count, small)
         if not config.init_weights:
-            lambda_, gamma = (
-                torch.randn(bases_count, r, dtype=dtype),
-                torch.randn(bases_count, small, dtype=dtype),
-            )
+            lambda_, gamma = torch.randn(lambda_shape, dtype=dtype), torch.randn(gamma_shape, dtype=dtype)
         elif config.bases == "peft":
-            lambda_ = torch.zeros(bases_count, r, dtype=dtype)
-            gamma = torch.full((bases_count, small), 1 / max(bases_count, small), dtype=dtype)
+            lambda_ = torch.zeros(lambda_shape, dtype=dtype)
+            gamma = torch.full(gamma_shape, 1 / max(bases_count, small), dtype=dtype)
         else:
-            lambda_ = torch.ones(bases_count, r, dtype=dtype)
-            gamma = torch.zeros(bases_count, small, dtype=dtype)
+            lambda_, gamma = torch.ones(lambda_shape, dtype=dtype), torch.zeros(gamma_shape, dtype=dtype)
         self._prepare_bases()
         self.add_adapter(adapter_name, (lambda_, gamma), config.dropout, inference_mode=config.inference_mode)
 
@@ -116,10 +115,12 @@ class RandLoraLayer(AdapterLayer):
         lambda_, gamma = self.trained(adapter_name)
         bases = self.bases_tensors(adapter_name, lambda_.device, lambda_.dtype)
         spec = self.update_spec(adapter_name)
-        if self.strategy[adapter_name] != "reference":
-            return delta_weight(spec, bases, lambda_, gamma)
-        A, B = make_operator(spec, bases).pair()
-        return reference_delta_weight(A, B, lambda_, gamma, spec.scaling, small_is_input=spec.small_is_input)
+        if self.strategy[adapter_name] == "reference":
+            pair = make_operator(spec, bases).pair()
+            form = partial(reference_delta_weight, *pair, scaling=spec.scaling, small_is_input=spec.small_is_input)
+        else:
+            form = partial(delta_weight, spec, bases)
+        return torch.vmap(form)(lambda_, gamma) if lambda_.ndim == 3 else form(lambda_, gamma)
 
     def extra_repr(self) -> str:
         """Adapters with their r and n."""

@@ -9,6 +9,7 @@ from peft.utils import AuxiliaryTrainingWrapper
 from torch import nn
 
 from randlora.adapter.base_layer import BASE_MODEL, AdapterLayer
+from randlora.adapter.parameters import AdaptedModule
 from randlora.errors import UpdateError
 
 
@@ -49,6 +50,14 @@ def _check(model: nn.Module, adapter_names: Sequence[str]) -> None:
     if model.training:
         raise UpdateError("adapter_names", expected="a model in evaluation mode", hint="call model.eval()")
     layers = [module for module in model.modules() if isinstance(module, AdapterLayer)]
+    for name, module in model.named_modules():
+        if isinstance(module, AdaptedModule):
+            raise UpdateError(
+                "adapter_names",
+                expected="adapters on layers only",
+                got=f"one on parameters of {name}",
+                hint="split the batch and call set_adapter for each part",
+            )
     merged = sorted({name for layer in layers for name in layer.merged_adapters})
     if merged:
         raise UpdateError("adapter_names", expected="no merged adapter", got=f"{merged}", hint="call unmerge_adapter()")

@@ -31,6 +31,7 @@ _IRRELEVANT = frozenset(
         "revision",
         "strategy",
         "target_modules",
+        "target_parameters",
         "task_type",
     }
 )

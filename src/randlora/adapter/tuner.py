@@ -7,11 +7,13 @@ from torch import nn
 
 from randlora.adapter.base_tuner import AdapterTuner
 from randlora.adapter.bases_choice import resolve_bases
-from randlora.adapter.kinds import RandLoraConvolution, RandLoraEmbedding
+from randlora.adapter.kinds import RandLoraConvolution, RandLoraEmbedding, RandLoraParameter
 from randlora.adapter.layer import RandLoraLayer
 from randlora.adapter.linear import RandLoraLinear
+from randlora.adapter.weights import LINEARS
 from randlora.bases import Bases, StoredBases
 from randlora.config import RandLoraConfig
+from randlora.errors import ConfigError
 
 
 class RandLoraTuner(AdapterTuner):
@@ -19,10 +21,13 @@ class RandLoraTuner(AdapterTuner):
 
     prefix = RandLoraConfig.prefix
     tuner_layer_cls = RandLoraLayer
-    layer_classes = (RandLoraLinear, RandLoraConvolution, RandLoraEmbedding)
+    layer_classes = (RandLoraLinear, RandLoraConvolution, RandLoraEmbedding, RandLoraParameter)
 
     def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
         """Check every matched layer and settle the bases before the first module is replaced."""
+        for name, layer in self.matched_layers(peft_config, model).items():
+            if peft_config.bases == "peft" and not isinstance(layer, LINEARS):
+                raise ConfigError("bases", expected="other than 'peft', which has linear layers only", got=name)
         shapes = self.matched_shapes(peft_config, model)
         self._bases: Bases = resolve_bases(peft_config, list(shapes.values()))
         for shape in shapes.values():

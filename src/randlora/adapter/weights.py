@@ -35,9 +35,14 @@ class StackedWeight(nn.Module):
         self.shape = (count, shape[0] // count, shape[1]) if len(shape) == 2 else tuple(shape)
 
     @property
+    def owner(self) -> nn.Module:
+        """The module."""
+        return self._owner[0]
+
+    @property
     def weight(self) -> Tensor:
         """The parameter as its module holds it."""
-        return self._owner[0].get_parameter(self.name)
+        return self.owner.get_parameter(self.name)
 
 
 def why_not(layer: Any) -> str:
@@ -47,9 +52,9 @@ def why_not(layer: Any) -> str:
         layer: A linear layer, convolution, embedding or `StackedWeight`.
     """
     # nn.MultiheadAttention reads the weight of its output projection but never calls it: an adapter would be dead.
-    if isinstance(layer, NonDynamicallyQuantizableLinear):
+    if isinstance(getattr(layer, "owner", layer), NonDynamicallyQuantizableLinear):
         return "a layer that is called (to adapt nn.MultiheadAttention, name the attention module)"
-    if is_parametrized(layer):
+    if is_parametrized(getattr(layer, "owner", layer)):
         return "a weight without parametrization (call torch.nn.utils.parametrize.remove_parametrizations)"
     weight = layer.weight
     if is_lazy(weight):
@@ -57,6 +62,8 @@ def why_not(layer: Any) -> str:
     # Quantized linears subclass nn.Linear but hold packed integers, or 8-bit floats with scales.
     if not weight.is_floating_point() or weight.itemsize == 1:
         return "a floating-point weight"
+    if isinstance(layer, StackedWeight) and len(layer.shape) != 3:
+        return "a parameter with two or three sides"
     return ""
 
 

@@ -1,0 +1,112 @@
+"""Adapters on the parameters of a module that does more with them than one product: attention, stacked experts.
+
+The module is called as it is, with W₀ + ΔW in place of the parameters. Each adapted parameter has an adapter layer
+of its own, beside the module, which holds the trained tensors and is what PEFT merges, switches and deletes.
+"""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from torch.func import functional_call
+
+from randlora.adapter.base_layer import AdapterLayer
+from randlora.adapter.weights import StackedWeight
+
+
+class ParameterLayer(AdapterLayer):
+    """Adapters of one method on a parameter of a module: a stack of matrices, or one."""
+
+    base_types = (StackedWeight,)
+    weight_is_read = True
+
+    @classmethod
+    def takes_dropout(cls, layer: nn.Module) -> bool:  # noqa: ARG003 - AdapterLayer's signature
+        """No: the module's input is not the update's."""
+        return False
+
+
+class AdaptedModule(nn.Module, BaseTunerLayer):
+    """A module with adapters on some of its parameters.
+
+    Reading an adapted parameter gives W₀ + ΔW too, so that code which reads it past the module's forward (the fast path
+    of nn.TransformerEncoderLayer) is right. Merging and the other operations on adapters are those of `updates`, which
+    PEFT finds itself.
+
+    Args:
+        base_layer: The module.
+
+    Attributes:
+        updates: Name of the parameter, with hyphens for dots -> its adapter layer.
+    """
+
+    adapter_layer_names = ()
+    other_param_names = ()
+    base_layer: nn.Module
+    updates: nn.ModuleDict
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.updates = nn.ModuleDict({})
+
+    def add_update(self, parameter: str, layer: ParameterLayer) -> None:
+        """Put an adapter layer on a parameter."""
+        self.updates[parameter.replace(".", "-")] = layer
+
+    def update_of(self, parameter: str) -> ParameterLayer | None:
+        """The adapter layer of a parameter."""
+        key = parameter.replace(".", "-")
+        return cast("ParameterLayer", self.updates[key]) if key in self.updates else None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's output with W₀ + ΔW in place of the adapted parameters."""
+        layers = {name.replace("-", "."): cast("ParameterLayer", layer) for name, layer in self.updates.items()}
+        weights = {name: layer.weight for name, layer in layers.items() if layer._adapters_to_apply()}
+        return functional_call(self.base_layer, weights, args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name in ("base_layer", "updates"):
+                raise
+        layer = self.update_of(name)
+        return getattr(self.base_layer, name) if layer is None else layer.weight
+
+    @property
+    def out_proj(self) -> Any:
+        """The output projection of an attention module, for code that reads its weight and bias."""
+        layer = self.update_of("out_proj.weight")
+        projection = cast("Any", self.base_layer).out_proj
+        return projection if layer is None else SimpleNamespace(weight=layer.weight, bias=projection.bias)
+
+    @property
+    def merged(self) -> bool:
+        """Whether adapters are in the base weights."""
+        return any(cast("ParameterLayer", layer).merged for layer in self.updates.values())
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Nothing: the layers in `updates` are merged."""
+
+    def unmerge(self) -> None:
+        """Nothing: the layers in `updates` are unmerged."""
+
+    def unload_and_optionally_merge_module(
+        self, merge: bool, safe_merge: bool, adapter_names: list[str] | None
+    ) -> nn.Module:
+        """PEFT's hook for unloading: the module without adapters.
+
+        Args:
+            merge: Add ΔW to its parameters first.
+            safe_merge: See `AdapterLayer.merge`.
+            adapter_names: See `AdapterLayer.merge`.
+        """
+        if merge:
+            for layer in self.updates.values():
+                cast("ParameterLayer", layer).merge(safe_merge=safe_merge, adapter_names=adapter_names)
+        return self.base_layer
+
+    def _get_available_adapters(self) -> set[str]:
+        return {name for layer in self.updates.values() for name in cast("ParameterLayer", layer).adapter_dropout}
