@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from randlora.update.scratch import scratch
+
 
 @dataclass(frozen=True)
 class DenseOperator:
@@ -24,9 +26,13 @@ class DenseOperator:
     def coefficients(
         self, lambda_: Float[Tensor, "n r"], gamma: Float[Tensor, "n m"], scaling: float, dtype: torch.dtype
     ) -> Float[Tensor, "rn m"]:
-        """C, one elementwise product."""
-        scaled = (scaling * lambda_.T)[:, :, None] * gamma
-        return (scaled * self.A.to(gamma.dtype)[:, None, :]).flatten(0, 1).to(dtype)
+        """C, in two elementwise products; the next call may overwrite it."""
+        bases_count, r = lambda_.shape
+        shape = (r, bases_count, gamma.shape[1])
+        product = torch.mul(gamma, self.A[:, None, :], out=scratch("product", gamma, shape))
+        product = product.mul_((scaling * lambda_.T)[:, :, None]).flatten(0, 1)
+        memory = scratch("coefficients", gamma, product.shape, dtype)
+        return product.to(dtype) if memory is None else memory.copy_(product)
 
     def mix(self, coefficients: Float[Tensor, "rn m"], small: Float[Tensor, "T m"]) -> Float[Tensor, "T rn"]:
         """Small · Cᵀ."""
@@ -66,13 +72,14 @@ class DenseOperator:
         projected: Float[Tensor, "T rn"] | None = None,
     ) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n m"]]:
         """DC by way of G where the batch is larger than the layer (fewer products), else by way of large · B."""
-        if projected is None and large.shape[0] > small.shape[1]:
-            gradient = self.B.T @ (large.T @ small)
-        else:
-            gradient = (self.project(large) if projected is None else projected).T @ small
         bases_count, r = lambda_.shape
-        weighted = gradient.unflatten(0, (r, bases_count)).to(gamma.dtype) * (scaling * self.A.to(gamma.dtype))[:, None]
-        return (
-            torch.einsum("kji,ji->jk", weighted, gamma),
-            torch.einsum("kji,jk->ji", weighted, lambda_),
-        )
+        memory = scratch("gradient", small, (r * bases_count, small.shape[1]))
+        if projected is None and large.shape[0] > small.shape[1]:
+            product = torch.mm(large.T, small, out=scratch("G", small, (large.shape[1], small.shape[1])))
+            gradient = torch.mm(self.B.T, product, out=memory)
+        else:
+            gradient = torch.mm((self.project(large) if projected is None else projected).T, small, out=memory)
+        by_basis = gradient.unflatten(0, (r, bases_count))
+        scaled = (scaling * self.A.to(gamma.dtype))[:, None, :]
+        weighted = torch.mul(by_basis, scaled, out=scratch("product", gamma, by_basis.shape)).transpose(0, 1)
+        return torch.bmm(weighted, gamma[:, :, None])[:, :, 0], torch.bmm(lambda_[:, None, :], weighted)[:, 0]
