@@ -21,6 +21,8 @@ from randlora.errors import ConfigError
         ({"alpha_pattern": {"q": "big"}}, r"alpha_pattern\['q'\]"),
         ({"bases": "unifrom"}, "did you mean 'uniform'"),
         ({"strategy": "fold"}, "did you mean 'folded'"),
+        ({"strategy_pattern": {"q": "fold"}}, r"strategy_pattern\['q'\].*did you mean 'folded'"),
+        ({"dropout": 0.1, "strategy_pattern": {"q": "folded"}}, r"strategy_pattern\['q'\].*dropout"),
         ({"bias": "lora_only"}, "did you mean 'randlora_only'"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**63}, "seed"),

@@ -6,6 +6,7 @@ TRL then work with a `RandLoraConfig` as with any of PEFT's own.
 
 from randlora.adapter import (
     export_lora,
+    fold_once,
     load_adapter,
     merge_lora,
     refine_lora,
@@ -27,6 +28,7 @@ __all__ = [
     "RandLoraError",
     "__version__",
     "export_lora",
+    "fold_once",
     "load_adapter",
     "merge_lora",
     "refine_lora",

@@ -52,6 +52,7 @@ class RandLoraConfig(AdapterConfig):
         layers_pattern: Name of the block list, where it is not one of the usual names.
         rank_pattern: Layer name or regular expression -> its r.
         alpha_pattern: Layer name or regular expression -> its alpha.
+        strategy_pattern: Layer name or regular expression -> its strategy, where the cost model's is not wanted.
         fan_in_fan_out: Accepted for PEFT's callers; the layout is read from the layer itself.
         init_weights: True starts with ΔW = 0; False with random λ and γ, for tests.
         bases_version: Version of the draw; filled in.
@@ -78,6 +79,7 @@ class RandLoraConfig(AdapterConfig):
     strategy: str = "auto"
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
+    strategy_pattern: dict[str, str] = field(default_factory=dict)
     init_weights: bool = True
     bases_version: int | None = None
     bases_fingerprint: str | None = None
@@ -85,13 +87,16 @@ class RandLoraConfig(AdapterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("rank_pattern", "alpha_pattern"):
+        for name in ("rank_pattern", "alpha_pattern", "strategy_pattern"):
             if not isinstance(getattr(self, name), dict):
                 raise ConfigError(name, expected="layer names with a value each", got=repr(getattr(self, name)))
             for key in getattr(self, name):
                 check_expressions(name, key)
-        for name, choices in (("bases", FAMILIES), ("strategy", STRATEGIES)):
-            check_choice(name, getattr(self, name), choices)
+        check_choice("bases", self.bases, FAMILIES)
+        for name, strategy in _with_pattern("strategy", self.strategy, "strategy_pattern", self.strategy_pattern):
+            check_choice(name, strategy, STRATEGIES)
+            if self.dropout and strategy == "folded":
+                raise ConfigError(name, expected="auto or factored where dropout > 0", got="'folded'")
         for name, rank in _with_pattern("r", self.r, "rank_pattern", self.rank_pattern):
             check_count(name, rank, hint="a smaller r trains more numbers")
         if self.alpha is None:
@@ -102,8 +107,6 @@ class RandLoraConfig(AdapterConfig):
         _check_sparsity(self.bases, self.sparsity)
         if self.peft_draw is not None:
             _check_draw(self.peft_draw)
-        if self.dropout and self.strategy == "folded":
-            raise ConfigError("strategy", expected="auto or factored where dropout > 0", got="'folded'")
 
 
 def default_alpha(bases: str, r: int) -> float:

@@ -5,6 +5,7 @@ from randlora.adapter.base_tuner import AdapterTuner
 from randlora.adapter.card import write_model_card
 from randlora.adapter.checkpoint import load_adapter
 from randlora.adapter.export import export_lora
+from randlora.adapter.fold_once import fold_once
 from randlora.adapter.layer import RandLoraLayer
 from randlora.adapter.linear import RandLoraLinear
 from randlora.adapter.refine import merge_lora, refine_lora
@@ -19,6 +20,7 @@ __all__ = [
     "RandLoraLinear",
     "RandLoraTuner",
     "export_lora",
+    "fold_once",
     "load_adapter",
     "merge_lora",
     "refine_lora",

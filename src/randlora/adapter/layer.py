@@ -52,6 +52,7 @@ class RandLoraLayer(AdapterLayer):
         config: RandLoraConfig,
         r: int,
         alpha: float,
+        strategy: str,
         bases: Bases,
     ) -> None:
         """Add an adapter, or replace the one of this name.
@@ -61,12 +62,13 @@ class RandLoraLayer(AdapterLayer):
             config: Its configuration.
             r: Basis rank for this layer.
             alpha: alpha for this layer.
+            strategy: Strategy for this layer.
             bases: Its frozen bases.
         """
         small = min(self.in_features, self.out_features)
         bases_count = -(-small // r)
         self.r[adapter_name], self.num_bases[adapter_name] = r, bases_count
-        self.strategy[adapter_name] = config.strategy
+        self.strategy[adapter_name] = strategy
         self.randlora_bases[adapter_name] = bases
         scaling = alpha / r if config.bases == "peft" else alpha * sqrt(r) / small ** (4 / 3)
         self.scaling[adapter_name] = bases.scale(r) * scaling

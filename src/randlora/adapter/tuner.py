@@ -1,6 +1,6 @@
 """The PEFT tuner of RandLoRA: each layer's rank, alpha and bases."""
 
-from typing import Any, cast
+from typing import Any
 
 from peft.utils.other import get_pattern_key
 from torch import nn
@@ -33,9 +33,13 @@ class RandLoraTuner(AdapterTuner):
         super()._create_and_replace(peft_config, adapter_name, *args, **kwargs)
 
     def _layer_options(self, config: RandLoraConfig, key: str) -> dict[str, Any]:
-        ranks, alphas = config.rank_pattern, config.alpha_pattern
         return {
-            "r": ranks.get(get_pattern_key(ranks.keys(), key), config.r),
-            "alpha": alphas.get(get_pattern_key(alphas.keys(), key), cast("float", config.alpha)),
+            "r": _by_pattern(config.rank_pattern, key, config.r),
+            "alpha": _by_pattern(config.alpha_pattern, key, config.alpha),
+            "strategy": _by_pattern(config.strategy_pattern, key, config.strategy),
             "bases": self._bases,
         }
+
+
+def _by_pattern(pattern: dict[str, Any], key: str, default: Any) -> Any:
+    return pattern.get(get_pattern_key(pattern.keys(), key), default)
