@@ -17,14 +17,35 @@ def interleaved(calls: dict[str, Callable[[], Any]], repetitions: int) -> dict[s
         calls: Name -> what to time.
         repetitions: How often each, after one unmeasured round.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    return {
+        name: summary([sum(passes) for passes in measured])
+        for name, measured in in_turn({name: (call,) for name, call in calls.items()}, repetitions).items()
+    }
+
+
+def in_turn(
+    calls: dict[str, Sequence[Callable[..., Any]]], repetitions: int, before: Callable[[], Any] = lambda: None
+) -> dict[str, list[list[float]]]:
+    """Seconds of each pass of each call, all calls in turn.
+
+    Args:
+        calls: Name -> its passes; each but the first is given the result of the one before.
+        repetitions: How often each, after one unmeasured round.
+        before: Called before each call, outside of the time.
+    """
+    seconds: dict[str, list[list[float]]] = {name: [] for name in calls}
     for repetition in range(repetitions + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
+        for name, passes in calls.items():
+            before()
+            result: tuple = ()
+            measured = []
+            for each in passes:
+                start = time.perf_counter()
+                result = (each(*result),)
+                measured.append(time.perf_counter() - start)
             if repetition:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: summary(values) for name, values in seconds.items()}
+                seconds[name].append(measured)
+    return seconds
 
 
 def summary(seconds: Sequence[float]) -> dict[str, float]:

@@ -1,8 +1,7 @@
 """The cost model: which strategy is cheapest for a layer and a batch, pass by pass.
 
-A cost is the time of a strategy beyond what both share, in multiply-adds of a large matrix product: the matrix products
-at that price, and on top of it what narrow products and elementwise passes take longer. The rates below are fitted to
-measured times (`benchmarks/costs.py`, table in docs/performance.md).
+A cost is the time of a strategy beyond what both share: what it does, counted, times a rate each. The rates are fitted
+to measured times (`benchmarks/costs.py`; tables in docs/performance.md).
 """
 
 from typing import NamedTuple
@@ -20,17 +19,17 @@ class Plan(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """Prices in multiply-adds of a large product.
+    """Prices, in multiply-adds of a large matrix product.
 
     Attributes:
         entry: An entry of a folded weight: read W₀, add, round, write.
-        block: A multiply-add of a product with the n × n blocks F_k, and of L.
+        product: A multiply-add of a product with B or C, with F_k or L.
         row: An entry of the rows that a factored pass reads and writes beside its products.
         call: What the further calls of a factored pass cost whatever their size.
     """
 
     entry: float
-    block: float
+    product: float
     row: float
     call: float
 
@@ -38,8 +37,8 @@ class Rates(NamedTuple):
 RATES = {"structured": Rates(50, 1.7, 20, 3e7), "dense": Rates(50, 1.0, 20, 1e7)}
 
 
-def cost(strategy: str, spec: UpdateSpec, tokens: int, *, backward: bool) -> float:
-    """Estimated cost of one pass.
+def counts(strategy: str, spec: UpdateSpec, tokens: int, *, backward: bool) -> Rates:
+    """How much of each a pass does: entries, multiply-adds, entries of rows, calls.
 
     Args:
         strategy: `folded` or `factored`.
@@ -48,20 +47,23 @@ def cost(strategy: str, spec: UpdateSpec, tokens: int, *, backward: bool) -> flo
         backward: The backward pass (∂x; the gradients of λ and γ cost the same either way, but for ∂y·B, which a
             factored pass over a layer with in = m shares with them).
     """
-    rates = RATES[spec.kind]
-    small, large = spec.small, spec.large
+    small, large, hidden = spec.small, spec.large, spec.r * spec.num_bases
     if strategy == FOLDED:
-        product = large * small * spec.r * spec.num_bases if spec.kind == "dense" else 0
-        return product + rates.entry * large * small
+        return Rates(large * small, large * small * hidden if spec.kind == "dense" else 0, 0, 0)
     shared = backward and spec.small_is_input
     if spec.kind == "dense":
-        hidden = spec.r * spec.num_bases
-        # The gradients save less by ∂y·B where they would have gone by way of G = ∂yᵀx.
-        shared = shared and tokens <= small
-        products = tokens * hidden * (small + (0 if shared else large))
+        # With more rows than m the gradients go by way of G = ∂yᵀx unless ∂y·B is there already.
+        to_large = 0 if shared and tokens <= small else tokens * hidden * large
+        products = tokens * hidden * small + to_large
     else:
         products = tokens * (small * spec.num_bases + (0 if shared else large * spec.r))
-    return rates.call + rates.block * products + rates.row * tokens * (small + (0 if shared else large))
+    return Rates(0, products, tokens * (small + (0 if shared else large)), 1)
+
+
+def cost(strategy: str, spec: UpdateSpec, tokens: int, *, backward: bool) -> float:
+    """Estimated cost of one pass, in multiply-adds of a large matrix product; the arguments are those of `counts`."""
+    rates, done = RATES[spec.kind], counts(strategy, spec, tokens, backward=backward)
+    return sum(rate * count for rate, count in zip(rates, done, strict=True))
 
 
 def choose_plan(spec: UpdateSpec, tokens: int) -> Plan:
