@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from contenders import perturb
-from measure import in_turn, relative_error, summary
+from measure import in_turn, relative_error, steady_heap, summary
 from randlora import RandLoraConfig
 from randlora.adapter import linear
 from randlora.training.record import hardware, versions
@@ -132,6 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=7)
     arguments = parser.parse_args()
+    steady_heap()
     wanted = [(s, t, torch.bfloat16) for s in LAYERS for t in TOKENS if s[0] * s[1] * t <= LARGEST]
     wanted += [(s, t, torch.float32) for s in FLOAT32[0] for t in FLOAT32[1]]
     cells = {}
