@@ -1,10 +1,15 @@
 """The operators as PyTorch sees them, and their PyTorch forms against the strategies and equation 4."""
 
+from dataclasses import asdict
+
 import pytest
 import torch
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
 
 from randlora.errors import UpdateError
-from randlora.update import kernels, make_operator
+from randlora.update import Plan, UpdateSpec, adapted_linear, kernels, make_operator, structured
+from randlora.update.dispatch import FOLDED
 from randlora.update.kernels import (
     pack_ternary,
     structured_fold,
@@ -150,6 +155,34 @@ def test_compiled_whole_and_under_autocast():
         assert got.dtype == torch.float32
         assert got.stride() == wanted.stride()
         assert torch.equal(got, wanted)
+
+
+@pytest.mark.slow
+def test_a_compiled_layer_has_them_in_its_graph(make_case, monkeypatch):
+    case = make_case("structured", 3, 8, 11, dtype=torch.float32)
+    spec = UpdateSpec(**asdict(case.spec))  # the plain class: the checked one cannot be traced
+    graphs = []
+
+    def compiler(graph, _):
+        graphs.append(str(graph.code))
+        return make_boxed_func(graph.forward)
+
+    def layer(x, lambda_, gamma):
+        return adapted_linear(x, case.weight, case.bias, lambda_, gamma, spec, case.bases, Plan(FOLDED, FOLDED))
+
+    def step(layer):
+        output = layer(case.x, case.lambda_, case.gamma)
+        return output, *torch.autograd.grad(output.square().sum(), case.leaves)
+
+    expected = step(layer)
+    monkeypatch.setattr(structured, "available", lambda _: not torch.is_grad_enabled())  # as on CUDA
+    backend = aot_autograd(fw_compiler=compiler, bw_compiler=compiler)
+    for ours, theirs in zip(step(torch.compile(layer, fullgraph=True, backend=backend)), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    forward, backward = graphs
+    assert "randlora.structured_fold" in forward
+    assert "randlora.structured_fold" in backward
+    assert "randlora.structured_gradients" in backward
 
 
 def test_a_derivative_is_refused_rather_than_left_out():
