@@ -25,12 +25,19 @@ FAMILIES = ("uniform", "normal", "ternary", "ternary-6", "structured", "peft")
 
 @pytest.fixture(scope="session")
 def update():
-    """A second, checked import of `randlora.update`; the first one stays in place for every other test."""
+    """A second, checked import of `randlora.update`; the first one stays in place for every other test.
+
+    Its kernels are shared: an operator of PyTorch's that is registered again leaves the first one dangling.
+    """
     name = "randlora.update"
-    plain = {key: sys.modules.pop(key) for key in list(sys.modules) if key.startswith(name)}
+
+    def modules():
+        return [key for key in sys.modules if key.startswith(name) and not key.startswith(f"{name}.kernels")]
+
+    plain = {key: sys.modules.pop(key) for key in modules()}
     with install_import_hook(name, "beartype.beartype"):
         checked = importlib.import_module(name)
-    for key in [key for key in sys.modules if key.startswith(name)]:
+    for key in modules():
         del sys.modules[key]
     sys.modules.update(plain)
     randlora.update = plain[name]

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from randlora.update.kernels import available, structured_fold, structured_gradients
+
 
 @dataclass(frozen=True)
 class StructuredOperator:
@@ -82,6 +84,8 @@ class StructuredOperator:
         out: Float[Tensor, "M m"] | None = None,
     ) -> Float[Tensor, "M m"]:
         """Weight + ΔW in one pass, in the weight's dtype and layout; every sum is rounded once."""
+        if out is None and available(weight):
+            return structured_fold(weight, self._columns(coefficients), self.left)
         n = self.num_bases
         update = self._columns(coefficients).to(weight.dtype)
         signs = self._columns(self.left[:, :, None].expand(-1, -1, n)).to(weight.dtype)
@@ -112,6 +116,8 @@ class StructuredOperator:
         hidden = self.project(large) if projected is None else projected
         blocks = _bmm_by_row(hidden.transpose(1, 2), self._slots(small).transpose(0, 1))
         gradient = _kronecker(self.outer.T, self.inner.T, blocks.flatten(1)).view_as(blocks)
+        if available(gradient):
+            return structured_gradients(gradient, lambda_, gamma, scaling)
         scaled = (scaling * lambda_)[:, :, None]
         return (gradient * self._slots(gamma)).sum(dim=2) * scaling, self._columns(gradient * scaled)
 
