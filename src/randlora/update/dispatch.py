@@ -24,40 +24,40 @@ class Rates(NamedTuple):
     Attributes:
         entry: An entry of a folded weight: read W₀, add, round, write.
         product: A multiply-add of a product with B or C, with F_k or L.
-        row: An entry of the rows that a factored pass reads and writes beside its products.
-        call: What the further calls of a factored pass cost whatever their size.
     """
 
     entry: float
     product: float
-    row: float
-    call: float
 
 
-RATES = {"structured": Rates(50, 1.7, 20, 3e7), "dense": Rates(50, 1.0, 20, 1e7)}
+RATES = {"structured": Rates(entry=69, product=2.3), "dense": Rates(entry=4.8, product=1.1)}
 
 
 def counts(strategy: str, spec: UpdateSpec, tokens: int, *, backward: bool) -> Rates:
-    """How much of each a pass does: entries, multiply-adds, entries of rows, calls.
+    """How many entries and multiply-adds a pass has.
 
     Args:
         strategy: `folded` or `factored`.
         spec: The adapter on the layer.
         tokens: T, rows of the input.
-        backward: The backward pass (∂x; the gradients of λ and γ cost the same either way, but for ∂y·B, which a
-            factored pass over a layer with in = m shares with them).
+        backward: The backward pass: ∂x and the gradients of λ and γ. A factored pass over a layer with in = m computes
+            ∂y·B for both.
     """
     small, large, hidden = spec.small, spec.large, spec.r * spec.num_bases
-    if strategy == FOLDED:
-        return Rates(large * small, large * small * hidden if spec.kind == "dense" else 0, 0, 0)
-    shared = backward and spec.small_is_input
     if spec.kind == "dense":
-        # With more rows than m the gradients go by way of G = ∂yᵀx unless ∂y·B is there already.
-        to_large = 0 if shared and tokens <= small else tokens * hidden * large
-        products = tokens * hidden * small + to_large
+        fold, to_small, to_large = large * small * hidden, tokens * hidden * small, tokens * hidden * large
     else:
-        products = tokens * (small * spec.num_bases + (0 if shared else large * spec.r))
-    return Rates(0, products, tokens * (small + (0 if shared else large)), 1)
+        fold, to_small, to_large = 0, tokens * small * spec.num_bases, tokens * large * spec.r
+    gradients = 0
+    if backward:
+        gradients = to_large + to_small
+        if spec.kind == "dense" and tokens > small:  # by way of G = ∂yᵀx
+            gradients = tokens * large * small + large * small * hidden
+    if strategy == FOLDED:
+        return Rates(large * small, fold + gradients)
+    if backward and spec.small_is_input:
+        gradients = to_small
+    return Rates(0, to_small + to_large + gradients)
 
 
 def cost(strategy: str, spec: UpdateSpec, tokens: int, *, backward: bool) -> float:
