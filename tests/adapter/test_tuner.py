@@ -366,7 +366,9 @@ def test_dispatched_over_a_device_map():
     torch.testing.assert_close(model(rows()), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("module", [nn.Embedding(5, 6), nn.Conv2d(3, 4, 2), nn.LayerNorm(4), nn.Bilinear(3, 4, 5)])
+@pytest.mark.parametrize(
+    "module", [nn.EmbeddingBag(5, 6), nn.ConvTranspose2d(3, 4, 2), nn.LayerNorm(4), nn.Bilinear(3, 4, 5)]
+)
 def test_an_unsupported_layer_is_named_and_the_model_left_as_it_was(module):
     model = nn.ModuleDict({"fine": nn.Linear(4, 4), "odd": module})
     with pytest.raises(LayerError, match=f"'odd'.*{type(module).__name__}"):

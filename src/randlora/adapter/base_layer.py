@@ -1,4 +1,4 @@
-"""What every additive adapter on a linear layer has in common: trained tensors, dropout, forward and merging.
+"""What every additive adapter on a layer has in common: trained tensors, dropout, forward and merging.
 
 A method says which tensors it trains and computes ΔW from them; the rest is here.
 """
@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
-from randlora.adapter.weights import layer_shape, read_weight, write_weight
+from randlora.adapter.weights import LINEARS, as_stored, innermost, layer_shape, read_weight, why_not, write_weight
 from randlora.errors import LayerError, UpdateError
 
 BASE_MODEL = "__base__"
@@ -21,7 +20,7 @@ BASE_MODEL = "__base__"
 
 
 class AdapterLayer(nn.Module, BaseTunerLayer):
-    """An `nn.Linear` or `Conv1D` with adapters of one method.
+    """An `nn.Linear` or `Conv1D` with adapters of one method; subclasses take other kinds of layers.
 
     A subclass names its trained tensors in `adapter_layer_names`; each is an `nn.ParameterDict` by adapter name. They
     are kept in float32 (float64 on a float64 layer) whatever the dtype of the base layer; the arithmetic runs in the
@@ -35,6 +34,7 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         LayerError: The layer cannot be adapted.
     """
 
+    base_types: tuple[type[nn.Module], ...] = LINEARS
     adapter_layer_names: tuple[str, ...]
     other_param_names: tuple[str, ...] = ("adapter_dropout",)
     base_layer: Any
@@ -46,10 +46,9 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
 
     def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
         super().__init__()
-        shape = layer_shape(base_layer)
-        if shape is None:
-            raise LayerError(type(base_layer).__name__, expected="nn.Linear or Conv1D with a floating-point weight")
-        self.out_features, self.in_features = shape
+        if refusal := self.refusal(innermost(base_layer)):
+            raise LayerError(type(base_layer).__name__, expected=refusal)
+        self.out_features, self.in_features = layer_shape(base_layer)
         self.base_layer = base_layer
         for name in self.adapter_layer_names:
             setattr(self, name, nn.ParameterDict({}))
@@ -57,6 +56,18 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         self._disable_adapters = False
         self._active_adapter = adapter_name
         self.merged_adapters: list[str] = []
+
+    @classmethod
+    def refusal(cls, layer: nn.Module) -> str:
+        """What a layer without adapters would have to be for this class to adapt it; empty if it can."""
+        if not isinstance(layer, cls.base_types):
+            return " or ".join(base_type.__name__ for base_type in cls.base_types)
+        return why_not(layer)
+
+    @classmethod
+    def takes_dropout(cls, layer: nn.Module) -> bool:  # noqa: ARG003 - for subclasses
+        """Whether the inputs of an update on this layer can be dropped."""
+        return True
 
     @property
     def trained_dtype(self) -> torch.dtype:
@@ -145,7 +156,26 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
 
     @abstractmethod
     def _delta_weight(self, adapter_name: str) -> Tensor:
-        """ΔW of an adapter, (out, in), in the dtype of its trained tensors."""
+        """ΔW of an adapter, (out, in) or as `read_weight` has the weight, in the dtype of its trained tensors."""
+
+    def _folded(self, adapter_names: Sequence[str]) -> Tensor:
+        """W₀ and the ΔW of adapters, rounded once to the dtype of W₀ and in its layout; differentiable."""
+        base_layer = self.get_base_layer()
+        weight = read_weight(base_layer)
+        folded = weight
+        for name in adapter_names:
+            folded = folded + self._delta_weight(name)
+        return as_stored(base_layer, folded.to(weight.dtype))
+
+    def _drops(self, adapter_name: str) -> bool:
+        """Whether inputs of the adapter's update are dropped now."""
+        return self.training and not isinstance(self.adapter_dropout[adapter_name], nn.Identity)
+
+    def _base_has_hooks(self) -> bool:
+        """Whether calling the base layer does more than its arithmetic, or another adapter lies around it."""
+        base = self.base_layer
+        hooks = base._forward_hooks or base._forward_pre_hooks or hasattr(base, "_hf_hook")
+        return bool(hooks) or isinstance(base, BaseTunerLayer)
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
         """ΔW of an adapter in the layout of the base layer's weight: (out, in), for Conv1D (in, out).
@@ -156,8 +186,7 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         Returns:
             A tensor in the dtype of the trained tensors; the scaling is included.
         """
-        delta = self._delta_weight(adapter_name)
-        return delta.T if isinstance(self.get_base_layer(), Conv1D) else delta
+        return as_stored(self.get_base_layer(), self._delta_weight(adapter_name))
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:

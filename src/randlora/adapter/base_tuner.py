@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.checkpoint import check_state_dict
 from randlora.adapter.mixed_batch import adapters_by_sample
-from randlora.adapter.weights import layer_shape
+from randlora.adapter.weights import innermost, layer_shape
 from randlora.errors import LayerError
 
 
@@ -20,10 +20,12 @@ class AdapterTuner(BaseTuner):
     """Puts adapters into a model; used through `peft.get_peft_model` and `peft.PeftModel`.
 
     A subclass sets `prefix` and `tuner_layer_cls`, whose `update_layer(adapter_name, config, ...)` takes what
-    `_layer_options` returns.
+    `_layer_options` returns. Where it adapts several kinds of layers, `layer_classes` lists them, and `tuner_layer_cls`
+    is what they have in common.
     """
 
     tuner_layer_cls: type[AdapterLayer]
+    layer_classes: tuple[type[AdapterLayer], ...] = ()
     target_module_mapping = TRANSFORMERS_MODELS_TO_RANDLORA_TARGET_MODULES_MAPPING
 
     def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
@@ -49,16 +51,31 @@ class AdapterTuner(BaseTuner):
         for name, module in model.named_modules():
             if not name or ".base_layer" in name or not self._check_target_module_exists(config, name):
                 continue
-            shape = layer_shape(module)
-            if shape is None:
-                raise LayerError(
-                    f"module {name!r}",
-                    expected="nn.Linear or Conv1D with a floating-point weight",
-                    got=type(module).__name__,
-                    hint="narrow target_modules, or name it in exclude_modules",
-                )
-            shapes[name] = shape
+            self._layer_class(config, name, innermost(module))
+            shapes[name] = layer_shape(module)
         return shapes
+
+    def _layer_class(self, config: Any, name: str, layer: nn.Module) -> type[AdapterLayer]:
+        """The class that adapts a layer.
+
+        Raises:
+            LayerError: There is none.
+        """
+        classes = self.layer_classes or (self.tuner_layer_cls,)
+        fitting = [layer_class for layer_class in classes if isinstance(layer, layer_class.base_types)]
+        expected = " or ".join(base_type.__name__ for each in classes for base_type in each.base_types)
+        if fitting:
+            expected = fitting[0].refusal(layer)
+            if not expected and config.dropout and not fitting[0].takes_dropout(layer):
+                expected = "dropout=0 for this kind of layer"
+        if expected:
+            raise LayerError(
+                f"module {name!r}",
+                expected=expected,
+                got=type(layer).__name__,
+                hint="narrow target_modules, or name it in exclude_modules",
+            )
+        return fitting[0]
 
     def _create_and_replace(
         self,
@@ -71,12 +88,34 @@ class AdapterTuner(BaseTuner):
         **optional_kwargs: Any,  # noqa: ARG002 - PEFT's signature
     ) -> None:
         known = isinstance(target, self.tuner_layer_cls)
-        layer: Any = target if known else self.tuner_layer_cls(target, adapter_name)
+        layer: Any = target
+        if not known:
+            layer = self._layer_class(peft_config, current_key, innermost(target))(target, adapter_name)
         layer.update_layer(adapter_name, peft_config, **self._layer_options(peft_config, current_key))
         if adapter_name not in self.active_adapters:
             layer.set_requires_grad(adapter_name, requires_grad=False)
         if not known:
             self._replace_module(parent, target_name, layer, target)
+
+    def _check_merge_allowed(self) -> None:
+        """PEFT's hook before a merge: refuse to write into a weight that another module reads too (tied embeddings).
+
+        Raises:
+            LayerError: Merging would change what the other module computes.
+        """
+        readers: dict[int, list[str]] = {}
+        for name, module in self.model.named_modules():
+            for parameter in module.parameters(recurse=False):
+                readers.setdefault(id(parameter), []).append(name.replace(".base_layer", ""))
+        for layer in self.model.modules():
+            names = readers.get(id(innermost(layer).weight), []) if isinstance(layer, AdapterLayer) else []
+            if len(names) > 1:
+                raise LayerError(
+                    f"module {names[0]!r}",
+                    expected="a weight of its own, to merge into",
+                    got=f"one that {names[1]!r} has too",
+                    hint="load the model with tie_word_embeddings=False, or keep the adapter unmerged",
+                )
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *_args: Any, **kwargs: Any) -> Iterator[None]:

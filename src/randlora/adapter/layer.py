@@ -1,5 +1,6 @@
 """The state of the RandLoRA adapters on one base layer: λ, γ, the frozen bases, and ΔW from them."""
 
+from collections.abc import Callable
 from math import sqrt
 
 import torch
@@ -40,6 +41,11 @@ class RandLoraLayer(AdapterLayer):
         self.scaling: dict[str, float] = {}
         self.strategy: dict[str, str] = {}
         self.randlora_bases: dict[str, Bases] = {}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RandLoraLayer":
+        super()._apply(fn, recurse)
+        self._prepare_bases()  # the bases are no buffers of this module, yet they follow it to a device or dtype
+        return self
 
     @property
     def small_is_input(self) -> bool:
@@ -116,3 +122,7 @@ class RandLoraLayer(AdapterLayer):
             return delta_weight(spec, bases, lambda_, gamma)
         A, B = make_operator(spec, bases).pair()
         return reference_delta_weight(A, B, lambda_, gamma, spec.scaling, small_is_input=spec.small_is_input)
+
+    def extra_repr(self) -> str:
+        """Adapters with their r and n."""
+        return ", ".join(f"{name}: r={r}, num_bases={self.num_bases[name]}" for name, r in self.r.items())

@@ -1,11 +1,9 @@
 """The adapted linear layer: choose how to apply the update, and apply it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor, nn
+from torch import Tensor
 
 from randlora.adapter.base_layer import compute_dtype
 from randlora.adapter.layer import RandLoraLayer
@@ -19,11 +17,6 @@ class RandLoraLinear(RandLoraLayer):
     kept: dict[Any, Any] | None = None
     """Folded weights by adapter and dtype, with the state they were folded from; None outside of `fold_once`."""
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RandLoraLinear":
-        super()._apply(fn, recurse)
-        self._prepare_bases()  # the bases are no buffers of this module, yet they follow it to a device or dtype
-        return self
-
     def _add_updates(self, adapter_names: list[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if len(adapter_names) == 1 and not args and not kwargs:
             plan = self._plan(adapter_names[0], x)
@@ -34,14 +27,12 @@ class RandLoraLinear(RandLoraLayer):
     def _plan(self, name: str, x: Tensor) -> Plan | None:
         """How layer and update run as one step; None where the base layer is more than a frozen matrix and a bias."""
         strategy = self.strategy[name]
-        if strategy == "reference" or (self.training and not isinstance(self.adapter_dropout[name], nn.Identity)):
+        if strategy == "reference" or self._drops(name) or self._base_has_hooks():
             return None
         base = self.base_layer
-        if isinstance(base, BaseTunerLayer) or base._forward_hooks or base._forward_pre_hooks:
-            return None
         # An input of another dtype is the base layer's to refuse, whatever the size of the batch.
         foreign = x.dtype != base.weight.dtype and not torch.is_autocast_enabled(x.device.type)
-        if foreign or base.weight.requires_grad or hasattr(base, "_hf_hook"):
+        if foreign or base.weight.requires_grad:
             return None
         if strategy != "auto":
             return Plan(strategy, strategy)
@@ -78,7 +69,3 @@ class RandLoraLinear(RandLoraLayer):
         lambda_, gamma = self.trained(adapter_name)
         bases = self.bases_tensors(adapter_name, x.device, x.dtype)
         return factored_update(x, lambda_, gamma, self.update_spec(adapter_name), bases)
-
-    def extra_repr(self) -> str:
-        """Adapters with their r and n."""
-        return ", ".join(f"{name}: r={r}, num_bases={self.num_bases[name]}" for name, r in self.r.items())

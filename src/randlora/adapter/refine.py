@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from randlora.adapter.checkpoint import WEIGHTS_FILE, load_adapter, read_adapter_config, read_tensor_shapes
-from randlora.adapter.weights import layer_shape
+from randlora.adapter.weights import LINEARS, layer_shape, why_not
 from randlora.adapter_config import AdapterConfig
 from randlora.errors import CheckpointError, ConfigError, LayerError
 
@@ -103,11 +103,11 @@ def _check_layer(model: nn.Module, name: str, part: str, tensor: Tensor) -> None
         raise CheckpointError(
             f"layer {name!r} of the LoRA", expected="a layer of the model", hint="it was trained on another base model"
         ) from error
-    shape = layer_shape(layer)
-    if shape is None:
+    if not isinstance(layer, LINEARS) or why_not(layer):
         raise LayerError(
             f"module {name!r}", expected="nn.Linear or Conv1D, for the fresh adapter", got=type(layer).__name__
         )
+    shape = layer_shape(layer)
     for factor, side, axis in (("A.", 1, 1), ("B.", 0, 0)):
         if part.startswith(factor) and tensor.shape[axis] != shape[side]:
             raise CheckpointError(

@@ -7,6 +7,8 @@ from torch import nn
 
 from randlora.adapter.base_tuner import AdapterTuner
 from randlora.adapter.bases_choice import resolve_bases
+from randlora.adapter.kinds import RandLoraConvolution, RandLoraEmbedding
+from randlora.adapter.layer import RandLoraLayer
 from randlora.adapter.linear import RandLoraLinear
 from randlora.bases import Bases, StoredBases
 from randlora.config import RandLoraConfig
@@ -16,7 +18,8 @@ class RandLoraTuner(AdapterTuner):
     """Puts RandLoRA adapters into a model; used through `peft.get_peft_model` and `peft.PeftModel`."""
 
     prefix = RandLoraConfig.prefix
-    tuner_layer_cls = RandLoraLinear
+    tuner_layer_cls = RandLoraLayer
+    layer_classes = (RandLoraLinear, RandLoraConvolution, RandLoraEmbedding)
 
     def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
         """Check every matched layer and settle the bases before the first module is replaced."""

@@ -1,4 +1,8 @@
-"""Read and write the weight of a base layer: the two functions through which every kind of layer enters."""
+"""Read and write the weight of a base layer: the functions through which every kind of layer enters.
+
+Whatever the kind, an adapter sees a matrix (rows, columns): an embedding's rows are its entries, a convolution's kernel
+is flattened behind its first side, a stacked parameter is a batch of matrices.
+"""
 
 from typing import Any
 
@@ -6,40 +10,100 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
 from transformers.pytorch_utils import Conv1D
 
+LINEARS = (nn.Linear, Conv1D)
 
-def layer_shape(layer: nn.Module) -> tuple[int, int] | None:
-    """(out, in) of a layer that can be adapted, else None.
+
+class StackedWeight(nn.Module):
+    """A parameter of a module as a stack of matrices (count, rows, columns): a base layer that owns no tensor.
 
     Args:
-        layer: An `nn.Linear`, or transformers' `Conv1D`, whose weight is stored (in, out).
+        owner: The module, or an ancestor of it.
+        name: The parameter's name in the owner.
+        count: Number of matrices that a parameter of two sides holds one below the other; one with three sides is
+            stacked already.
     """
-    if isinstance(layer, BaseTunerLayer):
-        layer = layer.get_base_layer()
-    if isinstance(layer, Conv1D):
-        return layer.weight.shape[1], layer.weight.shape[0]
+
+    def __init__(self, owner: nn.Module, name: str, count: int = 1) -> None:
+        super().__init__()
+        self._owner = (owner,)  # a tuple, so that it is not registered as a submodule
+        self.name = name
+        shape = self.weight.shape
+        self.shape = (count, shape[0] // count, shape[1]) if len(shape) == 2 else tuple(shape)
+
+    @property
+    def weight(self) -> Tensor:
+        """The parameter as its module holds it."""
+        return self._owner[0].get_parameter(self.name)
+
+
+def why_not(layer: Any) -> str:
+    """What a layer would have to be to be adapted; empty if it can be.
+
+    Args:
+        layer: A linear layer, convolution, embedding or `StackedWeight`.
+    """
     # nn.MultiheadAttention reads the weight of its output projection but never calls it: an adapter would be dead.
     if isinstance(layer, NonDynamicallyQuantizableLinear):
-        return None
+        return "a layer that is called (to adapt nn.MultiheadAttention, name the attention module)"
+    if is_parametrized(layer):
+        return "a weight without parametrization (call torch.nn.utils.parametrize.remove_parametrizations)"
+    weight = layer.weight
+    if is_lazy(weight):
+        return "a weight with a shape (call the model once before)"
     # Quantized linears subclass nn.Linear but hold packed integers, or 8-bit floats with scales.
-    if isinstance(layer, nn.Linear) and layer.weight.is_floating_point() and layer.weight.itemsize > 1:
-        return layer.out_features, layer.in_features
-    return None
+    if not weight.is_floating_point() or weight.itemsize == 1:
+        return "a floating-point weight"
+    return ""
+
+
+def innermost(layer: nn.Module) -> nn.Module:
+    """The layer inside adapters, or the layer itself."""
+    return layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer
+
+
+def layer_shape(layer: nn.Module) -> tuple[int, int]:
+    """(rows, columns) of a layer's matrix: (out, in) of a linear layer.
+
+    Args:
+        layer: One that `why_not` has nothing against, adapted already or not.
+    """
+    layer = innermost(layer)
+    if isinstance(layer, StackedWeight):
+        return layer.shape[1], layer.shape[2]
+    weight: Any = layer.weight
+    if isinstance(layer, Conv1D):
+        return weight.shape[1], weight.shape[0]
+    return weight.shape[0], weight.shape[1:].numel()
+
+
+def stack_shape(layer: Any) -> tuple[int, ...]:
+    """(count,) of a stack of matrices, () of a single one."""
+    return (layer.shape[0],) if isinstance(layer, StackedWeight) else ()
 
 
 def read_weight(layer: Any) -> Tensor:
-    """The weight as (out, in): a view of the parameter, for Conv1D a transposed one."""
+    """The weight as (rows, columns), with the stack before it where there is one; a view where the memory allows."""
     weight: Tensor = layer.weight
-    return weight.T if isinstance(layer, Conv1D) else weight
+    if isinstance(layer, Conv1D):
+        return weight.T
+    return weight.reshape(stack_shape(layer) + layer_shape(layer))
 
 
-def write_weight(layer: nn.Module, weight: Tensor) -> None:
-    """Overwrite the weight, given as (out, in), keeping its dtype, its memory and its ties.
+def as_stored(layer: Any, matrix: Tensor) -> Tensor:
+    """A matrix, or stack, in the layout of the layer's weight: the inverse of `read_weight`."""
+    return matrix.T if isinstance(layer, Conv1D) else matrix.reshape(layer.weight.shape)
+
+
+def write_weight(layer: Any, weight: Tensor) -> None:
+    """Overwrite the weight, given as `read_weight` returns it, keeping its dtype, its memory and its ties.
 
     Args:
         layer: The base layer.
         weight: New values; rounded to the layer's dtype.
     """
     with torch.no_grad():
-        read_weight(layer).copy_(weight)
+        layer.weight.copy_(as_stored(layer, weight))

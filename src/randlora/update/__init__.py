@@ -3,7 +3,7 @@
 from randlora.update.dispatch import Plan, choose_plan
 from randlora.update.factored import factored_update
 from randlora.update.linear import adapted_linear
-from randlora.update.operators import Operator, UpdateSpec, delta_weight, folded_weight, make_operator
+from randlora.update.operators import Operator, UpdateSpec, delta_rows, delta_weight, folded_weight, make_operator
 from randlora.update.reference import reference_delta_weight
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "UpdateSpec",
     "adapted_linear",
     "choose_plan",
+    "delta_rows",
     "delta_weight",
     "factored_update",
     "folded_weight",

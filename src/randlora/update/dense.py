@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from randlora.update.scratch import scratch
@@ -61,6 +61,10 @@ class DenseOperator:
         if weight.stride(0) < weight.stride(1):
             return torch.addmm(weight.T, coefficients.T, self.B.T, out=None if out is None else out.T).T
         return torch.addmm(weight, self.B, coefficients, out=out)
+
+    def rows(self, coefficients: Float[Tensor, "rn m"], index: Int[Tensor, " T"]) -> Float[Tensor, "T m"]:
+        """Rows of B, times C."""
+        return self.B[index] @ coefficients
 
     def gradients(
         self,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from randlora.update.dense import DenseOperator
@@ -75,6 +75,9 @@ class Operator(Protocol):
     def fold(self, coefficients: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
         """Weight + B · C for a weight (M, m), in its dtype; every sum is rounded once. Written to `out` if given."""
 
+    def rows(self, coefficients: Tensor, index: Tensor) -> Tensor:
+        """Rows of B · C by their numbers (T,): (T, m). In differentiable operations."""
+
     def gradients(
         self,
         large: Tensor,
@@ -112,6 +115,27 @@ def delta_weight(
     """ΔW in the layout of a linear layer's weight and in the dtype of λ, by the operator's own fold."""
     shape = (spec.large, spec.small) if spec.small_is_input else (spec.small, spec.large)
     return folded_weight(gamma.new_zeros(shape), spec, bases, lambda_, gamma, gamma.dtype)
+
+
+def delta_rows(
+    index: Int[Tensor, "*batch"],
+    spec: UpdateSpec,
+    bases: Sequence[Tensor],
+    lambda_: Float[Tensor, "n r"],
+    gamma: Float[Tensor, "n m"],
+) -> Float[Tensor, "*batch m"]:
+    """Rows of ΔW where the small side is the input, in the dtype of the bases, without forming the others.
+
+    Args:
+        index: Numbers of rows, from 0 to M - 1.
+        spec: The adapter on this layer.
+        bases: The tensors that describe its bases.
+        lambda_: Trained diagonals Λ.
+        gamma: Trained diagonals Γ.
+    """
+    operator = make_operator(spec, bases)
+    coefficients = operator.coefficients(lambda_, gamma, spec.scaling, bases[0].dtype)
+    return operator.rows(coefficients, index.flatten()).view(*index.shape, spec.small)
 
 
 def folded_weight(

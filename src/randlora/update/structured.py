@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from randlora.update.kernels import available, structured_fold, structured_gradients
@@ -102,6 +102,11 @@ class StructuredOperator:
         if rest:
             folded = torch.cat([folded, torch.addcmul(weight[whole * n :], signs[whole], update[:rest])])
         return folded
+
+    def rows(self, coefficients: Float[Tensor, "n r n"], index: Int[Tensor, " T"]) -> Float[Tensor, "T m"]:
+        """Row a·n + b of ΔW is row b of every F_k, times L[a, k]."""
+        n = self.num_bases
+        return self._columns(coefficients[index % n] * self.left[index // n][:, :, None])
 
     def gradients(
         self,

@@ -1,0 +1,133 @@
+"""Small models with one kind of adapted layer each, and the literal equation 4 on them."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import peft
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from networks import random_config
+from randlora.adapter import RandLoraLayer
+from randlora.adapter.weights import StackedWeight
+from randlora.update import make_operator
+
+
+class Sum(nn.Module):
+    """Layers of one input side by side; returns their outputs, flattened, in a row."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x):
+        return torch.cat([layer(x).flatten(1) for layer in self.layers], dim=1)
+
+
+class Scaled(nn.Embedding):
+    """As Gemma's: the rows times a factor."""
+
+    def forward(self, x):
+        return 3 * super().forward(x)
+
+
+@dataclass
+class Kind:
+    """How to build the model, what to adapt, and a batch (integers, or standard normal numbers of a shape)."""
+
+    build: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    ids: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def plain(self):
+        torch.manual_seed(1)
+        return self.build().eval()
+
+    def adapted(self, **options):
+        config = random_config(**{"target_modules": [str(i) for i in range(9)], **self.options, **options})
+        return peft.get_peft_model(self.plain(), config).eval()
+
+    def batch(self, dtype=torch.float32):
+        generator = torch.Generator().manual_seed(3)
+        if self.ids:
+            return torch.randint(self.ids, self.shape, generator=generator)
+        return torch.randn(self.shape, generator=generator).to(dtype)
+
+
+KINDS = {
+    "conv1d": Kind(
+        lambda: Sum(
+            nn.Conv1d(6, 9, 3, stride=2, padding=2, dilation=2, padding_mode="reflect"),
+            nn.Conv1d(6, 4, 5, groups=2, padding="same", padding_mode="circular", bias=False),
+        ),
+        (3, 6, 11),
+    ),
+    "conv2d": Kind(
+        lambda: Sum(
+            nn.Conv2d(6, 10, (3, 2), stride=(1, 2), padding=(1, 0)),
+            nn.Conv2d(6, 6, 3, groups=6, padding=1, padding_mode="replicate"),
+            nn.Conv2d(6, 4, 1, groups=2, dilation=(1, 2)).to(memory_format=torch.channels_last),
+            nn.Conv2d(6, 3, 3, padding="same", dilation=2).to(memory_format=torch.channels_last),
+        ),
+        (3, 6, 7, 8),
+    ),
+    "embedding": Kind(
+        lambda: Sum(
+            nn.Embedding(23, 7, padding_idx=2), nn.Embedding(17, 8, sparse=True), nn.Embedding(5, 9), Scaled(19, 6)
+        ),
+        (3, 6),
+        ids=5,
+    ),
+    "conv3d": Kind(lambda: Sum(nn.Conv3d(2, 5, 2, padding=1)), (2, 2, 3, 4, 3)),
+}
+
+
+def adapted_layers(model):
+    """Name of the adapted parameter in the base model -> its layer."""
+    found = {}
+    for name, layer in model.base_model.model.named_modules():
+        if isinstance(layer, RandLoraLayer):
+            base = layer.get_base_layer()
+            stacked = isinstance(base, StackedWeight)
+            found[f"{name.split('.updates.')[0]}.{base.name}" if stacked else f"{name}.weight"] = layer
+    return found
+
+
+def equation_4(layer, adapter_name="default"):
+    """ΔW = g Σ_j B_j Λ_j A Γ_j as a sum over bases in float64, for every matrix of a stack, as the weight is stored."""
+    spec = layer.update_spec(adapter_name)
+    bases = layer.bases_tensors(adapter_name, torch.device("cpu"), torch.float64)
+    A, B = make_operator(spec, bases).pair()
+    lambda_, gamma = (tensors[adapter_name].double() for tensors in (layer.randlora_lambda, layer.randlora_gamma))
+    matrices = []
+    for diagonals, columns in zip(
+        lambda_.reshape(-1, *lambda_.shape[-2:]), gamma.reshape(-1, *gamma.shape[-2:]), strict=True
+    ):
+        n = spec.num_bases
+        terms = [B[:, j::n] @ torch.diag(diagonals[j]) @ A @ torch.diag(columns[j]) for j in range(n)]
+        total = spec.scaling * functools.reduce(torch.add, terms)
+        matrices.append(total if spec.small_is_input else total.T)
+    base = layer.get_base_layer()
+    if getattr(base, "padding_idx", None) is not None:
+        matrices[0][base.padding_idx] = 0
+    weight = base.weight
+    return torch.stack(matrices).reshape(weight.shape)
+
+
+def literal_output(kind, model, x, adapters=("default",)):
+    """The plain model in float64 with W₀ + ΔW in place of the adapted parameters."""
+    plain = kind.plain().double()
+    for module in plain.modules():
+        if isinstance(module, nn.Embedding):
+            module.sparse = False  # autograd cannot reshape a sparse gradient
+    weights = dict(plain.named_parameters())
+    folded = {
+        name: weights[name] + sum(equation_4(layer, adapter) for adapter in adapters)
+        for name, layer in adapted_layers(model).items()
+    }
+    x = x if kind.ids else x.double()
+    return functional_call(plain, folded, (x,))
