@@ -23,7 +23,7 @@ def spec_of(shape: tuple[int, int], family: str) -> UpdateSpec:
     """The adapter of a cell."""
     small, large = sorted(shape)
     kind = "structured" if family == "structured" else "dense"
-    return UpdateSpec(kind, R, small, large, shape[1] <= shape[0], scaling=1.0)
+    return UpdateSpec(kind, R, -(-small // R), small, large, shape[1] <= shape[0], scaling=1.0)
 
 
 def product_rate(cells: dict) -> float:

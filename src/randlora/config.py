@@ -42,6 +42,12 @@ class RandLoraConfig(AdapterConfig):
         seed: Seed of the bases, 0 ≤ seed < 2⁶³. Default 0.
         dropout: Probability of dropping an input of the update while training. Default 0; above it only the
             `factored` and `reference` strategies apply.
+        num_bases: n, the number of bases of every layer, at most ⌈m/r⌉, which is the default. With fewer ΔW has rank
+            r·n only (paper § 6.3, Table 2).
+        rank_fraction: Fraction of the full rank that ΔW has, at the same number of trained γ: the basis rank becomes
+            this fraction of r, the number of bases remains. Default 1; 0.5 is the paper's RandLoRA-b.
+        separate_a: An A for each basis (paper eq. 3) in place of one for all (eq. 4). Default False; the second matrix
+            costs m² numbers in memory, shared by all layers.
         strategy: How ΔW is applied: `auto` (a cost model chooses, the default), `folded`, `factored` or `reference`.
         target_modules: Names of the modules to adapt: a list of suffixes, one regular expression, or "all-linear".
             None takes PEFT's default for the architecture.
@@ -76,6 +82,9 @@ class RandLoraConfig(AdapterConfig):
     bases: str = "structured"
     sparsity: float | str | None = None
     seed: int = 0
+    num_bases: int | None = None
+    rank_fraction: float = 1.0
+    separate_a: bool = False
     strategy: str = "auto"
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
@@ -104,9 +113,22 @@ class RandLoraConfig(AdapterConfig):
         for name, alpha in _with_pattern("alpha", self.alpha, "alpha_pattern", self.alpha_pattern):
             check_positive(name, alpha)
         check_seed(self.seed)
+        self._check_variant()
         _check_sparsity(self.bases, self.sparsity)
         if self.peft_draw is not None:
             _check_draw(self.peft_draw)
+
+    def _check_variant(self) -> None:
+        if self.num_bases is not None:
+            check_count("num_bases", self.num_bases)
+        if not is_number(self.rank_fraction) or not 0 < self.rank_fraction <= 1:
+            raise ConfigError("rank_fraction", expected="a number in (0, 1]", got=repr(self.rank_fraction))
+        if self.separate_a and self.bases in ("structured", "peft"):
+            raise ConfigError(
+                "separate_a", expected="False with these bases", hint="uniform, normal and ternary have it"
+            )
+        if self.bases == "peft" and (self.num_bases is not None or self.rank_fraction != 1):
+            raise ConfigError("bases", expected="num_bases and rank_fraction left out with bases='peft'")
 
 
 def default_alpha(bases: str, r: int) -> float:

@@ -20,7 +20,7 @@ PLANS = {
     "mixed": ("folded", "factored"),
 }
 CPU = torch.device("cpu")
-FAMILIES = ("uniform", "normal", "ternary", "ternary-6", "structured", "peft")
+FAMILIES = ("uniform", "normal", "ternary", "ternary-6", "structured", "peft", "separate")
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +50,8 @@ def make_bases(family: str, r: int, small: int, large: int) -> Bases:
     if family == "peft":
         # PEFT draws for the largest layer; this one is a corner of it.
         return PeftBases(5, r, large + 2, small + 3)
+    if family == "separate":
+        return DenseBases("uniform", 5, separate=True)
     name, _, sparsity = family.partition("-")
     return DenseBases(name, 5, float(sparsity or 2))
 
@@ -87,7 +89,8 @@ class Case:
         total = torch.zeros(self.B.shape[0], self.A.shape[1], dtype=self.A.dtype)
         for j in range(bases_count):
             basis = self.B[:, j::bases_count]
-            total = total + basis @ torch.diag(self.lambda_[j]) @ self.A @ torch.diag(self.gamma[j])
+            own = self.A if self.A.shape[0] == self.spec.r else self.A[j::bases_count]
+            total = total + basis @ torch.diag(self.lambda_[j]) @ own @ torch.diag(self.gamma[j])
         total = self.scaling * total
         return total if self.small_is_input else total.T
 
@@ -124,6 +127,7 @@ def make_case(update):
         dtype=torch.float64,
         strided=False,
         seed=0,
+        num_bases=None,
     ):
         generator = torch.Generator().manual_seed(seed)
 
@@ -131,12 +135,12 @@ def make_case(update):
             return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
         bases = make_bases(family, r, small, large)
-        tensors = bases.tensors(r, small, large, CPU, dtype)
-        exact = bases.tensors(r, small, large, CPU, torch.float64)
+        bases_count = num_bases or -(-small // r)
+        tensors = bases.tensors(r, small, large, CPU, dtype, num_bases)
+        exact = bases.tensors(r, small, large, CPU, torch.float64, num_bases)
         scaling = 0.7 / small * bases.scale(r)
-        spec = update.UpdateSpec(bases.kind, r, small, large, small_is_input, scaling)
+        spec = update.UpdateSpec(bases.kind, r, bases_count, small, large, small_is_input, scaling)
         A, B = update.make_operator(spec, exact).pair()
-        bases_count = -(-small // r)
         inputs, outputs = (small, large) if small_is_input else (large, small)
         x = normal(inputs, *batch).movedim(0, -1) if strided else normal(*batch, inputs)
         # λ and γ are float32 unless all is float64.

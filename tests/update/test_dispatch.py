@@ -15,7 +15,7 @@ layers = {
 
 
 def _spec(kind, small, large, r, small_is_input=True):
-    return UpdateSpec(kind, r, small, large, small_is_input, scaling=1.0)
+    return UpdateSpec(kind, r, -(-small // r), small, large, small_is_input, scaling=1.0)
 
 
 @given(**layers, tokens=st.integers(0, 100_000), further=st.integers(0, 100_000))

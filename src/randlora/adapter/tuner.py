@@ -26,7 +26,7 @@ class RandLoraTuner(AdapterTuner):
         shapes = self.matched_shapes(peft_config, model)
         self._bases: Bases = resolve_bases(peft_config, list(shapes.values()))
         for shape in shapes.values():
-            self._bases.reserve(peft_config.r, min(shape), max(shape))
+            self._bases.reserve(peft_config.r, min(shape), max(shape), peft_config.num_bases)
 
     def _create_and_replace(self, peft_config: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         if isinstance(self._bases, StoredBases):

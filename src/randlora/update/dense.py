@@ -12,9 +12,12 @@ from randlora.update.scratch import scratch
 
 @dataclass(frozen=True)
 class DenseOperator:
-    """The operator of stored bases; C is a matrix (r·n, m) whose row k·n + j belongs to basis j and its column k."""
+    """The operator of stored bases; C is a matrix (r·n, m) whose row k·n + j belongs to basis j and its column k.
 
-    A: Float[Tensor, "r m"]
+    A has r rows, shared by all bases (eq. 4), or r·n (eq. 3), its row k·n + j for basis j as in C.
+    """
+
+    A: Float[Tensor, "rows m"]
     B: Float[Tensor, "M rn"]
 
     keeps_coefficients: ClassVar[bool] = False
@@ -29,7 +32,7 @@ class DenseOperator:
         """C, in two elementwise products; the next call may overwrite it."""
         bases_count, r = lambda_.shape
         shape = (r, bases_count, gamma.shape[1])
-        product = torch.mul(gamma, self.A[:, None, :], out=scratch("product", gamma, shape))
+        product = torch.mul(gamma, self.A.unflatten(0, (r, -1)), out=scratch("product", gamma, shape))
         product = product.mul_((scaling * lambda_.T)[:, :, None]).flatten(0, 1)
         memory = scratch("coefficients", gamma, product.shape, dtype)
         return product.to(dtype) if memory is None else memory.copy_(product)
@@ -84,6 +87,6 @@ class DenseOperator:
         else:
             gradient = torch.mm((self.project(large) if projected is None else projected).T, small, out=memory)
         by_basis = gradient.unflatten(0, (r, bases_count))
-        scaled = (scaling * self.A.to(gamma.dtype))[:, None, :]
+        scaled = (scaling * self.A.to(gamma.dtype)).unflatten(0, (r, -1))
         weighted = torch.mul(by_basis, scaled, out=scratch("product", gamma, by_basis.shape)).transpose(0, 1)
         return torch.bmm(weighted, gamma[:, :, None])[:, :, 0], torch.bmm(lambda_[:, None, :], weighted)[:, 0]

@@ -25,6 +25,7 @@ class UpdateSpec:
     Attributes:
         kind: `dense`: the bases are A (r × m) and B (M × r·n). `structured`: see `StructuredOperator`.
         r: Basis rank.
+        num_bases: n; the rank of ΔW is min(m, r·n), m where n = ⌈m/r⌉.
         small: m, the length of the side with the trained diagonals.
         large: M ≥ m, the length of the other side.
         small_is_input: True where in ≤ out.
@@ -33,15 +34,11 @@ class UpdateSpec:
 
     kind: str
     r: int
+    num_bases: int
     small: int
     large: int
     small_is_input: bool
     scaling: float
-
-    @property
-    def num_bases(self) -> int:
-        """N = ⌈m/r⌉."""
-        return -(-self.small // self.r)
 
 
 @runtime_checkable  # the tests check annotations at run time
