@@ -2,6 +2,7 @@
 
 from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.base_tuner import AdapterTuner
+from randlora.adapter.budget import fit_rank
 from randlora.adapter.card import write_model_card
 from randlora.adapter.checkpoint import load_adapter
 from randlora.adapter.export import export_lora
@@ -20,6 +21,7 @@ __all__ = [
     "RandLoraLinear",
     "RandLoraTuner",
     "export_lora",
+    "fit_rank",
     "fold_once",
     "load_adapter",
     "merge_lora",

@@ -36,7 +36,8 @@ class AdapterTuner(BaseTuner):
         """What `update_layer` of the layer called `key` takes beside the adapter's name and its config."""
         return {}
 
-    def matched_shapes(self, config: Any, model: nn.Module) -> dict[str, tuple[int, int]]:
+    @classmethod
+    def matched_shapes(cls, config: Any, model: nn.Module) -> dict[str, tuple[int, int]]:
         """(out, in) of every module that the config matches, by name.
 
         Args:
@@ -49,19 +50,20 @@ class AdapterTuner(BaseTuner):
         config = _maybe_include_all_linear_layers(config, model)
         shapes = {}
         for name, module in model.named_modules():
-            if not name or ".base_layer" in name or not self._check_target_module_exists(config, name):
+            if not name or ".base_layer" in name or not cls._check_target_module_exists(config, name):
                 continue
-            self._layer_class(config, name, innermost(module))
+            cls._layer_class(config, name, innermost(module))
             shapes[name] = layer_shape(module)
         return shapes
 
-    def _layer_class(self, config: Any, name: str, layer: nn.Module) -> type[AdapterLayer]:
+    @classmethod
+    def _layer_class(cls, config: Any, name: str, layer: nn.Module) -> type[AdapterLayer]:
         """The class that adapts a layer.
 
         Raises:
             LayerError: There is none.
         """
-        classes = self.layer_classes or (self.tuner_layer_cls,)
+        classes = cls.layer_classes or (cls.tuner_layer_cls,)
         fitting = [layer_class for layer_class in classes if isinstance(layer, layer_class.base_types)]
         expected = " or ".join(base_type.__name__ for each in classes for base_type in each.base_types)
         if fitting:

@@ -95,7 +95,7 @@ def plan_run(config: TrainConfig) -> Plan:
     bases = {id(b): b for layer in adapted.values() for b in layer.randlora_bases.values()}
     bases_bytes = sum(b.stored_bytes() for b in bases.values())
     return Plan(
-        f"{method.name}, bases {method.bases}" if method.name == "randlora" else method.name,
+        f"{method.name}, bases {method.bases}" if adapted else method.name,
         [_layer_plan(name, layer) for name, layer in adapted.items()],
         trained,
         4 * trained,
