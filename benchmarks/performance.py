@@ -41,7 +41,7 @@ def steps_table(workload: str, result: dict) -> list[str]:
         "| gradient error |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for name in NAMES:
+    for name in (name for name in NAMES if name in result["methods"]):
         row = result["methods"][name]
         time = row["milliseconds"]
         lines.append(
@@ -152,8 +152,9 @@ def plot(steps: dict) -> None:
     figure, axes = plt.subplots(figsize=(9, 4))
     shown = [name for name in NAMES if name != LORA]
     for position, name in enumerate(shown):
-        ratios = [steps[workload]["methods"][name]["time_over_lora"] for workload in steps]
-        places = [index + (position - len(shown) / 2) * 0.09 for index in range(len(steps))]
+        measured = [(i, r["methods"][name]) for i, r in enumerate(steps.values()) if name in r["methods"]]
+        ratios = [row["time_over_lora"] for _, row in measured]
+        places = [index + (position - len(shown) / 2) * 0.09 for index, _ in measured]
         axes.bar(places, ratios, width=0.08, label=name)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_xticks(range(len(steps)), list(steps))

@@ -48,6 +48,8 @@ class RandLoraConfig(AdapterConfig):
             this fraction of r, the number of bases remains. Default 1; 0.5 is the paper's RandLoRA-b.
         separate_a: An A for each basis (paper eq. 3) in place of one for all (eq. 4). Default False; the second matrix
             costs m² numbers in memory, shared by all layers.
+        terms: Number of updates on the same bases that are summed, each with a λ and a γ of its own. Default 1;
+            `add_weighted_adapter` sets it.
         strategy: How ΔW is applied: `auto` (a cost model chooses, the default), `folded`, `factored` or `reference`.
         target_modules: Names of the modules to adapt: a list of suffixes, one regular expression, or "all-linear".
             None takes PEFT's default for the architecture.
@@ -85,6 +87,7 @@ class RandLoraConfig(AdapterConfig):
     num_bases: int | None = None
     rank_fraction: float = 1.0
     separate_a: bool = False
+    terms: int = 1
     strategy: str = "auto"
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
@@ -121,6 +124,7 @@ class RandLoraConfig(AdapterConfig):
     def _check_variant(self) -> None:
         if self.num_bases is not None:
             check_count("num_bases", self.num_bases)
+        check_count("terms", self.terms)
         if not is_number(self.rank_fraction) or not 0 < self.rank_fraction <= 1:
             raise ConfigError("rank_fraction", expected="a number in (0, 1]", got=repr(self.rank_fraction))
         if self.separate_a and self.bases in ("structured", "peft"):

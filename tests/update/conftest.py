@@ -85,12 +85,13 @@ class Case:
 
     def equation_4(self) -> Tensor:
         """ΔW = g Σ_j B_j Λ_j A Γ_j, with column k of B_j at column k·n + j of B."""
-        bases_count = self.lambda_.shape[0]
+        bases_count = self.spec.num_bases
         total = torch.zeros(self.B.shape[0], self.A.shape[1], dtype=self.A.dtype)
-        for j in range(bases_count):
+        for term in range(self.lambda_.shape[0]):
+            j = term % bases_count
             basis = self.B[:, j::bases_count]
             own = self.A if self.A.shape[0] == self.spec.r else self.A[j::bases_count]
-            total = total + basis @ torch.diag(self.lambda_[j]) @ own @ torch.diag(self.gamma[j])
+            total = total + basis @ torch.diag(self.lambda_[term]) @ own @ torch.diag(self.gamma[term])
         total = self.scaling * total
         return total if self.small_is_input else total.T
 
@@ -128,6 +129,7 @@ def make_case(update):
         strided=False,
         seed=0,
         num_bases=None,
+        terms=1,
     ):
         generator = torch.Generator().manual_seed(seed)
 
@@ -153,8 +155,8 @@ def make_case(update):
             x=x.to(dtype),
             weight=(normal(outputs, inputs) / inputs**0.5).to(dtype),
             bias=normal(outputs).to(dtype) if bias else None,
-            lambda_=normal(bases_count, r).to(trained),
-            gamma=normal(bases_count, small).to(trained),
+            lambda_=normal(terms * bases_count, r).to(trained),
+            gamma=normal(terms * bases_count, small).to(trained),
         )
         for leaf in case.leaves:
             leaf.requires_grad_()

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from randlora.update.scratch import scratch, scratch_like
+from randlora.update.scratch import release_scratch, scratch, scratch_like
 
 
 def _on_a_new_thread(call):
@@ -56,6 +56,15 @@ def test_purposes_and_dtypes_do_not_overlap():
     for value, piece in enumerate(pieces):
         piece.fill_(value)
     assert [piece.unique().tolist() for piece in pieces] == [[0], [1], [2], [3]]
+
+
+def test_it_can_be_given_back():
+    def sizes():
+        _like(torch.ones(64, 64))
+        release_scratch()
+        return _like(torch.ones(2, 2)).untyped_storage().nbytes()
+
+    assert _on_a_new_thread(sizes) == 16
 
 
 def test_where_there_is_none():

@@ -70,10 +70,11 @@ def test_inputs_with_strides(update, make_case, family, strategy, small_is_input
     bias=st.booleans(),
     strided=st.booleans(),
     fewer=st.floats(0, 1),
+    terms=st.integers(1, 3),
     seed=st.integers(0, 2**31),
 )
 def test_any_layer(
-    update, make_case, family, strategy, small_is_input, r, small, more, batch, bias, strided, fewer, seed
+    update, make_case, family, strategy, small_is_input, r, small, more, batch, bias, strided, fewer, terms, seed
 ):
     full = -(-small // r)
     case = make_case(
@@ -87,6 +88,7 @@ def test_any_layer(
         strided=strided,
         seed=seed,
         num_bases=None if family == "peft" else max(1, round(fewer * full)),
+        terms=terms,
     )
     _agree(case, update, strategy)
 

@@ -22,7 +22,7 @@ def trained_numbers(config: RandLoraConfig, shapes: Iterable[tuple[int, int]], r
     for shape in shapes:
         small = min(shape)
         bases_count = min(-(-small // r), config.num_bases or small)
-        total += bases_count * (max(1, round(config.rank_fraction * r)) + small)
+        total += config.terms * bases_count * (max(1, round(config.rank_fraction * r)) + small)
     return total
 
 

@@ -82,18 +82,18 @@ class RandLoraLayer(AdapterLayer):
         scaling = alpha / r if config.bases == "peft" else alpha * sqrt(r) / small ** (4 / 3)
         self.scaling[adapter_name] = bases.scale(r) * scaling
 
-        dtype = self.trained_dtype
+        dtype, rows = self.trained_dtype, config.terms * bases_count
         if not config.init_weights:
             lambda_, gamma = (
-                torch.randn(bases_count, r, dtype=dtype),
-                torch.randn(bases_count, small, dtype=dtype),
+                torch.randn(rows, r, dtype=dtype),
+                torch.randn(rows, small, dtype=dtype),
             )
         elif config.bases == "peft":
-            lambda_ = torch.zeros(bases_count, r, dtype=dtype)
-            gamma = torch.full((bases_count, small), 1 / max(bases_count, small), dtype=dtype)
+            lambda_ = torch.zeros(rows, r, dtype=dtype)
+            gamma = torch.full((rows, small), 1 / max(bases_count, small), dtype=dtype)
         else:
-            lambda_ = torch.ones(bases_count, r, dtype=dtype)
-            gamma = torch.zeros(bases_count, small, dtype=dtype)
+            lambda_ = torch.ones(rows, r, dtype=dtype)
+            gamma = torch.zeros(rows, small, dtype=dtype)
         self._prepare_bases()
         self.add_adapter(adapter_name, (lambda_, gamma), config.dropout, inference_mode=config.inference_mode)
 

@@ -50,3 +50,8 @@ def scratch_like(purpose: str, like: Tensor) -> Tensor | None:
         turned = scratch(purpose, like, like.T.shape)
         return None if turned is None else turned.T
     return None
+
+
+def release_scratch() -> None:
+    """Give this thread's pieces of memory back; the next call that needs one allocates it anew."""
+    _held.__dict__.clear()

@@ -39,10 +39,12 @@ class StructuredOperator:
         return self._columns(blocks), torch.kron(self.left, torch.kron(self.outer, self.inner)[:n, :n])[: self.large]
 
     def coefficients(
-        self, lambda_: Float[Tensor, "n r"], gamma: Float[Tensor, "n m"], scaling: float, dtype: torch.dtype
+        self, lambda_: Float[Tensor, "t r"], gamma: Float[Tensor, "t m"], scaling: float, dtype: torch.dtype
     ) -> Float[Tensor, "n r w"]:
         """F = R·C; C is rounded once, and so is F."""
         scaled = (scaling * lambda_)[:, :, None] * self._slots(gamma)
+        if len(scaled) > self.num_bases:
+            scaled = scaled.unflatten(0, (-1, self.num_bases)).sum(dim=0)
         return _kronecker(self.outer, self.inner, scaled.to(dtype).flatten(1)).view_as(scaled)
 
     def mix(self, coefficients: Float[Tensor, "n r w"], small: Float[Tensor, "T m"]) -> Float[Tensor, "r T n"]:
@@ -112,16 +114,18 @@ class StructuredOperator:
         self,
         large: Float[Tensor, "T M"],
         small: Float[Tensor, "T m"],
-        lambda_: Float[Tensor, "n r"],
-        gamma: Float[Tensor, "n m"],
+        lambda_: Float[Tensor, "t r"],
+        gamma: Float[Tensor, "t m"],
         scaling: float,
         projected: Float[Tensor, "r T n"] | None = None,
-    ) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n m"]]:
+    ) -> tuple[Float[Tensor, "t r"], Float[Tensor, "t m"]]:
         """DF = the n × n blocks of projectedᵀ · small, dC = Rᵀ · dF; never G = largeᵀ · small."""
         hidden = self.project(large) if projected is None else projected
         blocks = _bmm_by_row(hidden.transpose(1, 2), self._slots(small).transpose(0, 1))
         gradient = _kronecker(self.outer.T, self.inner.T, blocks.flatten(1)).view_as(blocks)
-        if available(gradient) and self._width() == self.num_bases:
+        if len(gamma) > self.num_bases:
+            gradient = gradient.repeat(len(gamma) // self.num_bases, 1, 1)
+        elif available(gradient) and self._width() == self.num_bases:
             return structured_gradients(gradient, lambda_, gamma, scaling)
         scaled = (scaling * lambda_)[:, :, None]
         return (gradient * self._slots(gamma)).sum(dim=2) * scaling, self._columns(gradient * scaled)
