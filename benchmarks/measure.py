@@ -54,12 +54,20 @@ def in_turn(
             result: tuple = ()
             measured = []
             for each in passes:
+                _wait()
                 start = time.perf_counter()
                 result = (each(*result),)
+                _wait()
                 measured.append(time.perf_counter() - start)
             if repetition:
                 seconds[name].append(measured)
     return seconds
+
+
+def _wait() -> None:
+    """Until a GPU has done what it was asked for."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def summary(seconds: Sequence[float]) -> dict[str, float]:
@@ -69,7 +77,13 @@ def summary(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def peak_bytes(call: Callable[[], Any]) -> int:
-    """Most bytes that a call had allocated at one time, beyond what was there before, by the CPU allocator's events."""
+    """Most bytes that a call had allocated at one time, beyond what was there before, by the allocator's own count."""
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
     held = peak = 0

@@ -3,6 +3,8 @@
     python benchmarks/steps.py                    # every workload; results in benchmarks/results/steps.json
     python benchmarks/steps.py --workloads llama-1024
 
+Where there is a GPU the large workloads run on it, and the results go to steps_gpu.json.
+
 Forward, backward and an AdamW step of a model in bfloat16, under autocast, all methods in turn. No time is reported for
 a method unless its loss and gradients in bfloat16 agree with a float32 model of the same numbers; for RandLoRA that
 model uses equation 4 literally, or where that would need too much memory the factored form, which the tests hold to it.
@@ -24,7 +26,8 @@ from randlora.training.record import hardware, versions
 from randlora.update.scratch import release_scratch
 from workloads import WORKLOADS, Workload
 
-RESULTS = Path(__file__).parent / "results" / "steps.json"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+RESULTS = Path(__file__).parent / "results" / ("steps.json" if DEVICE.type == "cpu" else "steps_gpu.json")
 # bfloat16 has 8 bits; errors of some dozen layers add up, to 0.06 in CLIP without an adapter. A wrong gradient is off
 # by its own size.
 TOLERANCE = 0.1
@@ -47,7 +50,7 @@ def step_of(model: nn.Module, batch: dict) -> Callable[[], None]:
 def loss_of(model: nn.Module, batch: dict) -> Tensor:
     """The model's own loss, under bfloat16 autocast unless it is a float32 model."""
     low = next(model.parameters()).dtype != torch.float32
-    with torch.autocast("cpu", torch.bfloat16, enabled=low):
+    with torch.autocast(DEVICE.type, torch.bfloat16, enabled=low):
         return model(**batch).loss
 
 
@@ -64,9 +67,9 @@ def error(name: str, base: nn.Module, workload: Workload, rank: int) -> float:
     Raises:
         SystemExit: The loss or a gradient is wrong: nothing may be reported.
     """
-    batch = workload.batch(workload.check_samples)
-    low = make(name, copy.deepcopy(base).bfloat16(), workload.r, rank, workload.targets)
-    exact = make(name, copy.deepcopy(base), workload.r, rank, workload.targets)
+    batch = on_device(workload.batch(workload.check_samples))
+    low = make(name, copy.deepcopy(base).bfloat16(), workload.r, rank, workload.targets).to(DEVICE)
+    exact = make(name, copy.deepcopy(base), workload.r, rank, workload.targets).to(DEVICE)
     ours = [layer for layer in exact.modules() if hasattr(layer, "randlora_bases")]
     # Equation 4 written out keeps a matrix of the weight's size for each basis.
     terms = sum(layer.num_bases["default"] * layer.in_features * layer.out_features for layer in ours)
@@ -77,6 +80,11 @@ def error(name: str, base: nn.Module, workload: Workload, rank: int) -> float:
     if max(errors) > TOLERANCE:
         raise SystemExit(f"{name}: loss or gradients disagree with the float32 model by {errors}: no times reported")
     return errors[1]
+
+
+def on_device(batch: dict) -> dict:
+    """The batch where the models are."""
+    return {key: value.to(DEVICE) if isinstance(value, Tensor) else value for key, value in batch.items()}
 
 
 def adapter_bytes(model: nn.Module) -> int:
@@ -103,12 +111,12 @@ def run(workload: Workload, names: list[str], repetitions: int) -> dict[str, dic
     base = base.bfloat16().float()
     rank = lora_rank(copy.deepcopy(base), workload.r, workload.targets)
     results = {name: {"gradient_error": error(name, base, workload, rank)} for name in names}
-    batch = workload.batch(workload.samples)
+    batch = on_device(workload.batch(workload.samples))
     batch = {k: v.bfloat16() if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in batch.items()}
     base = base.bfloat16()
     steps = {}
     for name in names:
-        model = make(name, copy.deepcopy(base), workload.r, rank, workload.targets)
+        model = make(name, copy.deepcopy(base), workload.r, rank, workload.targets).to(DEVICE)
         step = steps[name] = step_of(model, batch)
         step()
         release_scratch()  # so that the peak counts it
@@ -130,8 +138,9 @@ def run(workload: Workload, names: list[str], repetitions: int) -> dict[str, dic
 
 def main() -> None:
     """Run the workloads asked for and replace their entries in the results."""
+    mine = [name for name, workload in WORKLOADS.items() if workload.gpu == (DEVICE.type == "cuda")]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=mine)
     parser.add_argument(
         "--methods", nargs="+", choices=NAMES, default=list(NAMES), help="CLIP wants more than 23 GB for all of them"
     )
@@ -144,7 +153,7 @@ def main() -> None:
         # Read again each time: an interrupted run keeps what it has.
         results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
         results[name] = {
-            "hardware": hardware(torch.device("cpu"), "bf16") | {"threads": torch.get_num_threads()},
+            "hardware": hardware(DEVICE, "bf16") | {"threads": torch.get_num_threads()},
             "versions": versions(),
             "repetitions": arguments.repetitions,
             "methods": methods,

@@ -17,6 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from randlora.update.kernels import available, structured_fold, structured_gradients
+from randlora.update.scratch import scratch
+
+# T products with L, one for each row, are faster than a copy and one product only in 16 bits and with blocks this wide.
+_WIDE_BLOCK = 32
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,12 @@ class StructuredOperator:
     def project(self, large: Float[Tensor, "T M"]) -> Float[Tensor, "r T n"]:
         """Large · L, the transpose of `expand`; block by block in memory, for the products that follow."""
         blocks = _pad(large, self.left.shape[0] * self.num_bases).unflatten(1, (-1, self.num_bases))
-        return _bmm_by_row(self.left.T.expand(large.shape[0], -1, -1), blocks)
+        if self.num_bases >= _WIDE_BLOCK and large.dtype.itemsize == 2:
+            return _bmm_by_row(self.left.T.expand(large.shape[0], -1, -1), blocks)
+        by_block = blocks.transpose(0, 1)
+        memory = scratch("blocks", large, by_block.shape)
+        by_block = by_block.contiguous() if memory is None else memory.copy_(by_block)
+        return (self.left.T @ by_block.flatten(1)).unflatten(1, by_block.shape[1:])
 
     def fold(
         self,
