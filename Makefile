@@ -28,6 +28,8 @@ test: lint
 bench: $(STAMP)
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/linears.py
+	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/performance.py
 
 # Banking77 as CSV files with the columns text and category: make accuracy TRAIN=train.csv TEST=test.csv

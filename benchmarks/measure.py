@@ -1,6 +1,8 @@
 """Time, memory and correctness of a training step."""
 
+import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,6 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
+
+_HEAP = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+
+
+def steady_heap() -> None:
+    """Begin again with a heap that keeps its memory, if this process has none such.
+
+    By default glibc maps the pages of every large tensor anew; the time goes to whichever method allocates most, and
+    hides what is to be measured. Every method gets the same heap.
+    """
+    if os.environ.get("MALLOC_MMAP_THRESHOLD_") != _HEAP["MALLOC_MMAP_THRESHOLD_"]:
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | _HEAP)  # noqa: S606 - this same program
 
 
 def interleaved(calls: dict[str, Callable[[], Any]], repetitions: int) -> dict[str, dict[str, float]]:
@@ -17,14 +31,43 @@ def interleaved(calls: dict[str, Callable[[], Any]], repetitions: int) -> dict[s
         calls: Name -> what to time.
         repetitions: How often each, after one unmeasured round.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    return {
+        name: summary([sum(passes) for passes in measured])
+        for name, measured in in_turn({name: (call,) for name, call in calls.items()}, repetitions).items()
+    }
+
+
+def in_turn(
+    calls: dict[str, Sequence[Callable[..., Any]]], repetitions: int, before: Callable[[], Any] = lambda: None
+) -> dict[str, list[list[float]]]:
+    """Seconds of each pass of each call, all calls in turn.
+
+    Args:
+        calls: Name -> its passes; each but the first is given the result of the one before.
+        repetitions: How often each, after one unmeasured round.
+        before: Called before each call, outside of the time.
+    """
+    seconds: dict[str, list[list[float]]] = {name: [] for name in calls}
     for repetition in range(repetitions + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
+        for name, passes in calls.items():
+            before()
+            result: tuple = ()
+            measured = []
+            for each in passes:
+                _wait()
+                start = time.perf_counter()
+                result = (each(*result),)
+                _wait()
+                measured.append(time.perf_counter() - start)
             if repetition:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: summary(values) for name, values in seconds.items()}
+                seconds[name].append(measured)
+    return seconds
+
+
+def _wait() -> None:
+    """Until a GPU has done what it was asked for."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def summary(seconds: Sequence[float]) -> dict[str, float]:
@@ -34,7 +77,13 @@ def summary(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def peak_bytes(call: Callable[[], Any]) -> int:
-    """Most bytes that a call had allocated at one time, beyond what was there before, by the CPU allocator's events."""
+    """Most bytes that a call had allocated at one time, beyond what was there before, by the allocator's own count."""
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
     held = peak = 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ class Workload:
         r: Basis rank of RandLoRA; the others train as many numbers.
         samples: Samples of one step.
         check_samples: Samples of the correctness check, which also runs in float32.
+        gpu: Too large for a CPU: run where there is a GPU.
         batch: (number of samples) -> keyword arguments of the model.
     """
 
@@ -34,6 +36,7 @@ class Workload:
     samples: int
     check_samples: int
     batch: Callable[[int], dict[str, Tensor | bool]]
+    gpu: bool = False
 
 
 def _llama() -> nn.Module:
@@ -45,6 +48,19 @@ def _llama() -> nn.Module:
         num_attention_heads=16,
         num_key_value_heads=16,
         max_position_embeddings=256,
+        use_cache=False,
+    )
+    return LlamaForCausalLM(config)
+
+
+def _llama_3(hidden: int, layers: int, heads: int, intermediate: int) -> nn.Module:
+    config = LlamaConfig(
+        vocab_size=1024,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=8,
         use_cache=False,
     )
     return LlamaForCausalLM(config)
@@ -70,6 +86,10 @@ def _text(samples: int, length: int = 256) -> dict[str, Tensor | bool]:
     return {"input_ids": ids, "labels": ids}
 
 
+def _long_text(samples: int) -> dict[str, Tensor | bool]:
+    return _text(samples, 768)
+
+
 def _sentences(samples: int) -> dict[str, Tensor | bool]:
     return {"input_ids": _ids(samples, 64), "labels": torch.arange(samples) % 2}
 
@@ -82,6 +102,7 @@ def _images_and_captions(samples: int) -> dict[str, Tensor | bool]:
 
 
 _LLAMA_TARGETS = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
+_ALL_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _CLIP_TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 _ROBERTA_TARGETS = r".*encoder\.layer\.\d+\.(attention\.self\.(query|key|value)|.*dense)"
 WORKLOADS = {
@@ -91,4 +112,10 @@ WORKLOADS = {
     },
     "roberta-base": Workload(_roberta, _ROBERTA_TARGETS, 16, 32, 4, _sentences),
     "clip-vit-b32": Workload(_clip, _CLIP_TARGETS, 16, 128, 8, _images_and_captions),
+    # Llama-3.2-3B and Llama-3-8B but for the vocabulary; 4 rows of 768 tokens as in PEFT's published comparison.
+    **{
+        f"llama-3b-{name}": Workload(partial(_llama_3, 3072, 28, 24, 8192), targets, 32, 4, 1, _long_text, gpu=True)
+        for name, targets in (("qv", ["q_proj", "v_proj"]), ("all", _ALL_TARGETS))
+    },
+    "llama-8b": Workload(partial(_llama_3, 4096, 32, 32, 14336), _LLAMA_TARGETS, 30, 2, 1, _long_text, gpu=True),
 }

@@ -6,6 +6,8 @@ TRL then work with a `RandLoraConfig` as with any of PEFT's own.
 
 from randlora.adapter import (
     export_lora,
+    fit_rank,
+    fold_once,
     load_adapter,
     merge_lora,
     refine_lora,
@@ -27,6 +29,8 @@ __all__ = [
     "RandLoraError",
     "__version__",
     "export_lora",
+    "fit_rank",
+    "fold_once",
     "load_adapter",
     "merge_lora",
     "refine_lora",

@@ -42,6 +42,14 @@ class RandLoraConfig(AdapterConfig):
         seed: Seed of the bases, 0 ≤ seed < 2⁶³. Default 0.
         dropout: Probability of dropping an input of the update while training. Default 0; above it only the
             `factored` and `reference` strategies apply.
+        num_bases: n, the number of bases of every layer, at most ⌈m/r⌉, which is the default. With fewer ΔW has rank
+            r·n only (paper § 6.3, Table 2).
+        rank_fraction: Fraction of the full rank that ΔW has, at the same number of trained γ: the basis rank becomes
+            this fraction of r, the number of bases remains. Default 1; 0.5 is the paper's RandLoRA-b.
+        separate_a: An A for each basis (paper eq. 3) in place of one for all (eq. 4). Default False; the second matrix
+            costs m² numbers in memory, shared by all layers.
+        terms: Number of updates on the same bases that are summed, each with a λ and a γ of its own. Default 1;
+            `add_weighted_adapter` sets it.
         strategy: How ΔW is applied: `auto` (a cost model chooses, the default), `folded`, `factored` or `reference`.
         target_modules: Names of the modules to adapt: a list of suffixes, one regular expression, or "all-linear".
             None takes PEFT's default for the architecture.
@@ -54,6 +62,7 @@ class RandLoraConfig(AdapterConfig):
         layers_pattern: Name of the block list, where it is not one of the usual names.
         rank_pattern: Layer name or regular expression -> its r.
         alpha_pattern: Layer name or regular expression -> its alpha.
+        strategy_pattern: Layer name or regular expression -> its strategy, where the cost model's is not wanted.
         fan_in_fan_out: Accepted for PEFT's callers; the layout is read from the layer itself.
         init_weights: True starts with ΔW = 0; False with random λ and γ, for tests.
         bases_version: Version of the draw; filled in.
@@ -77,9 +86,14 @@ class RandLoraConfig(AdapterConfig):
     bases: str = "structured"
     sparsity: float | str | None = None
     seed: int = 0
+    num_bases: int | None = None
+    rank_fraction: float = 1.0
+    separate_a: bool = False
+    terms: int = 1
     strategy: str = "auto"
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
+    strategy_pattern: dict[str, str] = field(default_factory=dict)
     init_weights: bool = True
     bases_version: int | None = None
     bases_fingerprint: str | None = None
@@ -87,13 +101,16 @@ class RandLoraConfig(AdapterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("rank_pattern", "alpha_pattern"):
+        for name in ("rank_pattern", "alpha_pattern", "strategy_pattern"):
             if not isinstance(getattr(self, name), dict):
                 raise ConfigError(name, expected="layer names with a value each", got=repr(getattr(self, name)))
             for key in getattr(self, name):
                 check_expressions(name, key)
-        for name, choices in (("bases", FAMILIES), ("strategy", STRATEGIES)):
-            check_choice(name, getattr(self, name), choices)
+        check_choice("bases", self.bases, FAMILIES)
+        for name, strategy in _with_pattern("strategy", self.strategy, "strategy_pattern", self.strategy_pattern):
+            check_choice(name, strategy, STRATEGIES)
+            if self.dropout and strategy == "folded":
+                raise ConfigError(name, expected="auto or factored where dropout > 0", got="'folded'")
         for name, rank in _with_pattern("r", self.r, "rank_pattern", self.rank_pattern):
             check_count(name, rank, hint="a smaller r trains more numbers")
         if self.alpha is None:
@@ -101,11 +118,23 @@ class RandLoraConfig(AdapterConfig):
         for name, alpha in _with_pattern("alpha", self.alpha, "alpha_pattern", self.alpha_pattern):
             check_positive(name, alpha)
         check_seed(self.seed)
+        self._check_variant()
         _check_sparsity(self.bases, self.sparsity)
         if self.peft_draw is not None:
             _check_draw(self.peft_draw)
-        if self.dropout and self.strategy == "folded":
-            raise ConfigError("strategy", expected="auto or factored where dropout > 0", got="'folded'")
+
+    def _check_variant(self) -> None:
+        if self.num_bases is not None:
+            check_count("num_bases", self.num_bases)
+        check_count("terms", self.terms)
+        if not is_number(self.rank_fraction) or not 0 < self.rank_fraction <= 1:
+            raise ConfigError("rank_fraction", expected="a number in (0, 1]", got=repr(self.rank_fraction))
+        if self.separate_a and self.bases in ("structured", "peft"):
+            raise ConfigError(
+                "separate_a", expected="False with these bases", hint="uniform, normal and ternary have it"
+            )
+        if self.bases == "peft" and (self.num_bases is not None or self.rank_fraction != 1):
+            raise ConfigError("bases", expected="num_bases and rank_fraction left out with bases='peft'")
 
 
 def default_alpha(bases: str, r: int) -> float:

@@ -120,7 +120,10 @@ def test_an_offloaded_module_is_refused_when_called_and_can_be_merged():
     model = accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
     with pytest.raises(UpdateError, match=r"MultiheadAttention.*offloaded"):
         model(kind.batch())
-    torch.testing.assert_close(model.merge_and_unload()(kind.batch()), expected, **NEAR)
+    merged = model.merge_and_unload()
+    # The attention reads its output projection and does not call it, so accelerate's hooks never load that.
+    accelerate.hooks.remove_hook_from_submodules(merged)
+    torch.testing.assert_close(merged(kind.batch()), expected, **NEAR)
 
 
 @pytest.mark.parametrize(

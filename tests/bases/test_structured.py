@@ -29,7 +29,7 @@ def _tensors(r, small, large, seed=0):
 
 
 def _pair(r, small, large, seed=0):
-    spec = UpdateSpec("structured", r, small, large, small_is_input=True, scaling=1.0)
+    spec = UpdateSpec("structured", r, -(-small // r), small, large, small_is_input=True, scaling=1.0)
     return make_operator(spec, _tensors(r, small, large, seed)).pair()
 
 

@@ -168,7 +168,7 @@ def test_wrong_words(capsys, monkeypatch, tmp_path, words, message):
         (["--method.r", "-4"], "method.r"),
         (["--method.bases", "unifrom"], "uniform"),
         (["--method.target_modules", "nothing_like_it"], "method.target_modules"),
-        (["--method.target_modules", ".*word_embeddings"], "word_embeddings"),
+        (["--method.target_modules", ".*LayerNorm"], "LayerNorm"),
         (["--data.train", "absent.csv"], "absent.csv"),
         (["--data.label_column", "intent"], "intent"),
         (["--optimization.device", "cuda"], "optimization.device"),

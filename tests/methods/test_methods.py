@@ -14,9 +14,10 @@ from transformers.pytorch_utils import Conv1D
 
 from networks import MODELS, Net, rows, token_ids
 from randlora.adapter import AdapterLayer
+from randlora.bases import DenseBases
 from randlora.bases.rng import random_words
 from randlora.errors import CheckpointError, ConfigError, LayerError, UpdateError
-from randlora.methods import HydraLoraConfig, LoraXsConfig, NolaConfig, PrancConfig, SvftConfig
+from randlora.methods import HydraLoraConfig, LoraXsConfig, NolaConfig, PrancConfig, RandLoraAConfig, SvftConfig
 
 SEED = 3
 
@@ -77,6 +78,19 @@ def hydralora(x, W, A, B, router):
     return torch.stack(outputs)
 
 
+def randlora_a(x, W, lambda_, gamma):
+    (n, r), m = lambda_.shape, gamma.shape[1]
+    M = max(W.shape)
+    bases = DenseBases("normal", SEED, separate=True)
+    A, B = bases.tensors(r, m, M, torch.device("cpu"), torch.float64)
+    left, right = torch.zeros(M, r, dtype=torch.float64), torch.zeros(r, m, dtype=torch.float64)
+    for j in range(n):
+        left = left + B[:, j::n] @ torch.diag(lambda_[j])
+        right = right + A[j::n] @ torch.diag(gamma[j])
+    delta = 2 * sqrt(r / n) / m ** (4 / 3) * bases.scale(r) * left @ right
+    return x @ (delta.T if W.shape[1] == m else delta)
+
+
 @dataclass
 class Method:
     config: type
@@ -91,6 +105,13 @@ METHODS = {
     "pranc": Method(PrancConfig, {"num_bases": 9, "seed": SEED}, pranc, lambda *_: 9, 0.1),
     "lora_xs": Method(LoraXsConfig, {"r": 3, "alpha": 8.0}, lora_xs, lambda *_: 3 * 3, 0.05),
     "svft": Method(SvftConfig, {"off_diagonals": 1}, svft, lambda o, i: min(o, i) * 3 - 1 * 2, 0.05),
+    "randlora_a": Method(
+        RandLoraAConfig,
+        {"r": 3, "alpha": 2.0, "bases": "normal", "seed": SEED},
+        randlora_a,
+        lambda o, i: -(-min(o, i) // 3) * (3 + min(o, i)),
+        0.05,
+    ),
     "hydralora": Method(
         HydraLoraConfig,
         {"r": 3, "alpha": 8.0, "num_heads": 2},

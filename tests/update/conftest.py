@@ -20,17 +20,24 @@ PLANS = {
     "mixed": ("folded", "factored"),
 }
 CPU = torch.device("cpu")
-FAMILIES = ("uniform", "normal", "ternary", "ternary-6", "structured", "peft")
+FAMILIES = ("uniform", "normal", "ternary", "ternary-6", "structured", "peft", "separate")
 
 
 @pytest.fixture(scope="session")
 def update():
-    """A second, checked import of `randlora.update`; the first one stays in place for every other test."""
+    """A second, checked import of `randlora.update`; the first one stays in place for every other test.
+
+    Its kernels are shared: an operator of PyTorch's that is registered again leaves the first one dangling.
+    """
     name = "randlora.update"
-    plain = {key: sys.modules.pop(key) for key in list(sys.modules) if key.startswith(name)}
+
+    def modules():
+        return [key for key in sys.modules if key.startswith(name) and not key.startswith(f"{name}.kernels")]
+
+    plain = {key: sys.modules.pop(key) for key in modules()}
     with install_import_hook(name, "beartype.beartype"):
         checked = importlib.import_module(name)
-    for key in [key for key in sys.modules if key.startswith(name)]:
+    for key in modules():
         del sys.modules[key]
     sys.modules.update(plain)
     randlora.update = plain[name]
@@ -43,6 +50,8 @@ def make_bases(family: str, r: int, small: int, large: int) -> Bases:
     if family == "peft":
         # PEFT draws for the largest layer; this one is a corner of it.
         return PeftBases(5, r, large + 2, small + 3)
+    if family == "separate":
+        return DenseBases("uniform", 5, separate=True)
     name, _, sparsity = family.partition("-")
     return DenseBases(name, 5, float(sparsity or 2))
 
@@ -76,11 +85,13 @@ class Case:
 
     def equation_4(self) -> Tensor:
         """ΔW = g Σ_j B_j Λ_j A Γ_j, with column k of B_j at column k·n + j of B."""
-        bases_count = self.lambda_.shape[0]
+        bases_count = self.spec.num_bases
         total = torch.zeros(self.B.shape[0], self.A.shape[1], dtype=self.A.dtype)
-        for j in range(bases_count):
+        for term in range(self.lambda_.shape[0]):
+            j = term % bases_count
             basis = self.B[:, j::bases_count]
-            total = total + basis @ torch.diag(self.lambda_[j]) @ self.A @ torch.diag(self.gamma[j])
+            own = self.A if self.A.shape[0] == self.spec.r else self.A[j::bases_count]
+            total = total + basis @ torch.diag(self.lambda_[term]) @ own @ torch.diag(self.gamma[term])
         total = self.scaling * total
         return total if self.small_is_input else total.T
 
@@ -117,6 +128,8 @@ def make_case(update):
         dtype=torch.float64,
         strided=False,
         seed=0,
+        num_bases=None,
+        terms=1,
     ):
         generator = torch.Generator().manual_seed(seed)
 
@@ -124,12 +137,12 @@ def make_case(update):
             return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
         bases = make_bases(family, r, small, large)
-        tensors = bases.tensors(r, small, large, CPU, dtype)
-        exact = bases.tensors(r, small, large, CPU, torch.float64)
+        bases_count = num_bases or -(-small // r)
+        tensors = bases.tensors(r, small, large, CPU, dtype, num_bases)
+        exact = bases.tensors(r, small, large, CPU, torch.float64, num_bases)
         scaling = 0.7 / small * bases.scale(r)
-        spec = update.UpdateSpec(bases.kind, r, small, large, small_is_input, scaling)
+        spec = update.UpdateSpec(bases.kind, r, bases_count, small, large, small_is_input, scaling)
         A, B = update.make_operator(spec, exact).pair()
-        bases_count = -(-small // r)
         inputs, outputs = (small, large) if small_is_input else (large, small)
         x = normal(inputs, *batch).movedim(0, -1) if strided else normal(*batch, inputs)
         # λ and γ are float32 unless all is float64.
@@ -142,8 +155,8 @@ def make_case(update):
             x=x.to(dtype),
             weight=(normal(outputs, inputs) / inputs**0.5).to(dtype),
             bias=normal(outputs).to(dtype) if bias else None,
-            lambda_=normal(bases_count, r).to(trained),
-            gamma=normal(bases_count, small).to(trained),
+            lambda_=normal(terms * bases_count, r).to(trained),
+            gamma=normal(terms * bases_count, small).to(trained),
         )
         for leaf in case.leaves:
             leaf.requires_grad_()

@@ -15,7 +15,7 @@ layers = {
 
 
 def _spec(kind, small, large, r, small_is_input=True):
-    return UpdateSpec(kind, r, small, large, small_is_input, scaling=1.0)
+    return UpdateSpec(kind, r, -(-small // r), small, large, small_is_input, scaling=1.0)
 
 
 @given(**layers, tokens=st.integers(0, 100_000), further=st.integers(0, 100_000))
@@ -36,7 +36,7 @@ def test_one_token_of_a_large_layer_is_factored(kind, small, large, r):
 @pytest.mark.parametrize(("small", "large"), [(384, 384), (768, 3072), (4096, 4096), (4096, 14336)])
 @pytest.mark.parametrize("r", [4, 16, 64])
 def test_many_tokens_with_dense_bases_are_folded(small, large, r):
-    assert choose_plan(_spec("dense", small, large, r), 2 * small) == ("folded", "folded")
+    assert choose_plan(_spec("dense", small, large, r), 2 * large) == ("folded", "folded")
 
 
 @given(**layers, tokens=st.integers(1, 100_000), strategy=st.sampled_from(["factored", "folded"]))

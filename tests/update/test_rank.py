@@ -15,13 +15,14 @@ FULL = {
     "normal": lambda: DenseBases("normal", 0),
     "ternary 2": lambda: DenseBases("ternary", 0, 2.0),
     "structured": lambda: StructuredBases(0),
+    "separate A": lambda: DenseBases("uniform", 0, separate=True),
 }
 
 
-def _rank(bases, r, small, large):
-    spec = UpdateSpec(bases.kind, r, small, large, small_is_input=True, scaling=1.0)
-    A, B = make_operator(spec, bases.tensors(r, small, large, CPU, torch.float64)).pair()
-    bases_count = -(-small // r)
+def _rank(bases, r, small, large, bases_count=None):
+    bases_count = bases_count or -(-small // r)
+    spec = UpdateSpec(bases.kind, r, bases_count, small, large, small_is_input=True, scaling=1.0)
+    A, B = make_operator(spec, bases.tensors(r, small, large, CPU, torch.float64, bases_count)).pair()
     lambda_, gamma = (torch.randn(bases_count, side, dtype=torch.float64) for side in (r, small))
     delta = reference_delta_weight(A, B, lambda_, gamma, 1.0, small_is_input=True)
     return torch.linalg.matrix_rank(delta).item(), A, B
@@ -31,6 +32,14 @@ def _rank(bases, r, small, large):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_delta_weight_has_full_rank(make, shape):
     assert _rank(make(), *shape)[0] == shape[1]
+
+
+@pytest.mark.parametrize("make", FULL.values(), ids=FULL.keys())
+@pytest.mark.parametrize("bases_count", [1, 2, 5])
+def test_fewer_bases_have_the_rank_of_their_sum(make, bases_count):
+    for r, small, large in [(4, 24, 24), (5, 24, 40), (3, 61, 61)]:
+        if bases_count * r < small:
+            assert _rank(make(), r, small, large, bases_count)[0] == bases_count * r
 
 
 # (s, r, m, M) -> how far the rank is below m, measured with seed 0. Column i of ΔW is g Σ_j B_j Λ_j A_i γ_ji: where A's

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from randlora.errors import UpdateError
 
-FAMILIES = ("uniform", "normal", "ternary", "ternary-6", "structured", "peft")
+FAMILIES = ("uniform", "normal", "ternary", "ternary-6", "structured", "peft", "separate")
 STRATEGIES = ("reference", "added", "factored", "folded", "mixed")
 # (r, m, M): m = 1, primes, m no multiple of r, r > m, r = m, square, and sides of real models in small.
 SHAPES = [(1, 1, 1), (3, 1, 4), (2, 7, 13), (4, 6, 6), (5, 13, 13), (9, 4, 11), (6, 6, 17), (16, 48, 64), (1, 11, 12)]
@@ -69,9 +69,14 @@ def test_inputs_with_strides(update, make_case, family, strategy, small_is_input
     batch=st.lists(st.integers(0, 6), max_size=3).map(tuple),
     bias=st.booleans(),
     strided=st.booleans(),
+    fewer=st.floats(0, 1),
+    terms=st.integers(1, 3),
     seed=st.integers(0, 2**31),
 )
-def test_any_layer(update, make_case, family, strategy, small_is_input, r, small, more, batch, bias, strided, seed):
+def test_any_layer(
+    update, make_case, family, strategy, small_is_input, r, small, more, batch, bias, strided, fewer, terms, seed
+):
+    full = -(-small // r)
     case = make_case(
         family,
         r,
@@ -82,6 +87,8 @@ def test_any_layer(update, make_case, family, strategy, small_is_input, r, small
         bias=bias,
         strided=strided,
         seed=seed,
+        num_bases=None if family == "peft" else max(1, round(fewer * full)),
+        terms=terms,
     )
     _agree(case, update, strategy)
 

@@ -45,7 +45,8 @@ class AdapterTuner(BaseTuner):
             return peft_config
         return super()._prepare_adapter_config(peft_config, model_config)
 
-    def matched_layers(self, config: Any, model: nn.Module) -> dict[str, nn.Module]:
+    @classmethod
+    def matched_layers(cls, config: Any, model: nn.Module) -> dict[str, nn.Module]:
         """The base layers that the config matches, by name; of attention modules and parameters, as `StackedWeight`.
 
         Args:
@@ -60,24 +61,26 @@ class AdapterTuner(BaseTuner):
         layers: dict[str, nn.Module] = {}
         for name, module in outer_modules(model):
             layer = innermost(module)
-            if name and self._check_target_module_exists(config, name):
+            if name and cls._check_target_module_exists(config, name):
                 layers |= stacked_weights(name, layer) if isinstance(layer, nn.MultiheadAttention) else {name: layer}
         layers |= matched_parameters(config.target_parameters or (), model, set(layers))
         for name, layer in layers.items():
-            self._layer_class(config, name, layer)
+            cls._layer_class(config, name, layer)
         return layers
 
-    def matched_shapes(self, config: Any, model: nn.Module) -> dict[str, tuple[int, int]]:
+    @classmethod
+    def matched_shapes(cls, config: Any, model: nn.Module) -> dict[str, tuple[int, int]]:
         """(out, in) of every layer of `matched_layers`."""
-        return {name: layer_shape(layer) for name, layer in self.matched_layers(config, model).items()}
+        return {name: layer_shape(layer) for name, layer in cls.matched_layers(config, model).items()}
 
-    def _layer_class(self, config: Any, name: str, layer: nn.Module) -> type[AdapterLayer]:
+    @classmethod
+    def _layer_class(cls, config: Any, name: str, layer: nn.Module) -> type[AdapterLayer]:
         """The class that adapts a layer.
 
         Raises:
             LayerError: There is none.
         """
-        classes = self.layer_classes or (self.tuner_layer_cls,)
+        classes = cls.layer_classes or (cls.tuner_layer_cls,)
         fitting = [layer_class for layer_class in classes if isinstance(layer, layer_class.base_types)]
         expected = " or ".join(base_type.__name__ for each in classes for base_type in each.base_types)
         if fitting:

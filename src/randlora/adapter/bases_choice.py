@@ -52,7 +52,8 @@ def _make_bases(config: RandLoraConfig, shapes: list[tuple[int, int]]) -> Bases:
             config.sparsity = sqrt(max([4, *map(min, shapes)]))
         config.sparsity = float(config.sparsity or 2.0)
     sparsity = config.sparsity if config.bases == "ternary" else 2.0
-    return dense_bases(cast("DenseFamily", config.bases), config.seed, cast("float", sparsity))
+    family = cast("DenseFamily", config.bases)
+    return dense_bases(family, config.seed, cast("float", sparsity), config.separate_a)
 
 
 def _peft_bases(config: RandLoraConfig, shapes: list[tuple[int, int]]) -> PeftBases | StoredBases:

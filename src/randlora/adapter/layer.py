@@ -59,6 +59,7 @@ class RandLoraLayer(AdapterLayer):
         config: RandLoraConfig,
         r: int,
         alpha: float,
+        strategy: str,
         bases: Bases,
     ) -> None:
         """Add an adapter, or replace the one of this name.
@@ -66,21 +67,25 @@ class RandLoraLayer(AdapterLayer):
         Args:
             adapter_name: Its name.
             config: Its configuration.
-            r: Basis rank for this layer.
+            r: Basis rank for this layer, before `rank_fraction`.
             alpha: alpha for this layer.
+            strategy: Strategy for this layer.
             bases: Its frozen bases.
         """
         small = min(self.in_features, self.out_features)
         bases_count = -(-small // r)
+        if config.num_bases is not None:
+            bases_count = min(bases_count, config.num_bases)
+        r = max(1, round(config.rank_fraction * r))
         self.r[adapter_name], self.num_bases[adapter_name] = r, bases_count
-        self.strategy[adapter_name] = config.strategy
+        self.strategy[adapter_name] = strategy
         self.randlora_bases[adapter_name] = bases
         scaling = alpha / r if config.bases == "peft" else alpha * sqrt(r) / small ** (4 / 3)
         self.scaling[adapter_name] = bases.scale(r) * scaling
 
-        dtype = self.trained_dtype
+        dtype, rows = self.trained_dtype, config.terms * bases_count
         stack = stack_shape(self.get_base_layer())
-        lambda_shape, gamma_shape = (*stack, bases_count, r), (*stack, bases_count, small)
+        lambda_shape, gamma_shape = (*stack, rows, r), (*stack, rows, small)
         if not config.init_weights:
             lambda_, gamma = torch.randn(lambda_shape, dtype=dtype), torch.randn(gamma_shape, dtype=dtype)
         elif config.bases == "peft":
@@ -95,14 +100,14 @@ class RandLoraLayer(AdapterLayer):
         """What `randlora.update` needs to know of an adapter on this layer."""
         small, large = sorted((self.in_features, self.out_features))
         kind = self.randlora_bases[adapter_name].kind
-        return UpdateSpec(
-            kind, self.r[adapter_name], small, large, self.small_is_input, scaling=self.scaling[adapter_name]
-        )
+        r, bases_count = self.r[adapter_name], self.num_bases[adapter_name]
+        return UpdateSpec(kind, r, bases_count, small, large, self.small_is_input, self.scaling[adapter_name])
 
     def bases_tensors(self, adapter_name: str, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """The tensors that describe the adapter's bases for this layer (see `randlora.update.make_operator`)."""
         small, large = sorted((self.in_features, self.out_features))
-        return self.randlora_bases[adapter_name].tensors(self.r[adapter_name], small, large, device, dtype)
+        r, bases_count = self.r[adapter_name], self.num_bases[adapter_name]
+        return self.randlora_bases[adapter_name].tensors(r, small, large, device, dtype, bases_count)
 
     def _prepare_bases(self) -> None:
         """Have the bases drawn where the layer is, so that no forward pass, compiled or not, has to draw them."""

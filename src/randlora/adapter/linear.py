@@ -8,11 +8,14 @@ from torch import Tensor
 from randlora.adapter.base_layer import compute_dtype
 from randlora.adapter.layer import RandLoraLayer
 from randlora.adapter.weights import read_weight
-from randlora.update import Plan, adapted_linear, choose_plan, factored_update
+from randlora.update import Plan, adapted_linear, choose_plan, factored_update, folded_weight
 
 
 class RandLoraLinear(RandLoraLayer):
     """An `nn.Linear` or `Conv1D` with RandLoRA adapters."""
+
+    kept: dict[Any, Any] | None = None
+    """Folded weights by adapter and dtype, with the state they were folded from; None outside of `fold_once`."""
 
     def _add_updates(self, adapter_names: list[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if len(adapter_names) == 1 and not args and not kwargs:
@@ -43,7 +46,22 @@ class RandLoraLinear(RandLoraLayer):
         bases = self.bases_tensors(name, x.device, dtype)
         spec = self.update_spec(name)
         with torch.autocast(x.device.type, enabled=False):
-            return adapted_linear(x.to(dtype), weight, base.bias, lambda_, gamma, spec, bases, plan)
+            held = None
+            if self.kept is not None and not torch.compiler.is_compiling():
+                held = self._kept_weight(self.kept, (name, dtype), weight, lambda_, gamma)
+            return adapted_linear(x.to(dtype), weight, base.bias, lambda_, gamma, spec, bases, plan, held)
+
+    @torch.no_grad()
+    def _kept_weight(self, kept: dict[Any, Any], key: tuple[str, torch.dtype], *parts: Tensor) -> Tensor:
+        name, dtype = key
+        spec = self.update_spec(name)
+        state = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in parts], spec
+        if key not in kept or kept[key][0] != state:
+            weight, lambda_, gamma = parts
+            bases = self.bases_tensors(name, weight.device, dtype)
+            kept[key] = state, folded_weight(weight, spec, bases, lambda_, gamma, dtype).contiguous()
+        folded: Tensor = kept[key][1]
+        return folded
 
     def _product(self, adapter_name: str, x: Tensor) -> Tensor:
         if self.strategy[adapter_name] == "reference":

@@ -1,6 +1,8 @@
 """The PEFT tuner of RandLoRA: each layer's rank, alpha and bases."""
 
-from typing import Any, cast
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from peft.utils.other import get_pattern_key
 from torch import nn
@@ -10,6 +12,7 @@ from randlora.adapter.bases_choice import resolve_bases
 from randlora.adapter.kinds import RandLoraConvolution, RandLoraEmbedding, RandLoraParameter
 from randlora.adapter.layer import RandLoraLayer
 from randlora.adapter.linear import RandLoraLinear
+from randlora.adapter.sum import check_summable, fill_sum
 from randlora.adapter.weights import LINEARS
 from randlora.bases import Bases, StoredBases
 from randlora.config import RandLoraConfig
@@ -31,7 +34,7 @@ class RandLoraTuner(AdapterTuner):
         shapes = self.matched_shapes(peft_config, model)
         self._bases: Bases = resolve_bases(peft_config, list(shapes.values()))
         for shape in shapes.values():
-            self._bases.reserve(peft_config.r, min(shape), max(shape))
+            self._bases.reserve(peft_config.r, min(shape), max(shape), peft_config.num_bases)
 
     def _create_and_replace(self, peft_config: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         if isinstance(self._bases, StoredBases):
@@ -41,9 +44,33 @@ class RandLoraTuner(AdapterTuner):
         super()._create_and_replace(peft_config, adapter_name, *args, **kwargs)
 
     def _layer_options(self, config: RandLoraConfig, key: str) -> dict[str, Any]:
-        ranks, alphas = config.rank_pattern, config.alpha_pattern
         return {
-            "r": ranks.get(get_pattern_key(ranks.keys(), key), config.r),
-            "alpha": alphas.get(get_pattern_key(alphas.keys(), key), cast("float", config.alpha)),
+            "r": _by_pattern(config.rank_pattern, key, config.r),
+            "alpha": _by_pattern(config.alpha_pattern, key, config.alpha),
+            "strategy": _by_pattern(config.strategy_pattern, key, config.strategy),
             "bases": self._bases,
         }
+
+    def add_weighted_adapter(self, adapters: Sequence[str], weights: Sequence[float], adapter_name: str) -> None:
+        """Add an adapter whose ΔW is the weighted sum of others', exactly: it keeps a λ and a γ for each of them.
+
+        Args:
+            adapters: Names of adapters on the same layers with the same bases.
+            weights: A factor for each.
+            adapter_name: Name of the new one; the others stay.
+
+        Raises:
+            ConfigError: A name is unknown or taken, a factor is no number, or the adapters cannot be summed.
+        """
+        configs = check_summable(self.peft_config, adapters, weights, adapter_name)
+        terms = sum(config.terms for config in configs)
+        self.peft_config[adapter_name] = replace(configs[0], terms=terms)
+        self.peft_config[adapter_name].inference_mode = True
+        self.inject_adapter(self.model, adapter_name)
+        for layer in (module for module in self.model.modules() if isinstance(module, RandLoraLayer)):
+            if adapter_name in layer.scaling:
+                fill_sum(layer, adapters, weights, adapter_name)
+
+
+def _by_pattern(pattern: dict[str, Any], key: str, default: Any) -> Any:
+    return pattern.get(get_pattern_key(pattern.keys(), key), default)

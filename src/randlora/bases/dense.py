@@ -81,12 +81,13 @@ class DenseBases:
         family: `uniform`, `normal` or `ternary`.
         seed: Any int of at most 64 bits.
         sparsity: s ≥ 2 of the ternary family, entries are nonzero with probability 2/s; ignored by the others.
+        separate: An A for each basis (eq. 3) in place of one for all (eq. 4).
     """
 
     kind = "dense"
 
-    def __init__(self, family: DenseFamily, seed: int, sparsity: float = 2.0) -> None:
-        self.family, self.seed, self.sparsity = family, seed, sparsity
+    def __init__(self, family: DenseFamily, seed: int, sparsity: float = 2.0, *, separate: bool = False) -> None:
+        self.family, self.seed, self.sparsity, self.separate = family, seed, sparsity, separate
         self._unit = unit_scale(family, sparsity)
         self._shape_a, self._shape_b = (0, 0), (0, 0)
         self._pairs: dict[torch.device, tuple[Tensor, ...]] = {}
@@ -95,23 +96,31 @@ class DenseBases:
         return self
 
     def __reduce__(self) -> tuple:
-        return dense_bases, (self.family, self.seed, self.sparsity)
+        return dense_bases, (self.family, self.seed, self.sparsity, self.separate)
 
     def scale(self, r: int) -> float:  # noqa: ARG002 - one signature for all families
         """The product of the factors that give A and B unit variance."""
         return self._unit**2
 
-    def reserve(self, r: int, small: int, large: int) -> None:
-        """Make room for a layer with sides `small` and `large` and basis rank `r`; drawn when first used."""
-        columns = -(-small // r) * r
-        shape_a = (max(r, self._shape_a[0]), max(small, self._shape_a[1]))
+    def reserve(self, r: int, small: int, large: int, num_bases: int | None = None) -> None:
+        """Make room for a layer with sides `small` and `large`, basis rank `r` and n bases; drawn when first used."""
+        columns = r * (num_bases or -(-small // r))
+        shape_a = (max(columns if self.separate else r, self._shape_a[0]), max(small, self._shape_a[1]))
         shape_b = (max(large, self._shape_b[0]), max(columns, self._shape_b[1]))
         if (shape_a, shape_b) != (self._shape_a, self._shape_b):
             self._shape_a, self._shape_b = shape_a, shape_b
             self._pairs.clear()
 
-    def tensors(self, r: int, small: int, large: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """A (r × small) and B (large × r·n), views of the shared pair, without their scale.
+    def tensors(
+        self,
+        r: int,
+        small: int,
+        large: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        num_bases: int | None = None,
+    ) -> tuple[Tensor, ...]:
+        """A (r × small, or r·n × small) and B (large × r·n), views of the shared pair, without their scale.
 
         Args:
             r: Basis rank.
@@ -119,9 +128,10 @@ class DenseBases:
             large: M, the larger side of the layer.
             device: Where the pair is wanted.
             dtype: A floating dtype; the numbers are the same in each.
+            num_bases: n, ⌈m/r⌉ by default.
         """
-        columns = -(-small // r) * r
-        self.reserve(r, small, large)
+        columns = r * (num_bases or -(-small // r))
+        self.reserve(r, small, large, num_bases)
         pair = self._pairs.get(device)
         if pair is None:
             pair = self._pairs[device] = self._draw_pair(device, dtype)
@@ -129,7 +139,7 @@ class DenseBases:
             pair = cast_tensors(pair, dtype)
             if not torch.compiler.is_compiling():
                 self._pairs[device] = pair
-        return pair[0][:r, :small], pair[1][:large, :columns]
+        return pair[0][: columns if self.separate else r, :small], pair[1][:large, :columns]
 
     def stored_bytes(self) -> int:
         """Bytes held now, over all devices."""
@@ -164,14 +174,14 @@ class DenseBases:
 _shared: WeakValueDictionary[tuple, DenseBases] = WeakValueDictionary()
 
 
-def dense_bases(family: DenseFamily, seed: int, sparsity: float = 2.0) -> DenseBases:
+def dense_bases(family: DenseFamily, seed: int, sparsity: float = 2.0, separate: bool = False) -> DenseBases:
     """The process-wide shared bases of this family, seed and sparsity (see `DenseBases`)."""
     if family != "ternary":
         sparsity = 2.0
-    key = (family, seed, float(sparsity))
+    key = (family, seed, float(sparsity), separate)
     bases = _shared.get(key)
     if bases is None:
-        bases = _shared[key] = DenseBases(family, seed, sparsity)
+        bases = _shared[key] = DenseBases(family, seed, sparsity, separate=separate)
     return bases
 
 

@@ -48,10 +48,18 @@ class PeftBases:
         """PEFT's bases have unit standard deviation already."""
         return 1.0
 
-    def reserve(self, r: int, small: int, large: int) -> None:
+    def reserve(self, r: int, small: int, large: int, num_bases: int | None = None) -> None:
         """Nothing to reserve: the pair is drawn whole."""
 
-    def tensors(self, r: int, small: int, large: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    def tensors(
+        self,
+        r: int,
+        small: int,
+        large: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        num_bases: int | None = None,  # noqa: ARG002 - PEFT has ⌈m/r⌉
+    ) -> tuple[Tensor, ...]:
         """A (r × small) and B (large × r·n) as PEFT slices and pairs them."""
         pair = self._copies.get(device)
         if pair is None or pair[0].dtype != dtype:
@@ -95,10 +103,18 @@ class StoredBases(nn.Module):
         """PEFT's bases have unit standard deviation already."""
         return 1.0
 
-    def reserve(self, r: int, small: int, large: int) -> None:
+    def reserve(self, r: int, small: int, large: int, num_bases: int | None = None) -> None:
         """Nothing to reserve."""
 
-    def tensors(self, r: int, small: int, large: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    def tensors(
+        self,
+        r: int,
+        small: int,
+        large: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        num_bases: int | None = None,  # noqa: ARG002 - PEFT has ⌈m/r⌉
+    ) -> tuple[Tensor, ...]:
         """A (r × small) and B (large × r·n) as PEFT slices and pairs them."""
         return _slice(self.A.to(device, dtype), self.B.to(device, dtype), r, small, large)
 

@@ -48,12 +48,20 @@ class StructuredBases:
         """√r gives A unit variance (one of r entries of a column is 1); B has it already."""
         return sqrt(r)
 
-    def reserve(self, r: int, small: int, large: int) -> None:
+    def reserve(self, r: int, small: int, large: int, num_bases: int | None = None) -> None:
         """Nothing to reserve."""
 
-    def tensors(self, r: int, small: int, large: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """The `StructuredTensors` for a layer with sides `small` ≤ `large` and basis rank `r`."""
-        key = (r, small, large, device)
+    def tensors(
+        self,
+        r: int,
+        small: int,
+        large: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        num_bases: int | None = None,
+    ) -> tuple[Tensor, ...]:
+        """The `StructuredTensors` for a layer with sides `small` ≤ `large`, basis rank `r` and n bases (⌈small/r⌉)."""
+        key = (r, num_bases or -(-small // r), large, device)
         held = self._held.get(key)
         if held is None:
             held = self._held[key] = _draw(self.seed, *key, dtype)
@@ -69,13 +77,14 @@ class StructuredBases:
 
     def fingerprint(self) -> str:
         """A hash of the description of two fixed shapes, one with a single factor and one with two."""
-        shapes = ((7, 48, 80), (2, 192, 256))
+        shapes = ((7, 7, 80), (2, 96, 256))  # (r, n, M)
         drawn = (t for shape in shapes for t in _draw(self.seed, *shape, torch.device("cpu"), torch.float32))
         return digest("structured", *drawn)
 
 
-def _draw(seed: int, r: int, small: int, large: int, device: torch.device, dtype: torch.dtype) -> StructuredTensors:
-    bases_count = -(-small // r)
+def _draw(
+    seed: int, r: int, bases_count: int, large: int, device: torch.device, dtype: torch.dtype
+) -> StructuredTensors:
     rows = -(-large // bases_count)
     # A first use inside inference_mode, or under a default device of the caller's, must not mark these tensors.
     with torch.inference_mode(mode=False), torch.no_grad(), torch.device("cpu"):

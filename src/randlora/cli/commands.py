@@ -10,7 +10,7 @@ from types import ModuleType
 
 from randlora.errors import ConfigError, RandLoraError
 
-NAMES = ("train", "evaluate", "merge", "convert", "inspect", "doctor", "demo")
+NAMES = ("train", "evaluate", "merge", "convert", "inspect", "methods", "doctor", "demo")
 
 
 def _require(module: str, extra: str) -> None:
@@ -95,6 +95,26 @@ def _convert_to_lora(arguments: argparse.Namespace) -> int:
         f"LoRA of rank {exported.rank} in {arguments.output} holds {exported.mean_energy:.4f} of the energy of ΔW on "
         f"average, in the worst layer, {exported.worst.name}, {exported.worst.energy:.4f}"
     )
+    return 0
+
+
+def methods(_arguments: argparse.Namespace, _: Sequence[str]) -> int:
+    """`randlora methods`."""
+    from randlora.report import Column, text_table
+    from randlora.training.overview import overview
+
+    columns = [
+        Column("method", "method"),
+        Column("ΔW", "equation"),
+        Column("trained", "trained", "{:,}".format),
+        Column("%", "percent", "{:.3f}".format),
+        Column("paper, %", "paper", lambda value: f"{value:g}"),
+        Column("rank", "rank", "{:,}".format),
+        Column("MB", "stored_bytes", lambda value: f"{value / 1e6:.1f}"),
+        Column("merges", "mergeable", lambda value: "yes" if value else "no"),
+    ]
+    print(text_table([asdict(row) for row in overview()], columns))
+    print("On q, k, v, up and down of Llama-3-8B; rank of a 4096 x 4096 layer; bytes of an adapter in float32.")
     return 0
 
 

@@ -64,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("target", help="an adapter folder, a run's folder, or a config file of a planned run")
     inspect.set_defaults(call=commands.inspect, takes_overrides=True)
 
+    methods = actions.add_parser("methods", help="equation, cost and rank of every method", allow_abbrev=False)
+    methods.set_defaults(call=commands.methods)
+
     doctor = actions.add_parser("doctor", help="versions, devices, what works here", allow_abbrev=False)
     doctor.set_defaults(call=commands.doctor)
 

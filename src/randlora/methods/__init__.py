@@ -1,4 +1,4 @@
-"""Methods that the RandLoRA paper compares with and PEFT does not have, as PEFT tuners.
+"""Methods that the RandLoRA paper compares with, or defines beside its own, and PEFT does not have.
 
 Each file holds one: its config, and its layer's arithmetic over `randlora.adapter`.
 """
@@ -8,9 +8,18 @@ from randlora.methods.hydralora import HydraLoraConfig, HydraLoraTuner
 from randlora.methods.lora_xs import LoraXsConfig, LoraXsTuner
 from randlora.methods.nola import NolaConfig, NolaTuner
 from randlora.methods.pranc import PrancConfig, PrancTuner
+from randlora.methods.randlora_a import RandLoraAConfig, RandLoraATuner
 from randlora.methods.svft import SvftConfig, SvftTuner
 
-__all__ = ["HydraLoraConfig", "LoraXsConfig", "NolaConfig", "PrancConfig", "SvftConfig", "register_methods"]
+__all__ = [
+    "HydraLoraConfig",
+    "LoraXsConfig",
+    "NolaConfig",
+    "PrancConfig",
+    "RandLoraAConfig",
+    "SvftConfig",
+    "register_methods",
+]
 
 
 def register_methods() -> None:
@@ -19,4 +28,5 @@ def register_methods() -> None:
     register_method(LoraXsConfig, LoraXsTuner)
     register_method(NolaConfig, NolaTuner)
     register_method(PrancConfig, PrancTuner)
+    register_method(RandLoraAConfig, RandLoraATuner)
     register_method(SvftConfig, SvftTuner)

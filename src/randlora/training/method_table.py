@@ -40,6 +40,12 @@ _LORA = _keys("r", alpha="lora_alpha", dropout="lora_dropout")
 
 METHODS: dict[str, PeftMethod] = {
     "randlora": PeftMethod(RandLoraConfig, _keys("r", "alpha", "dropout", "bases", "sparsity", "seed", "strategy")),
+    "randlora_a": PeftMethod(ours.RandLoraAConfig, _keys("r", "alpha", "dropout", "seed")),
+    "randlora_b": PeftMethod(
+        RandLoraConfig,
+        _keys("r", "alpha", "dropout", "bases", "sparsity", "seed", "strategy"),
+        {"rank_fraction": 0.5},
+    ),
     # LoRA, what it starts from, how it is scaled, and how its rank is spent.
     "lora": PeftMethod(peft.LoraConfig, _LORA),
     "rslora": PeftMethod(peft.LoraConfig, _LORA, {"use_rslora": True}),
@@ -95,7 +101,7 @@ def default_keys(name: str, r: int | None, alpha: float | None, bases: str) -> t
         return r, alpha
     if r is None:
         r = 16 if name in _AS_LORA else METHODS[name].default("r")
-    if alpha is None and name == "randlora":
+    if alpha is None and METHODS[name].config is RandLoraConfig:
         alpha = default_alpha(bases, r or 1)
     elif alpha is None:
         alpha = 2.0 * (r or 1) if name in _AS_LORA else METHODS[name].default("alpha")

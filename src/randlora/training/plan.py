@@ -20,9 +20,9 @@ class LayerPlan:
     Attributes:
         name: Its module's name.
         r: Basis rank.
-        num_bases: n = ⌈m/r⌉.
+        num_bases: n, ⌈m/r⌉ for full rank.
         trained: Trained numbers, n·r + n·m.
-        rank: Highest rank of ΔW: m.
+        rank: Highest rank of ΔW: min(m, r·n).
     """
 
     name: str
@@ -68,8 +68,9 @@ def plan_adapter(folder: str | Path) -> Plan:
         if not name.endswith(_LAMBDA):
             continue
         layer = name.removesuffix(_LAMBDA)
-        (bases_count, r), (_, small) = shapes[name], shapes[layer + _GAMMA]
-        layers.append(LayerPlan(layer, r, bases_count, bases_count * (r + small), small))
+        (*stack, bases_count, r), small = shapes[name], shapes[layer + _GAMMA][-1]
+        trained = math.prod(stack) * bases_count * (r + small)
+        layers.append(LayerPlan(layer, r, bases_count, trained, min(small, r * bases_count)))
     trained = sum(layer.trained for layer in layers) or sum(math.prod(shape) for shape in shapes.values())
     title = f"{config['peft_type']}, bases {config['bases']}" if "bases" in config else str(config["peft_type"])
     return Plan(title, layers, trained, path.stat().st_size, 0, None)
@@ -95,7 +96,7 @@ def plan_run(config: TrainConfig) -> Plan:
     bases = {id(b): b for layer in adapted.values() for b in layer.randlora_bases.values()}
     bases_bytes = sum(b.stored_bytes() for b in bases.values())
     return Plan(
-        f"{method.name}, bases {method.bases}" if method.name == "randlora" else method.name,
+        f"{method.name}, bases {method.bases}" if adapted else method.name,
         [_layer_plan(name, layer) for name, layer in adapted.items()],
         trained,
         4 * trained,
@@ -106,5 +107,6 @@ def plan_run(config: TrainConfig) -> Plan:
 
 def _layer_plan(name: str, layer: RandLoraLayer) -> LayerPlan:
     ((adapter, r),) = layer.r.items()
-    bases_count, small = layer.randlora_gamma[adapter].shape
-    return LayerPlan(name, r, bases_count, bases_count * (r + small), small)
+    *stack, bases_count, small = layer.randlora_gamma[adapter].shape
+    trained = math.prod(stack) * bases_count * (r + small)
+    return LayerPlan(name, r, bases_count, trained, min(small, r * bases_count))

@@ -7,12 +7,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from randlora.update.scratch import scratch
+
 
 @dataclass(frozen=True)
 class DenseOperator:
-    """The operator of stored bases; C is a matrix (r·n, m) whose row k·n + j belongs to basis j and its column k."""
+    """The operator of stored bases; C is a matrix (r·n, m) whose row k·n + j belongs to basis j and its column k.
 
-    A: Float[Tensor, "r m"]
+    A has r rows, shared by all bases (eq. 4), or r·n (eq. 3), its row k·n + j for basis j as in C.
+    """
+
+    A: Float[Tensor, "rows m"]
     B: Float[Tensor, "M rn"]
 
     keeps_coefficients: ClassVar[bool] = False
@@ -22,11 +27,21 @@ class DenseOperator:
         return self.A, self.B
 
     def coefficients(
-        self, lambda_: Float[Tensor, "n r"], gamma: Float[Tensor, "n m"], scaling: float, dtype: torch.dtype
+        self, lambda_: Float[Tensor, "t r"], gamma: Float[Tensor, "t m"], scaling: float, dtype: torch.dtype
     ) -> Float[Tensor, "rn m"]:
-        """C, one elementwise product."""
-        scaled = (scaling * lambda_.T)[:, :, None] * gamma
-        return (scaled * self.A.to(gamma.dtype)[:, None, :]).flatten(0, 1).to(dtype)
+        """C, in two elementwise products; the next call may overwrite it."""
+        r, bases_count = lambda_.shape[1], self._bases_count(lambda_)
+        shape = (r, *gamma.shape)
+        A = self.A.unflatten(0, (r, -1))
+        if gamma.shape[0] > A.shape[1] > 1:
+            A = A.repeat(1, gamma.shape[0] // bases_count, 1)
+        product = torch.mul(gamma, A, out=scratch("product", gamma, shape))
+        product = product.mul_((scaling * lambda_.T)[:, :, None])
+        if gamma.shape[0] > bases_count:
+            product = product.unflatten(1, (-1, bases_count)).sum(dim=1)
+        product = product.flatten(0, 1)
+        memory = scratch("coefficients", gamma, product.shape, dtype)
+        return product.to(dtype) if memory is None else memory.copy_(product)
 
     def mix(self, coefficients: Float[Tensor, "rn m"], small: Float[Tensor, "T m"]) -> Float[Tensor, "T rn"]:
         """Small · Cᵀ."""
@@ -64,19 +79,24 @@ class DenseOperator:
         self,
         large: Float[Tensor, "T M"],
         small: Float[Tensor, "T m"],
-        lambda_: Float[Tensor, "n r"],
-        gamma: Float[Tensor, "n m"],
+        lambda_: Float[Tensor, "t r"],
+        gamma: Float[Tensor, "t m"],
         scaling: float,
         projected: Float[Tensor, "T rn"] | None = None,
-    ) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n m"]]:
+    ) -> tuple[Float[Tensor, "t r"], Float[Tensor, "t m"]]:
         """DC by way of G where the batch is larger than the layer (fewer products), else by way of large · B."""
+        r, bases_count = lambda_.shape[1], self._bases_count(lambda_)
+        memory = scratch("gradient", small, (r * bases_count, small.shape[1]))
         if projected is None and large.shape[0] > small.shape[1]:
-            gradient = self.B.T @ (large.T @ small)
+            product = torch.mm(large.T, small, out=scratch("G", small, (large.shape[1], small.shape[1])))
+            gradient = torch.mm(self.B.T, product, out=memory)
         else:
-            gradient = (self.project(large) if projected is None else projected).T @ small
-        bases_count, r = lambda_.shape
-        weighted = gradient.unflatten(0, (r, bases_count)).to(gamma.dtype) * (scaling * self.A.to(gamma.dtype))[:, None]
-        return (
-            torch.einsum("kji,ji->jk", weighted, gamma),
-            torch.einsum("kji,jk->ji", weighted, lambda_),
-        )
+            gradient = torch.mm((self.project(large) if projected is None else projected).T, small, out=memory)
+        by_basis = gradient.unflatten(0, (r, bases_count))
+        scaled = (scaling * self.A.to(gamma.dtype)).unflatten(0, (r, -1))
+        weighted = torch.mul(by_basis, scaled, out=scratch("product", gamma, by_basis.shape)).transpose(0, 1)
+        weighted = weighted.repeat(gamma.shape[0] // bases_count, 1, 1) if gamma.shape[0] > bases_count else weighted
+        return torch.bmm(weighted, gamma[:, :, None])[:, :, 0], torch.bmm(lambda_[:, None, :], weighted)[:, 0]
+
+    def _bases_count(self, lambda_: Tensor) -> int:
+        return self.B.shape[1] // lambda_.shape[1]

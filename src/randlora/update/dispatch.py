@@ -1,8 +1,7 @@
 """The cost model: which strategy is cheapest for a layer and a batch, pass by pass.
 
-A cost is the time of a strategy beyond what both share, in multiply-adds of a large matrix product: the matrix products
-at that price, and on top of it what narrow products and elementwise passes take longer. The rates below are fitted to
-measured times (`benchmarks/costs.py`, table in docs/performance.md).
+A cost is the time of a strategy beyond what both share: what it does, counted, times a rate each. The rates are fitted
+to measured times (`benchmarks/costs.py`; tables in docs/performance.md).
 """
 
 from typing import NamedTuple
@@ -20,48 +19,51 @@ class Plan(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """Prices in multiply-adds of a large product.
+    """Prices, in multiply-adds of a large matrix product.
 
     Attributes:
         entry: An entry of a folded weight: read W₀, add, round, write.
-        block: A multiply-add of a product with the n × n blocks F_k, and of L.
-        row: An entry of the rows that a factored pass reads and writes beside its products.
-        call: What the further calls of a factored pass cost whatever their size.
+        product: A multiply-add of a product with B or C, with F_k or L.
     """
 
     entry: float
-    block: float
-    row: float
-    call: float
+    product: float
 
 
-RATES = {"structured": Rates(50, 1.7, 20, 3e7), "dense": Rates(50, 1.0, 20, 1e7)}
+RATES = {"structured": Rates(entry=69, product=2.3), "dense": Rates(entry=4.8, product=1.1)}
 
 
-def cost(strategy: str, spec: UpdateSpec, tokens: int, *, backward: bool) -> float:
-    """Estimated cost of one pass.
+def counts(strategy: str, spec: UpdateSpec, tokens: int, *, backward: bool) -> Rates:
+    """How many entries and multiply-adds a pass has.
 
     Args:
         strategy: `folded` or `factored`.
         spec: The adapter on the layer.
         tokens: T, rows of the input.
-        backward: The backward pass (∂x; the gradients of λ and γ cost the same either way, but for ∂y·B, which a
-            factored pass over a layer with in = m shares with them).
+        backward: The backward pass: ∂x and the gradients of λ and γ. A factored pass over a layer with in = m computes
+            ∂y·B for both.
     """
-    rates = RATES[spec.kind]
-    small, large = spec.small, spec.large
-    if strategy == FOLDED:
-        product = large * small * spec.r * spec.num_bases if spec.kind == "dense" else 0
-        return product + rates.entry * large * small
-    shared = backward and spec.small_is_input
+    small, large, hidden = spec.small, spec.large, spec.r * spec.num_bases
     if spec.kind == "dense":
-        hidden = spec.r * spec.num_bases
-        # The gradients save less by ∂y·B where they would have gone by way of G = ∂yᵀx.
-        shared = shared and tokens <= small
-        products = tokens * hidden * (small + (0 if shared else large))
+        fold, to_small, to_large = large * small * hidden, tokens * hidden * small, tokens * hidden * large
     else:
-        products = tokens * (small * spec.num_bases + (0 if shared else large * spec.r))
-    return rates.call + rates.block * products + rates.row * tokens * (small + (0 if shared else large))
+        fold, to_small, to_large = 0, tokens * small * spec.num_bases, tokens * large * spec.r
+    gradients = 0
+    if backward:
+        gradients = to_large + to_small
+        if spec.kind == "dense" and tokens > small:  # by way of G = ∂yᵀx
+            gradients = tokens * large * small + large * small * hidden
+    if strategy == FOLDED:
+        return Rates(large * small, fold + gradients)
+    if backward and spec.small_is_input:
+        gradients = to_small
+    return Rates(0, to_small + to_large + gradients)
+
+
+def cost(strategy: str, spec: UpdateSpec, tokens: int, *, backward: bool) -> float:
+    """Estimated cost of one pass, in multiply-adds of a large matrix product; the arguments are those of `counts`."""
+    rates, done = RATES[spec.kind], counts(strategy, spec, tokens, backward=backward)
+    return sum(rate * count for rate, count in zip(rates, done, strict=True))
 
 
 def choose_plan(spec: UpdateSpec, tokens: int) -> Plan:

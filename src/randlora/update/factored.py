@@ -46,8 +46,8 @@ class _FactoredUpdate(torch.autograd.Function):
 
 def factored_update(
     x: Float[Tensor, "*batch in"],
-    lambda_: Float[Tensor, "n r"],
-    gamma: Float[Tensor, "n m"],
+    lambda_: Float[Tensor, "t r"],
+    gamma: Float[Tensor, "t m"],
     spec: UpdateSpec,
     bases: tuple[Tensor, ...],
 ) -> Float[Tensor, "*batch out"]:

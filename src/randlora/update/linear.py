@@ -14,7 +14,7 @@ from torch import Tensor
 from randlora.update.dispatch import FACTORED, Plan
 from randlora.update.once import first_derivative_only
 from randlora.update.operators import Operator, UpdateSpec, make_operator
-from randlora.update.scratch import scratch
+from randlora.update.scratch import scratch_like
 
 
 class _AdaptedLinear(torch.autograd.Function):
@@ -101,7 +101,9 @@ def _add_transposed_product(
 def _fold_once(weight: Tensor, coefficients: Tensor, spec: UpdateSpec, operator: Operator) -> Tensor:
     """W₀ + ΔW in the dtype of C, for one product: the next fold may overwrite it."""
     large_by_small = weight if spec.small_is_input else weight.T
-    folded = operator.fold(coefficients, large_by_small, out=scratch(large_by_small)).to(coefficients.dtype)
+    folded = operator.fold(coefficients, large_by_small, out=scratch_like("weight", large_by_small)).to(
+        coefficients.dtype
+    )
     return folded if spec.small_is_input else folded.T
 
 
@@ -109,8 +111,8 @@ def adapted_linear(
     x: Float[Tensor, "*batch in"],
     weight: Float[Tensor, "out in"],
     bias: Float[Tensor, " out"] | None,
-    lambda_: Float[Tensor, "n r"],
-    gamma: Float[Tensor, "n m"],
+    lambda_: Float[Tensor, "t r"],
+    gamma: Float[Tensor, "t m"],
     spec: UpdateSpec,
     bases: tuple[Tensor, ...],
     plan: Plan,

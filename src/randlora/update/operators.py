@@ -25,6 +25,8 @@ class UpdateSpec:
     Attributes:
         kind: `dense`: the bases are A (r × m) and B (M × r·n). `structured`: see `StructuredOperator`.
         r: Basis rank.
+        num_bases: n; the rank of ΔW is min(m, r·n), m where n = ⌈m/r⌉. λ and γ have n rows,
+            or n for each of several updates that are summed.
         small: m, the length of the side with the trained diagonals.
         large: M ≥ m, the length of the other side.
         small_is_input: True where in ≤ out.
@@ -33,15 +35,11 @@ class UpdateSpec:
 
     kind: str
     r: int
+    num_bases: int
     small: int
     large: int
     small_is_input: bool
     scaling: float
-
-    @property
-    def num_bases(self) -> int:
-        """N = ⌈m/r⌉."""
-        return -(-self.small // self.r)
 
 
 @runtime_checkable  # the tests check annotations at run time
@@ -109,8 +107,8 @@ def make_operator(spec: UpdateSpec, bases: Sequence[Tensor]) -> Operator:
 def delta_weight(
     spec: UpdateSpec,
     bases: Sequence[Tensor],
-    lambda_: Float[Tensor, "n r"],
-    gamma: Float[Tensor, "n m"],
+    lambda_: Float[Tensor, "t r"],
+    gamma: Float[Tensor, "t m"],
 ) -> Float[Tensor, "out in"]:
     """ΔW in the layout of a linear layer's weight and in the dtype of λ, by the operator's own fold."""
     shape = (spec.large, spec.small) if spec.small_is_input else (spec.small, spec.large)
@@ -121,8 +119,8 @@ def delta_rows(
     index: Int[Tensor, "*batch"],
     spec: UpdateSpec,
     bases: Sequence[Tensor],
-    lambda_: Float[Tensor, "n r"],
-    gamma: Float[Tensor, "n m"],
+    lambda_: Float[Tensor, "t r"],
+    gamma: Float[Tensor, "t m"],
 ) -> Float[Tensor, "*batch m"]:
     """Rows of ΔW where the small side is the input, in the dtype of the bases, without forming the others.
 
@@ -142,8 +140,8 @@ def folded_weight(
     weight: Float[Tensor, "out in"],
     spec: UpdateSpec,
     bases: Sequence[Tensor],
-    lambda_: Float[Tensor, "n r"],
-    gamma: Float[Tensor, "n m"],
+    lambda_: Float[Tensor, "t r"],
+    gamma: Float[Tensor, "t m"],
     dtype: torch.dtype,
 ) -> Float[Tensor, "out in"]:
     """W₀ + ΔW, rounded once to `dtype`; a weight of a wider dtype keeps its low bits until then.

@@ -1,11 +1,11 @@
 """Structured bases: A adds up r contiguous blocks of columns, B = (L ⊗ R)[:M]. Nothing dense is stored.
 
 Write F = R·C for the n × m matrix of the blocks R·C_k side by side. Cut into blocks of n rows, ΔW holds L[a, k] · F_k
-in block (a, k). So to fold it costs one pass over the weight, and a product with it is r products with the n × n blocks
+in block (a, k). So to fold it costs one pass over the weight, and a product with it is r products with the n × w blocks
 F_k and one with L.
 
-Where m is no multiple of r some blocks are one column short. The *slots* are the columns with a zero at the end of each
-short block, r·n in all.
+The blocks are w = ⌈m/r⌉ columns wide, where m is no multiple of r some of them one less. The *slots* are the columns
+with a zero at the end of each short block, r·w in all. There are n = w bases unless fewer are asked for.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from randlora.update.kernels import available, structured_fold, structured_gradients
+from randlora.update.scratch import scratch
+
+# T products with L, one for each row, are faster than a copy and one product only in 16 bits and with blocks this wide.
+_WIDE_BLOCK = 32
+
 
 @dataclass(frozen=True)
 class StructuredOperator:
-    """The operator of structured bases. Coefficients are F by slots (n, r, n); hidden rows go block by block."""
+    """The operator of structured bases. Coefficients are F by slots (n, r, w); hidden rows go block by block."""
 
     small: int
     large: int
@@ -33,23 +39,25 @@ class StructuredOperator:
     def pair(self) -> tuple[Float[Tensor, "r m"], Float[Tensor, "M rn"]]:
         """A and B written out (A without the factor √r that gives it unit variance)."""
         r, n = self.left.shape[1], self.num_bases
-        blocks = torch.eye(r, dtype=self.left.dtype, device=self.left.device)[:, :, None].expand(r, r, n)
+        blocks = torch.eye(r, dtype=self.left.dtype, device=self.left.device)[:, :, None].expand(r, r, self._width())
         return self._columns(blocks), torch.kron(self.left, torch.kron(self.outer, self.inner)[:n, :n])[: self.large]
 
     def coefficients(
-        self, lambda_: Float[Tensor, "n r"], gamma: Float[Tensor, "n m"], scaling: float, dtype: torch.dtype
-    ) -> Float[Tensor, "n r n"]:
+        self, lambda_: Float[Tensor, "t r"], gamma: Float[Tensor, "t m"], scaling: float, dtype: torch.dtype
+    ) -> Float[Tensor, "n r w"]:
         """F = R·C; C is rounded once, and so is F."""
         scaled = (scaling * lambda_)[:, :, None] * self._slots(gamma)
+        if len(scaled) > self.num_bases:
+            scaled = scaled.unflatten(0, (-1, self.num_bases)).sum(dim=0)
         return _kronecker(self.outer, self.inner, scaled.to(dtype).flatten(1)).view_as(scaled)
 
-    def mix(self, coefficients: Float[Tensor, "n r n"], small: Float[Tensor, "T m"]) -> Float[Tensor, "r T n"]:
+    def mix(self, coefficients: Float[Tensor, "n r w"], small: Float[Tensor, "T m"]) -> Float[Tensor, "r T n"]:
         """Small · Fᵀ, block by block."""
         by_block = coefficients.transpose(0, 1).contiguous()
         return torch.bmm(self._slots(small).transpose(0, 1), by_block.transpose(1, 2))
 
     def unmix(
-        self, coefficients: Float[Tensor, "n r n"], hidden: Float[Tensor, "r T n"], onto: Tensor | None = None
+        self, coefficients: Float[Tensor, "n r w"], hidden: Float[Tensor, "r T n"], onto: Tensor | None = None
     ) -> Float[Tensor, "T m"]:
         """Hidden · F, block by block."""
         by_block = coefficients.transpose(0, 1)
@@ -73,18 +81,25 @@ class StructuredOperator:
     def project(self, large: Float[Tensor, "T M"]) -> Float[Tensor, "r T n"]:
         """Large · L, the transpose of `expand`; block by block in memory, for the products that follow."""
         blocks = _pad(large, self.left.shape[0] * self.num_bases).unflatten(1, (-1, self.num_bases))
-        return _bmm_by_row(self.left.T.expand(large.shape[0], -1, -1), blocks)
+        if self.num_bases >= _WIDE_BLOCK and large.dtype.itemsize == 2:
+            return _bmm_by_row(self.left.T.expand(large.shape[0], -1, -1), blocks)
+        by_block = blocks.transpose(0, 1)
+        memory = scratch("blocks", large, by_block.shape)
+        by_block = by_block.contiguous() if memory is None else memory.copy_(by_block)
+        return (self.left.T @ by_block.flatten(1)).unflatten(1, by_block.shape[1:])
 
     def fold(
         self,
-        coefficients: Float[Tensor, "n r n"],
+        coefficients: Float[Tensor, "n r w"],
         weight: Float[Tensor, "M m"],
         out: Float[Tensor, "M m"] | None = None,
     ) -> Float[Tensor, "M m"]:
         """Weight + ΔW in one pass, in the weight's dtype and layout; every sum is rounded once."""
+        if out is None and available(weight) and self._width() == self.num_bases:
+            return structured_fold(weight, self._columns(coefficients), self.left)
         n = self.num_bases
         update = self._columns(coefficients).to(weight.dtype)
-        signs = self._columns(self.left[:, :, None].expand(-1, -1, n)).to(weight.dtype)
+        signs = self._columns(self.left[:, :, None].expand(-1, -1, self._width())).to(weight.dtype)
         if weight.stride(0) < weight.stride(1):  # so that the pass reads them in the order of the weight
             update, signs = update.T.contiguous().T, signs.T.contiguous().T
         whole, rest = divmod(self.large, n)
@@ -99,7 +114,7 @@ class StructuredOperator:
             folded = torch.cat([folded, torch.addcmul(weight[whole * n :], signs[whole], update[:rest])])
         return folded
 
-    def rows(self, coefficients: Float[Tensor, "n r n"], index: Int[Tensor, " T"]) -> Float[Tensor, "T m"]:
+    def rows(self, coefficients: Float[Tensor, "n r w"], index: Int[Tensor, " T"]) -> Float[Tensor, "T m"]:
         """Row a·n + b of ΔW is row b of every F_k, times L[a, k]."""
         n = self.num_bases
         return self._columns(coefficients[index % n] * self.left[index // n][:, :, None])
@@ -108,35 +123,41 @@ class StructuredOperator:
         self,
         large: Float[Tensor, "T M"],
         small: Float[Tensor, "T m"],
-        lambda_: Float[Tensor, "n r"],
-        gamma: Float[Tensor, "n m"],
+        lambda_: Float[Tensor, "t r"],
+        gamma: Float[Tensor, "t m"],
         scaling: float,
         projected: Float[Tensor, "r T n"] | None = None,
-    ) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n m"]]:
+    ) -> tuple[Float[Tensor, "t r"], Float[Tensor, "t m"]]:
         """DF = the n × n blocks of projectedᵀ · small, dC = Rᵀ · dF; never G = largeᵀ · small."""
         hidden = self.project(large) if projected is None else projected
         blocks = _bmm_by_row(hidden.transpose(1, 2), self._slots(small).transpose(0, 1))
         gradient = _kronecker(self.outer.T, self.inner.T, blocks.flatten(1)).view_as(blocks)
+        if len(gamma) > self.num_bases:
+            gradient = gradient.repeat(len(gamma) // self.num_bases, 1, 1)
+        elif available(gradient) and self._width() == self.num_bases:
+            return structured_gradients(gradient, lambda_, gamma, scaling)
         scaled = (scaling * lambda_)[:, :, None]
         return (gradient * self._slots(gamma)).sum(dim=2) * scaling, self._columns(gradient * scaled)
 
+    def _width(self) -> int:
+        return -(-self.small // self.left.shape[1])
+
     def _whole_blocks(self) -> int:
-        r = self.left.shape[1]
-        return self.small - r * (self.num_bases - 1)
+        return self.small - self.left.shape[1] * (self._width() - 1)
 
-    def _slots(self, columns: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch r n"]:
-        r, n, whole = self.left.shape[1], self.num_bases, self._whole_blocks()
+    def _slots(self, columns: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch r w"]:
+        r, width, whole = self.left.shape[1], self._width(), self._whole_blocks()
         if whole == r:
-            return columns.unflatten(-1, (r, n))
-        full = columns[..., : whole * n].unflatten(-1, (whole, n))
-        short = columns[..., whole * n :].unflatten(-1, (r - whole, n - 1))
-        return torch.cat([full, _pad(short, n)], dim=-2)
+            return columns.unflatten(-1, (r, width))
+        full = columns[..., : whole * width].unflatten(-1, (whole, width))
+        short = columns[..., whole * width :].unflatten(-1, (r - whole, width - 1))
+        return torch.cat([full, _pad(short, width)], dim=-2)
 
-    def _columns(self, slots: Float[Tensor, "*batch r n"]) -> Float[Tensor, "*batch m"]:
-        r, n, whole = self.left.shape[1], self.num_bases, self._whole_blocks()
+    def _columns(self, slots: Float[Tensor, "*batch r w"]) -> Float[Tensor, "*batch m"]:
+        r, width, whole = self.left.shape[1], self._width(), self._whole_blocks()
         if whole == r:
             return slots.flatten(-2)
-        return torch.cat([slots[..., :whole, :].flatten(-2), slots[..., whole:, : n - 1].flatten(-2)], dim=-1)
+        return torch.cat([slots[..., :whole, :].flatten(-2), slots[..., whole:, : width - 1].flatten(-2)], dim=-1)
 
 
 def _pad(rows: Tensor, length: int) -> Tensor:

@@ -1,0 +1,55 @@
+"""The rank for a budget, against counting what PEFT makes trainable."""
+
+import peft
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from networks import Net
+from randlora import RandLoraConfig, fit_rank
+from randlora.adapter.budget import trained_numbers
+from randlora.errors import ConfigError
+
+TARGETS = ["a", "b", "c"]
+
+
+def _trained(config):
+    return sum(p.numel() for p in peft.get_peft_model(Net(), config).parameters() if p.requires_grad)
+
+
+@settings(max_examples=25, deadline=None)
+@given(r=st.integers(1, 16), num_bases=st.none() | st.integers(1, 5), fraction=st.sampled_from([1.0, 0.5, 0.3]))
+def test_the_count_is_what_is_trained(r, num_bases, fraction):
+    config = RandLoraConfig(r=r, num_bases=num_bases, rank_fraction=fraction, target_modules=TARGETS)
+    shapes = [(layer.out_features, layer.in_features) for layer in (Net().a, Net().b, Net().c)]
+    assert trained_numbers(config, shapes, r) == _trained(config)
+
+
+@pytest.mark.parametrize("budget", [1, 60, 150, 300, 10_000])
+def test_no_other_rank_is_nearer(budget):
+    config = RandLoraConfig(target_modules=TARGETS)
+    found = fit_rank(config, Net(), parameters=budget)
+    distances = {r: abs(_trained(RandLoraConfig(r=r, target_modules=TARGETS)) - budget) for r in range(1, 14)}
+    assert distances[found.r] == min(distances.values())
+    assert config.r == 16
+
+
+def test_as_many_as_a_lora():
+    found = fit_rank(RandLoraConfig(target_modules=TARGETS), Net(), lora_rank=2)
+    lora = _trained(peft.LoraConfig(r=2, target_modules=TARGETS))
+    assert found == fit_rank(RandLoraConfig(target_modules=TARGETS), Net(), parameters=lora)
+
+
+@pytest.mark.parametrize(
+    ("options", "budget", "message"),
+    [
+        ({}, {}, "one of parameters and lora_rank"),
+        ({}, {"parameters": 5, "lora_rank": 2}, "one of parameters and lora_rank"),
+        ({}, {"lora_rank": 0}, "lora_rank: expected an integer of 1 or more, got 0"),
+        ({"target_modules": ["nothing"]}, {"lora_rank": 2}, "target_modules: expected names of layers of the model"),
+        ({"target_modules": None}, {"lora_rank": 2}, "target_modules"),
+    ],
+)
+def test_bad_input(options, budget, message):
+    with pytest.raises(ConfigError, match=message):
+        fit_rank(RandLoraConfig(**{"target_modules": TARGETS} | options), Net(), **budget)
