@@ -27,7 +27,7 @@ test: lint
 # Speed and memory on this machine's processor, and the page docs/performance.md; leave the machine idle meanwhile.
 bench: $(STAMP)
 	$(BIN)/python benchmarks/steps.py --workloads llama-256 llama-1024 llama-4096 roberta-base
-	$(BIN)/python benchmarks/steps.py --workloads clip-vit-b32 --methods 'PEFT LoRA' structured --repetitions 3
+	$(BIN)/python benchmarks/steps.py --workloads clip-vit-b32 --methods 'PEFT LoRA' structured uniform --repetitions 3
 	$(BIN)/python benchmarks/linears.py
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/scaling.py
