@@ -18,7 +18,8 @@ def fold_once(model: Model) -> Iterator[Model]:
     The base weights are not touched. A kept weight is used until λ or γ changes (an optimizer step, a loaded
     checkpoint), so that gradient accumulation folds once per step and decoding once at all. It costs one more copy of
     the adapted weights, in the compute dtype. Layers that do not fold (dropout while training, several active adapters,
-    hooks) work as without it. Changes through `.data` are not seen, as autograd does not see them.
+    hooks), and compiled models, work as without it. Changes through `.data` are not seen, as autograd does not see
+    them.
 
     Args:
         model: A model with RandLoRA adapters.
