@@ -138,7 +138,7 @@ def adapted_layers(model):
     return found
 
 
-def equation_4(layer, adapter_name="default"):
+def equation_4(layer, adapter_name="default", *, stored=True):
     """ΔW = g Σ_j B_j Λ_j A Γ_j as a sum over bases in float64, for every matrix of a stack, as the weight is stored."""
     spec = layer.update_spec(adapter_name)
     bases = layer.bases_tensors(adapter_name, torch.device("cpu"), torch.float64)
@@ -155,8 +155,7 @@ def equation_4(layer, adapter_name="default"):
     base = layer.get_base_layer()
     if getattr(base, "padding_idx", None) is not None:
         matrices[0][base.padding_idx] = 0
-    weight = base.weight
-    return torch.stack(matrices).reshape(weight.shape)
+    return torch.stack(matrices).reshape(base.weight.shape) if stored else matrices[0]
 
 
 def literal_output(kind, model, x, adapters=("default",)):

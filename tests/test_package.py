@@ -8,8 +8,10 @@ from randlora.config import PEFT_TYPE
 
 
 def test_import_is_lean(in_new_process):
-    heavy = ("matplotlib", "datasets", "trl", "sklearn", "jsonargparse", "bitsandbytes")
-    assert in_new_process(f"import sys, randlora; print([m for m in {heavy} if m in sys.modules])") == "[]"
+    heavy = ("matplotlib", "datasets", "trl", "sklearn", "jsonargparse")
+    # PEFT imports these where they are installed; randlora has to do without them.
+    source = "import sys; sys.modules['bitsandbytes'] = sys.modules['torchao'] = None\nimport randlora\n"
+    assert in_new_process(source + f"print([m for m in {heavy} if m in sys.modules])") == "[]"
 
 
 def test_import_leaves_triton_alone(in_new_process):

@@ -1,5 +1,6 @@
 """Adapters on parameters, `target_parameters`: one update per expert, in transformers' mixtures of experts."""
 
+import accelerate
 import peft
 import pytest
 import torch
@@ -10,7 +11,7 @@ from transformers import MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen
 from kinds import KINDS, adapted_layers, equation_4
 from networks import Net, random_config, token_ids
 from randlora import RandLoraConfig
-from randlora.errors import ConfigError, LayerError
+from randlora.errors import ConfigError, LayerError, UpdateError
 
 TARGETS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 NEAR = {"rtol": 1e-4, "atol": 1e-4}
@@ -114,6 +115,16 @@ def test_gradient_checkpointing():
         gradients.append([p.grad for p in model.parameters() if p.requires_grad])
     for got, wanted in zip(*gradients, strict=True):
         torch.testing.assert_close(got, wanted)
+
+
+def test_an_offloaded_module_is_refused_when_called_and_can_be_merged():
+    kind = KINDS["experts"]
+    model = kind.adapted()
+    expected = model(kind.batch()).detach()
+    model = accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+    with pytest.raises(UpdateError, match=r"Experts.*offloaded"):
+        model(kind.batch())
+    torch.testing.assert_close(model.merge_and_unload()(kind.batch()), expected, **NEAR)
 
 
 @pytest.mark.parametrize(

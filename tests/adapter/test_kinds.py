@@ -133,3 +133,13 @@ def test_low_precision(kind):
     with torch.autocast("cpu", torch.bfloat16):
         output = fresh(kind.batch())
     assert (output.float() - expected).abs().max() <= 0.05 * expected.abs().max()
+
+
+@pytest.mark.slow
+def test_compiled_whole_it_gives_the_same(kind):
+    torch._dynamo.reset()
+    model, x = kind.adapted(), kind.batch()
+    outputs = torch.compile(model, fullgraph=True, backend="aot_eager")(x), model(x)
+    gradients = zip(*(torch.autograd.grad(y.square().sum(), trained(model)) for y in outputs), strict=True)
+    for got, wanted in (outputs, *gradients):
+        assert (got - wanted).abs().max() <= 1e-5 * wanted.abs().max()

@@ -3,6 +3,7 @@
 A method says which tensors it trains and computes ΔW from them; the rest is here.
 """
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,18 @@ import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 
-from randlora.adapter.weights import LINEARS, as_stored, innermost, layer_shape, read_weight, why_not, write_weight
+from randlora.adapter.quantized import quantized_format
+from randlora.adapter.weights import (
+    LINEARS,
+    as_stored,
+    innermost,
+    layer_shape,
+    read_weight,
+    weight_device,
+    weight_dtype,
+    why_not,
+    write_weight,
+)
 from randlora.errors import LayerError, UpdateError
 
 BASE_MODEL = "__base__"
@@ -63,9 +75,14 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         self.merged_adapters: list[str] = []
 
     @classmethod
+    def fits(cls, layer: nn.Module) -> bool:
+        """Whether a layer without adapters is of the kind that this class adapts."""
+        return isinstance(layer, cls.base_types) or (cls.base_types is LINEARS and quantized_format(layer) is not None)
+
+    @classmethod
     def refusal(cls, layer: nn.Module) -> str:
         """What a layer without adapters would have to be for this class to adapt it; empty if it can."""
-        if not isinstance(layer, cls.base_types):
+        if not cls.fits(layer):
             return " or ".join(base_type.__name__ for base_type in cls.base_types)
         return why_not(layer)
 
@@ -77,7 +94,7 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
     @property
     def trained_dtype(self) -> torch.dtype:
         """Dtype of the trained tensors."""
-        return torch.float64 if read_weight(self.get_base_layer()).dtype == torch.float64 else torch.float32
+        return torch.float64 if weight_dtype(self.get_base_layer()) == torch.float64 else torch.float32
 
     def add_adapter(self, adapter_name: str, start: Sequence[Tensor], dropout: float, *, inference_mode: bool) -> None:
         """Add an adapter, or replace the one of this name.
@@ -96,7 +113,7 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         """As PEFT's, without the cast to the base layer's dtype: the trained tensors keep their own."""
-        device = device or read_weight(self.get_base_layer()).device
+        device = device or weight_device(self.get_base_layer())
         for name in self.adapter_layer_names:
             parameters = getattr(self, name)
             if adapter_name in parameters and device.type != "meta" and not parameters[adapter_name].is_meta:
@@ -151,7 +168,7 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
 
     def _update(self, adapter_name: str, x: Tensor) -> Tensor:
         dropout: nn.Module = self.adapter_dropout[adapter_name]
-        x = dropout(x.to(compute_dtype(x, read_weight(self.get_base_layer()))))
+        x = dropout(x.to(compute_dtype(x, self.get_base_layer())))
         with torch.autocast(x.device.type, enabled=False):
             return self._product(adapter_name, x)
 
@@ -183,8 +200,7 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
     def weight(self) -> Tensor:
         """The base layer's weight, for code that looks at it; see `weight_is_read`."""
         names = self._adapters_to_apply() if self.weight_is_read else []
-        weight: Tensor = self.get_base_layer().weight
-        return self._folded(names) if names else weight
+        return self._folded(names) if names else super().weight
 
     def _drops(self, adapter_name: str) -> bool:
         """Whether inputs of the adapter's update are dropped now."""
@@ -212,12 +228,16 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         """Add ΔW of adapters to the base weight.
 
         Args:
-            safe_merge: Check that the result is finite before writing it.
+            safe_merge: Check that the result is finite before writing it, and that it can be written: a quantized
+                weight is rounded to its format, which a plain merge does with a warning.
             adapter_names: Which; None merges the active ones.
 
         Raises:
-            LayerError: `safe_merge` found a value that is not finite; the weight is as it was.
+            LayerError: `safe_merge` found a value that is not finite, or the weight is quantized and cannot be
+                written, for `safe_merge` not exactly; the weight is as it was.
         """
+        if refusal := merge_refusal(self.get_base_layer(), exact=safe_merge):
+            raise refusal
         for name in check_adapters_to_merge(self, adapter_names):
             if name not in self.adapter_dropout:
                 continue
@@ -242,6 +262,8 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
                 expected="finite merged weights",
                 hint=f"its {' or '.join(self.adapter_layer_names)} holds NaN or infinity",
             )
+        if (quantized := quantized_format(base_layer)) is not None:
+            warnings.warn(f"the sum of weight and update is rounded to {quantized.name}", stacklevel=4)
         write_weight(base_layer, merged)
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:  # noqa: ARG002 - PEFT's signature
@@ -260,9 +282,30 @@ def _fetch(parameters: nn.ParameterDict, name: str) -> Tensor:
     return fetched
 
 
-def compute_dtype(x: Tensor, weight: Any) -> torch.dtype:
-    """The dtype of a linear layer's arithmetic: autocast's where it is on, else the weight's where it is floating."""
+def merge_refusal(layer: nn.Module, *, exact: bool) -> LayerError | None:
+    """The error of a merge into a quantized weight that cannot be written, or not exactly; None where it can be.
+
+    Args:
+        layer: The base layer.
+        exact: Rounding to the quantized format is not wanted.
+    """
+    quantized = quantized_format(layer)
+    if quantized is None or (quantized.requantize is not None and not exact):
+        return None
+    hint = "load the model without quantization to merge into it, or keep the adapter unmerged"
+    if quantized.requantize is not None:
+        hint = f"without safe_merge the sum is rounded to the format; or {hint}"
+    return LayerError(
+        type(layer).__name__,
+        expected="a weight that a sum can be written to" + (" exactly" if quantized.requantize is not None else ""),
+        got=f"one in {quantized.name}",
+        hint=hint,
+    )
+
+
+def compute_dtype(x: Tensor, layer: nn.Module) -> torch.dtype:
+    """The dtype of a layer's arithmetic: autocast's where it is on, else the weight's; x's where that is quantized."""
     device_type = x.device.type
     if torch.is_autocast_enabled(device_type) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(device_type)
-    return weight.dtype
+    return weight_dtype(layer) or x.dtype

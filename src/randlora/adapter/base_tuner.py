@@ -10,7 +10,7 @@ from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers
 from peft.utils import TRANSFORMERS_MODELS_TO_RANDLORA_TARGET_MODULES_MAPPING, _get_submodules
 from torch import Tensor, nn
 
-from randlora.adapter.base_layer import AdapterLayer
+from randlora.adapter.base_layer import AdapterLayer, merge_refusal
 from randlora.adapter.checkpoint import check_state_dict
 from randlora.adapter.mixed_batch import adapters_by_sample
 from randlora.adapter.parameters import AdaptedModule, ParameterLayer
@@ -81,7 +81,7 @@ class AdapterTuner(BaseTuner):
             LayerError: There is none.
         """
         classes = cls.layer_classes or (cls.tuner_layer_cls,)
-        fitting = [layer_class for layer_class in classes if isinstance(layer, layer_class.base_types)]
+        fitting = [layer_class for layer_class in classes if layer_class.fits(layer)]
         expected = " or ".join(base_type.__name__ for each in classes for base_type in each.base_types)
         if fitting:
             expected = fitting[0].refusal(layer)
@@ -152,10 +152,36 @@ class AdapterTuner(BaseTuner):
         return list(matched)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
-        if isinstance(child, AdaptedModule):  # PEFT would move its weight, which it need not have
+        if not hasattr(new_module, "base_layer"):  # unloading: PEFT would set its weight, which it need not have
             setattr(parent, child_name, new_module)
         else:
             super()._replace_module(parent, child_name, new_module, child)
+
+    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
+        """PEFT's, with the quantized weights checked first.
+
+        Args:
+            adapter_names: Which; None merges the active ones.
+            safe_merge: See `AdapterLayer.merge`.
+
+        Raises:
+            LayerError: A weight cannot be merged into; none has been.
+        """
+        self._check_quantized(exact=safe_merge)
+        super().merge_adapter(adapter_names=adapter_names, safe_merge=safe_merge)
+
+    def _unload_and_optionally_merge(
+        self, merge: bool = True, progressbar: bool = False, safe_merge: bool = False, **kwargs: Any
+    ) -> nn.Module:
+        if merge:
+            self._check_quantized(exact=safe_merge)
+        return super()._unload_and_optionally_merge(merge, progressbar, safe_merge, **kwargs)
+
+    def _check_quantized(self, *, exact: bool) -> None:
+        for layer in self.model.modules():
+            refusal = merge_refusal(innermost(layer), exact=exact) if isinstance(layer, AdapterLayer) else None
+            if refusal is not None:
+                raise refusal
 
     def _check_merge_allowed(self) -> None:
         """PEFT's hook before a merge: refuse to write into a weight that another module reads too (tied embeddings).
@@ -168,7 +194,11 @@ class AdapterTuner(BaseTuner):
             for parameter in module.parameters(recurse=False):
                 readers.setdefault(id(parameter), []).append(name.replace(".base_layer", ""))
         for layer in self.model.modules():
-            names = readers.get(id(innermost(layer).weight), []) if isinstance(layer, AdapterLayer) else []
+            names = (
+                readers.get(id(getattr(innermost(layer), "weight", None)), [])
+                if isinstance(layer, AdapterLayer)
+                else []
+            )
             if len(names) > 1:
                 raise LayerError(
                     f"module {names[0]!r}",

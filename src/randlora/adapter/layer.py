@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from randlora.adapter.base_layer import AdapterLayer
-from randlora.adapter.weights import read_weight, stack_shape
+from randlora.adapter.weights import stack_shape, weight_device, weight_dtype
 from randlora.bases import Bases
 from randlora.config import RandLoraConfig
 from randlora.update import UpdateSpec, delta_weight, make_operator, reference_delta_weight
@@ -111,10 +111,10 @@ class RandLoraLayer(AdapterLayer):
 
     def _prepare_bases(self) -> None:
         """Have the bases drawn where the layer is, so that no forward pass, compiled or not, has to draw them."""
-        weight = read_weight(self.get_base_layer())
-        if weight.device.type != "meta":
+        device, dtype = weight_device(self.get_base_layer()), weight_dtype(self.get_base_layer())
+        if device.type != "meta" and dtype is not None:
             for name in self.randlora_bases:
-                self.bases_tensors(name, weight.device, weight.dtype)
+                self.bases_tensors(name, device, dtype)
 
     def _delta_weight(self, adapter_name: str) -> Tensor:
         lambda_, gamma = self.trained(adapter_name)

@@ -3,12 +3,16 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from randlora.adapter.base_layer import compute_dtype
 from randlora.adapter.layer import RandLoraLayer
+from randlora.adapter.quantized import quantized_format
 from randlora.adapter.weights import read_weight
 from randlora.update import Plan, adapted_linear, choose_plan, factored_update, folded_weight
+
+_FORWARDS = (nn.Linear.forward, Conv1D.forward)
 
 
 class RandLoraLinear(RandLoraLayer):
@@ -30,6 +34,8 @@ class RandLoraLinear(RandLoraLayer):
         if strategy == "reference" or self._drops(name) or self._base_has_hooks():
             return None
         base = self.base_layer
+        if type(base).forward not in _FORWARDS or quantized_format(base) is not None:
+            return None
         # An input of another dtype is the base layer's to refuse, whatever the size of the batch.
         foreign = x.dtype != base.weight.dtype and not torch.is_autocast_enabled(x.device.type)
         if foreign or base.weight.requires_grad:
@@ -41,7 +47,7 @@ class RandLoraLinear(RandLoraLayer):
     def _adapted(self, name: str, x: Tensor, plan: Plan) -> Tensor:
         base = self.base_layer
         weight = read_weight(base)
-        dtype = compute_dtype(x, weight)
+        dtype = compute_dtype(x, base)
         lambda_, gamma = self.trained(name)
         bases = self.bases_tensors(name, x.device, dtype)
         spec = self.update_spec(name)

@@ -4,15 +4,21 @@ The module is called as it is, with W₀ + ΔW in place of the parameters. Each 
 of its own, beside the module, which holds the trained tensors and is what PEFT merges, switches and deletes.
 """
 
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.weights import StackedWeight
+
+
+class _Projection(NamedTuple):
+    """What is read of a linear layer that is not called."""
+
+    weight: Tensor
+    bias: Tensor | None
 
 
 class ParameterLayer(AdapterLayer):
@@ -80,7 +86,7 @@ class AdaptedModule(nn.Module, BaseTunerLayer):
         """The output projection of an attention module, for code that reads its weight and bias."""
         layer = self.update_of("out_proj.weight")
         projection = cast("Any", self.base_layer).out_proj
-        return projection if layer is None else SimpleNamespace(weight=layer.weight, bias=projection.bias)
+        return projection if layer is None else _Projection(layer.weight, projection.bias)
 
     @property
     def merged(self) -> bool:

@@ -14,6 +14,9 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 from transformers.pytorch_utils import Conv1D
 
+from randlora.adapter.quantized import is_torchao, quantized_format
+from randlora.errors import LayerError
+
 LINEARS = (nn.Linear, Conv1D)
 
 
@@ -49,22 +52,23 @@ def why_not(layer: Any) -> str:
     """What a layer would have to be to be adapted; empty if it can be.
 
     Args:
-        layer: A linear layer, convolution, embedding or `StackedWeight`.
+        layer: A linear layer, quantized or not, convolution, embedding or `StackedWeight`.
     """
+    if quantized_format(layer) is not None:
+        return ""
     # nn.MultiheadAttention reads the weight of its output projection but never calls it: an adapter would be dead.
-    if isinstance(getattr(layer, "owner", layer), NonDynamicallyQuantizableLinear):
+    module = getattr(layer, "owner", layer)
+    if isinstance(module, NonDynamicallyQuantizableLinear):
         return "a layer that is called (to adapt nn.MultiheadAttention, name the attention module)"
-    if is_parametrized(getattr(layer, "owner", layer)):
+    if is_parametrized(module):
         return "a weight without parametrization (call torch.nn.utils.parametrize.remove_parametrizations)"
     weight = layer.weight
     if is_lazy(weight):
         return "a weight with a shape (call the model once before)"
-    # Quantized linears subclass nn.Linear but hold packed integers, or 8-bit floats with scales.
-    if not weight.is_floating_point() or weight.itemsize == 1:
-        return "a floating-point weight"
-    if isinstance(layer, StackedWeight) and len(layer.shape) != 3:
-        return "a parameter with two or three sides"
-    return ""
+    if not weight.is_floating_point() or weight.itemsize == 1 or is_torchao(weight):
+        return "a floating-point weight, or a quantized linear layer of bitsandbytes, torchao, HQQ, GPTQ or AWQ"
+    wrong_sides = isinstance(layer, StackedWeight) and len(layer.shape) != 3
+    return "a parameter with two or three sides" if wrong_sides else ""
 
 
 def innermost(layer: nn.Module) -> nn.Module:
@@ -78,11 +82,13 @@ def layer_shape(layer: nn.Module) -> tuple[int, int]:
     Args:
         layer: One that `why_not` has nothing against, adapted already or not.
     """
-    layer = innermost(layer)
-    if isinstance(layer, StackedWeight):
-        return layer.shape[1], layer.shape[2]
-    weight: Any = layer.weight
-    if isinstance(layer, Conv1D):
+    base: Any = innermost(layer)
+    if isinstance(base, StackedWeight):
+        return base.shape[1], base.shape[2]
+    if quantized_format(base) is not None:
+        return base.out_features, base.in_features
+    weight: Tensor = base.weight
+    if isinstance(base, Conv1D):
         return weight.shape[1], weight.shape[0]
     return weight.shape[0], weight.shape[1:].numel()
 
@@ -92,16 +98,43 @@ def stack_shape(layer: Any) -> tuple[int, ...]:
     return (layer.shape[0],) if isinstance(layer, StackedWeight) else ()
 
 
+def weight_device(layer: Any) -> torch.device:
+    """Where the weight is."""
+    if quantized_format(layer) is None:
+        return layer.weight.device
+    return next(tensor.device for tensors in (layer.parameters(), layer.buffers()) for tensor in tensors)
+
+
+def weight_dtype(layer: Any) -> torch.dtype | None:
+    """The dtype that the layer computes in; None of a quantized one, which takes that of the activations."""
+    return layer.weight.dtype if quantized_format(layer) is None else None
+
+
 def read_weight(layer: Any) -> Tensor:
-    """The weight as (rows, columns), with the stack before it where there is one; a view where the memory allows."""
+    """The weight as (rows, columns), with the stack before it where there is one; a view where the memory allows.
+
+    A quantized weight is dequantized.
+
+    Raises:
+        LayerError: The format of a quantized weight cannot be read.
+    """
+    quantized = quantized_format(layer)
+    if quantized is not None:
+        if quantized.dequantize is None:
+            raise LayerError(type(layer).__name__, expected="a weight that can be read", got=f"one in {quantized.name}")
+        return quantized.dequantize(layer)
     weight: Tensor = layer.weight
     if isinstance(layer, Conv1D):
         return weight.T
+    if isinstance(layer, nn.Linear):
+        return weight
     return weight.reshape(stack_shape(layer) + layer_shape(layer))
 
 
 def as_stored(layer: Any, matrix: Tensor) -> Tensor:
     """A matrix, or stack, in the layout of the layer's weight: the inverse of `read_weight`."""
+    if quantized_format(layer) is not None:
+        return matrix
     return matrix.T if isinstance(layer, Conv1D) else matrix.reshape(layer.weight.shape)
 
 
@@ -110,7 +143,16 @@ def write_weight(layer: Any, weight: Tensor) -> None:
 
     Args:
         layer: The base layer.
-        weight: New values; rounded to the layer's dtype.
+        weight: New values; rounded to the layer's dtype, or quantized format.
+
+    Raises:
+        LayerError: The format of a quantized weight cannot be written.
     """
+    quantized = quantized_format(layer)
     with torch.no_grad():
+        if quantized is not None:
+            if quantized.requantize is None:
+                raise LayerError(type(layer).__name__, expected="a weight to write", got=f"one in {quantized.name}")
+            quantized.requantize(layer, weight)
+            return
         layer.weight.copy_(as_stored(layer, weight))

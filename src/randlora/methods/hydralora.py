@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from randlora.adapter import AdapterLayer, AdapterTuner
 from randlora.adapter.base_layer import compute_dtype
-from randlora.adapter.weights import read_weight
 from randlora.adapter_config import AdapterConfig, check_count, check_positive
 from randlora.errors import UpdateError
 
@@ -75,7 +74,7 @@ class HydraLoraLayer(AdapterLayer):
     def _update(self, adapter_name: str, x: Tensor) -> Tensor:
         A, B, router = self.trained(adapter_name)
         dropout: nn.Module = self.adapter_dropout[adapter_name]
-        x = x.to(compute_dtype(x, read_weight(self.get_base_layer())))
+        x = x.to(compute_dtype(x, self.get_base_layer()))
         with torch.autocast(x.device.type, enabled=False):
             weights = torch.softmax((x @ router.to(x.dtype).T).to(A.dtype), dim=-1).to(x.dtype)
             hidden = self.scaling[adapter_name] * (dropout(x) @ A.to(x.dtype).T)

@@ -8,7 +8,7 @@ import transformers
 from peft import PeftModel
 from safetensors.torch import save_file
 
-from randlora.errors import CheckpointError
+from randlora.errors import CheckpointError, LayerError
 from randlora.files import new_folder
 from randlora.tasks.mean_pooling import MeanPoolingClassifier
 from randlora.tasks.sources import load
@@ -64,5 +64,7 @@ def merge(source: str | Path, output: str | Path, model: str | None = None) -> P
 def _unload(adapted: PeftModel) -> Any:
     try:
         return adapted.merge_and_unload(safe_merge=True)
-    except ValueError as error:
+    except LayerError:
+        raise
+    except ValueError as error:  # PEFT's own layers'
         raise CheckpointError("adapter", expected="finite merged weights", got=str(error)) from error

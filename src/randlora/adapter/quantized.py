@@ -1,0 +1,151 @@
+"""Quantized linear layers: which format a layer has, and how its weight is read and written.
+
+The packages that quantize are recognized by their types and imported only where such a layer is there.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class QuantizedFormat:
+    """A format of quantized weights.
+
+    Attributes:
+        name: For messages.
+        matches: Whether a layer has it.
+        dequantize: From a layer to its weight (out, in); None if that is not supported.
+        requantize: Writes a weight (out, in) into a layer, rounded to the format; None if that is not supported.
+    """
+
+    name: str
+    matches: Callable[[Any], bool]
+    dequantize: Callable[[Any], Tensor] | None = None
+    requantize: Callable[[Any, Tensor], None] | None = None
+
+
+def quantized_format(layer: Any) -> QuantizedFormat | None:
+    """The format of a quantized linear layer; None for every other layer."""
+    if type(getattr(layer, "weight", None)) is nn.Parameter:  # asked in every forward pass
+        return None
+    if not (hasattr(layer, "in_features") and hasattr(layer, "out_features")):
+        return None
+    return next((each for each in _FORMATS if each.matches(layer)), None)
+
+
+def is_torchao(weight: Any) -> bool:
+    """Whether a weight is one of torchao's tensors, which look like floating-point ones."""
+    return type(weight).__module__.startswith("torchao.")
+
+
+def _weight_class(layer: Any) -> str:
+    return type(getattr(layer, "weight", None)).__name__
+
+
+def _read_bnb_4bit(layer: Any) -> Tensor:
+    import bitsandbytes as bnb  # noqa: PLC0415 - a package that need not be there
+
+    state = layer.weight.quant_state
+    if getattr(state, "packing_format_for_cpu", False):  # the layer's own doing, in its first inference
+        identity = torch.eye(layer.in_features, dtype=state.dtype)
+        return bnb.matmul_4bit(identity, layer.weight, quant_state=state).T
+    weight: Tensor = bnb.functional.dequantize_4bit(layer.weight.data, state)
+    return weight
+
+
+def _write_bnb_4bit(layer: Any, weight: Tensor) -> None:
+    old = layer.weight
+    dtype = getattr(old.quant_state, "original_dtype", old.quant_state.dtype)
+    new = type(old)(
+        weight.to("cpu", dtype),
+        requires_grad=False,
+        blocksize=old.blocksize,
+        compress_statistics=old.compress_statistics,
+        quant_type=old.quant_type,
+        quant_storage=old.quant_storage,
+        module=layer,
+    )
+    layer.weight = new.to(old.device)
+
+
+def _read_bnb_8bit(layer: Any) -> Tensor:
+    from bitsandbytes.functional import int8_vectorwise_dequant  # noqa: PLC0415
+
+    # The first call moves the scales from the weight to the state.
+    scales = layer.state.SCB if layer.weight.SCB is None else layer.weight.SCB
+    weight: Tensor = int8_vectorwise_dequant(layer.weight.data, scales.to(layer.weight.device))
+    return weight
+
+
+def _write_bnb_8bit(layer: Any, weight: Tensor) -> None:
+    old = layer.weight
+    layer.state.CB = layer.state.SCB = None
+    layer.weight = type(old)(weight.to("cpu"), requires_grad=False, has_fp16_weights=False).to(old.device)
+
+
+def _read_torchao(layer: Any) -> Tensor:
+    weight: Tensor = layer.weight.dequantize()
+    return weight
+
+
+def _can_requantize(weight: Any) -> bool:
+    """Whether a torchao tensor is known and needs no scales of activations that were measured beforehand."""
+    measured = ("act_quant_scale", "act_quant_zero_point", "act_pre_scale")
+    known = type(weight).__name__ in ("Int8Tensor", "Float8Tensor")
+    return known and all(getattr(weight, name, None) is None for name in measured)
+
+
+def _write_torchao(layer: Any, weight: Tensor) -> None:
+    from torchao.quantization import PerGroup, PerRow, PerTensor  # noqa: PLC0415
+
+    old = layer.weight
+    block = tuple(old.block_size)
+    whole = {tuple(old.shape): PerTensor(), (1, old.shape[1]): PerRow()}
+    options: dict[str, Any] = {"granularity": whole.get(block) or PerGroup(block[1])}
+    if type(old).__name__ == "Float8Tensor":
+        options |= {
+            "float8_dtype": old.qdata.dtype,
+            "mm_config": old.mm_config,
+            "kernel_preference": old.kernel_preference,
+        }
+    new = type(old).from_hp(weight.to(old.device, old.dtype), act_quant_kwargs=old.act_quant_kwargs, **options)
+    layer.weight = nn.Parameter(new, requires_grad=False)
+
+
+def _read_hqq(layer: Any) -> Tensor:
+    weight: Tensor = layer.dequantize()
+    return weight
+
+
+def _write_hqq(layer: Any, weight: Tensor) -> None:
+    del layer.W_q  # a parameter, in whose place `quantize` puts a tensor first
+    layer.quantize(weight, **layer.quant_config)
+
+
+_FORMATS = (
+    QuantizedFormat(
+        "bitsandbytes' 4-bit format",
+        lambda layer: _weight_class(layer) == "Params4bit" and layer.weight.quant_state is not None,
+        _read_bnb_4bit,
+        _write_bnb_4bit,
+    ),
+    QuantizedFormat(
+        "bitsandbytes' 8-bit format",
+        lambda layer: _weight_class(layer) == "Int8Params" and layer.weight.dtype == torch.int8,
+        _read_bnb_8bit,
+        _write_bnb_8bit,
+    ),
+    QuantizedFormat(
+        "a torchao format",
+        lambda layer: is_torchao(getattr(layer, "weight", None)) and _can_requantize(layer.weight),
+        _read_torchao,
+        _write_torchao,
+    ),
+    QuantizedFormat("a torchao format", lambda layer: is_torchao(getattr(layer, "weight", None)), _read_torchao),
+    QuantizedFormat("HQQ's format", lambda layer: hasattr(layer, "W_q"), _read_hqq, _write_hqq),
+    QuantizedFormat("GPTQ's or AWQ's format", lambda layer: hasattr(layer, "qweight")),
+)
