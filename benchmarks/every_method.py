@@ -10,11 +10,11 @@ benchmarks/results/every_method.json.
 """
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
-from banking77 import ROOT, accuracies, base_config
+from accuracy import accuracies, add_result
+from banking77 import base_config
 from randlora.training import MethodConfig, TrainConfig
 from randlora.training.search import search
 
@@ -96,14 +96,10 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/every-method"), help="folder of the runs")
     arguments = parser.parse_args()
     base = base_config(arguments.train, arguments.test, "--optimization.epochs", "1")
-    results = ROOT / "results" / "every_method.json"
     for name in arguments.methods:
         result = run_method(base, name, arguments.runs)
         print(f"{name}: {result['accuracy']:.2f} % at {result['best_learning_rate']:g}", flush=True)
-        # Read again each time: the methods can be run by several processes.
-        summary = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
-        summary[name] = result
-        results.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        add_result("every_method.json", name, result)
 
 
 if __name__ == "__main__":

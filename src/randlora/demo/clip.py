@@ -32,14 +32,17 @@ def build_tokenizer(captions: list[str], max_length: int) -> PreTrainedTokenizer
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_length, **names)
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast, image_size: int, width: int, layers: int) -> CLIPModel:
-    """A CLIPModel with random weights: both towers of the same width and depth, patches of 4 pixels.
+def build_model(
+    tokenizer: PreTrainedTokenizerFast, image_size: int, width: int, layers: int, patch_size: int = 4
+) -> CLIPModel:
+    """A CLIPModel with random weights: both towers of the same width and depth.
 
     Args:
         tokenizer: From `build_tokenizer`; gives the size of the vocabulary and the longest sequence.
-        image_size: Side of the images in pixels, a multiple of 4.
+        image_size: Side of the images in pixels, a multiple of `patch_size`.
         width: Hidden size of both towers and of the common space, a multiple of 32.
         layers: Transformer blocks in the vision tower; the text tower, whose sentences are short, has half as many.
+        patch_size: Side of the patches in pixels.
     """
     tower = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 32}
     text = {
@@ -51,7 +54,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, image_size: int, width: int,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
     }
-    vision = {**tower, "num_hidden_layers": layers, "image_size": image_size, "patch_size": 4}
+    vision = {**tower, "num_hidden_layers": layers, "image_size": image_size, "patch_size": patch_size}
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=width))
     # As large as the embedded patches; at transformers' 0.02 they drown the positions, which a short training feels:
     # after 200 steps 61 instead of 73 % of held-out glyph digits were read.

@@ -25,7 +25,8 @@ class PretrainRecipe:
     """Everything that decides the pre-trained weights; a change gives another folder in the cache.
 
     Attributes:
-        image_size: Side of the images in pixels, a multiple of 4.
+        image_size: Side of the images in pixels, a multiple of `patch_size`.
+        patch_size: Side of the patches in pixels.
         width: Hidden size of both towers, a multiple of 32.
         layers: Transformer blocks of the vision tower.
         steps: Optimizer steps.
@@ -34,9 +35,11 @@ class PretrainRecipe:
         muon_learning_rate: Peak, of Muon (the matrices of the transformer blocks).
         weight_decay: Of both.
         seed: Of the initial weights and of the glyphs.
+        words: Words that the tokenizer knows beside the captions', for later tasks; nothing is learned about them.
     """
 
     image_size: int = 16
+    patch_size: int = 4
     width: int = 128
     layers: int = 3
     steps: int = 240
@@ -45,6 +48,7 @@ class PretrainRecipe:
     muon_learning_rate: float = 1e-2
     weight_decay: float = 0.05
     seed: int = 0
+    words: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -143,8 +147,8 @@ def pretrained_clip(recipe: PretrainRecipe | None = None, cache: Path | None = N
         return folder
     with new_folder(folder) as unfinished:
         torch.manual_seed(recipe.seed)
-        tokenizer = build_tokenizer(glyphs.all_captions(), max_length=16)
-        model = build_model(tokenizer, recipe.image_size, recipe.width, recipe.layers)
+        tokenizer = build_tokenizer([*glyphs.all_captions(), *recipe.words], max_length=16)
+        model = build_model(tokenizer, recipe.image_size, recipe.width, recipe.layers, recipe.patch_size)
         _fit(model, tokenizer, recipe)
         save_clip(model, tokenizer, unfinished)
         (unfinished / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
