@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--train", required=True, help="Parquet file of the training images")
     parser.add_argument("--test", required=True, help="Parquet file of the test images")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="which to run")
-    parser.add_argument("--epochs", type=int, default=5, help="passes over the training images")
+    parser.add_argument("--epochs", type=int, default=4, help="passes over the training images")
     parser.add_argument("--runs", type=Path, default=Path("runs/cifar10-rank"), help="folder of the runs")
     arguments = parser.parse_args()
     overrides = {
