@@ -19,15 +19,24 @@ def accuracies(records: list[Record]) -> list[float]:
 
 
 def at_best_rate(config: TrainConfig, rates: Sequence[float], seeds: Sequence[int]) -> dict:
-    """Every learning rate with the first seed, the best with all seeds.
+    """The learning rates with the first seed, the best with all seeds.
+
+    The middle three are tried, and while the best of those tried lies at their edge, the next one beyond.
 
     Args:
         config: The run; its learning rate and seed are replaced.
-        rates: Learning rates.
-        seeds: At least two.
+        rates: Learning rates in ascending order, an odd number of three or more.
+        seeds: One or more.
     """
-    by_rate = dict(zip(rates, accuracies(search(config, rates, seeds[:1])), strict=True))
-    best_rate = max(by_rate, key=lambda rate: by_rate[rate])
+    tried: dict[float, float] = {}
+    middle = len(rates) // 2
+    wanted = [middle - 1, middle, middle + 1]
+    while wanted:
+        chosen = [rates[index] for index in wanted]
+        tried |= zip(chosen, accuracies(search(config, chosen, seeds[:1])), strict=True)
+        best_rate = max(tried, key=lambda rate: tried[rate])
+        best = rates.index(best_rate)
+        wanted = [i for i in (best - 1, best + 1) if 0 <= i < len(rates) and rates[i] not in tried]
     records = search(config, [best_rate], seeds)
     values = accuracies(records)
     return {
@@ -35,11 +44,11 @@ def at_best_rate(config: TrainConfig, rates: Sequence[float], seeds: Sequence[in
         "trainable_parameters": records[0].trainable_parameters,
         "head_parameters": records[0].head_parameters,
         "adapter_bytes": records[0].adapter_bytes,
-        "accuracy_by_learning_rate": {f"{rate:g}": value for rate, value in by_rate.items()},
+        "accuracy_by_learning_rate": {f"{rate:g}": tried[rate] for rate in sorted(tried)},
         "best_learning_rate": best_rate,
         "accuracies": values,
         "mean": statistics.mean(values),
-        "spread": statistics.stdev(values),
+        "spread": statistics.stdev(values) if len(values) > 1 else None,
         "hardware": records[0].hardware,
         "versions": records[0].versions,
     }

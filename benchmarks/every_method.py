@@ -13,13 +13,12 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from accuracy import accuracies, add_result
+from accuracy import add_result, at_best_rate
 from banking77 import base_config
-from randlora.training import MethodConfig, TrainConfig
-from randlora.training.search import search
+from randlora.training import MethodConfig
 
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
-MORE = 2  # rates beyond the first three
+MORE = 2  # rates beyond the first three, on each side
 # Where each search begins: the middle one of its first three rates.
 MIDDLE = {
     "randlora": 3e-3,
@@ -55,38 +54,6 @@ MIDDLE = {
 }
 
 
-def run_method(base: TrainConfig, name: str, runs: Path) -> dict:
-    """One method, at its rates."""
-    method = MethodConfig(name=name, target_modules=None if name == "full" else base.method.target_modules)
-    config = replace(base, method=method, output=str(runs / name))
-    tried: dict[float, float] = {}
-
-    def attempt(index: int) -> None:
-        (record,) = records = search(config, [RATES[index]], [base.seed])
-        (tried[RATES[index]],) = accuracies(records)
-        found.update(trained=record.trainable_parameters, bytes=record.adapter_bytes, hardware=record.hardware)
-
-    found: dict = {}
-    low, high = RATES.index(MIDDLE[name]) - 1, RATES.index(MIDDLE[name]) + 1
-    for index in range(low, high + 1):
-        attempt(index)
-    for _ in range(MORE):
-        best = RATES.index(max(tried, key=lambda rate: tried[rate]))
-        if low < best < high or not 0 < best < len(RATES) - 1:
-            break
-        low, high = min(low, best - 1), max(high, best + 1)
-        attempt(low if best == low + 1 else high)
-    best_rate = max(tried, key=lambda rate: tried[rate])
-    return {
-        "trained_numbers": found["trained"],
-        "adapter_bytes": found["bytes"],
-        "accuracy_by_learning_rate": {f"{rate:g}": tried[rate] for rate in sorted(tried)},
-        "best_learning_rate": best_rate,
-        "accuracy": tried[best_rate],
-        "hardware": found["hardware"],
-    }
-
-
 def main() -> None:
     """Run what is not run yet and write the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -97,8 +64,11 @@ def main() -> None:
     arguments = parser.parse_args()
     base = base_config(arguments.train, arguments.test, "--optimization.epochs", "1")
     for name in arguments.methods:
-        result = run_method(base, name, arguments.runs)
-        print(f"{name}: {result['accuracy']:.2f} % at {result['best_learning_rate']:g}", flush=True)
+        method = MethodConfig(name=name, target_modules=None if name == "full" else base.method.target_modules)
+        middle = RATES.index(MIDDLE[name])
+        rates = RATES[middle - 1 - MORE : middle + 2 + MORE]
+        result = at_best_rate(replace(base, method=method, output=str(arguments.runs / name)), rates, [base.seed])
+        print(f"{name}: {result['mean']:.2f} % at {result['best_learning_rate']:g}", flush=True)
         add_result("every_method.json", name, result)
 
 
