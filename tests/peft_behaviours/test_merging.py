@@ -7,11 +7,13 @@ import peft
 import pytest
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from every_method import TARGETS, adapted, config, layers, with_second
 from networks import Net, rows
-from randlora.errors import LayerError
+from randlora.errors import LayerError, UpdateError
 
 NEAR = {"rtol": 1e-4, "atol": 1e-5}  # two layers of sums of up to 29 float32 products of order 1
 
@@ -163,3 +165,27 @@ def test_an_adapter_on_other_layers_is_merged_where_it_is(mergeable):
     with pytest.raises(TypeError, match="list of strings"):
         model.merge_adapter(adapter_names="default")
     assert set(TARGETS) > {"a", "b"}
+
+
+def test_a_weight_that_another_module_has_too_is_not_merged_into(mergeable):
+    base = Net()
+    base.tied = nn.Linear(11, 11, bias=False)
+    base.tied.weight = base.c.weight
+    model = adapted(mergeable, base)
+    expected, before = model(rows()), weights(model)
+    for merge in (model.merge_adapter, model.merge_and_unload):
+        with pytest.raises(LayerError, match=r"'c': expected a weight of its own.*one that 'tied' has too"):
+            merge()
+    assert all(map(torch.equal, weights(model), before))
+    assert torch.equal(model(rows()), expected)
+    assert torch.equal(base.tied.weight, Net().c.weight)
+
+
+@pytest.mark.parametrize("call", ["merge_adapter", "merge_and_unload"])
+def test_a_method_whose_update_is_no_weight_leaves_all_as_it_was(call):
+    model = adapted("hydralora", target_modules=["b"], modules_to_save=["a"])
+    expected = model(rows())
+    with pytest.raises(UpdateError, match="cannot be merged"):
+        getattr(model, call)()
+    assert torch.equal(model(rows()), expected)
+    assert isinstance(model.base_model.model.a, ModulesToSaveWrapper)
