@@ -1,5 +1,9 @@
 """What a model with adapters says of itself: names, shapes, status, its base model's state."""
 
+import copy
+import pickle
+import warnings
+
 import peft
 import pytest
 import torch
@@ -100,3 +104,25 @@ def test_the_base_models_state_dict(method):
     assert not result.missing_keys
     assert not result.unexpected_keys
     assert torch.equal(model.base_model.model.a.base_layer.weight, plain.a.weight)
+
+
+def test_copies_and_pickles(method):
+    model = with_second(method)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301 - our own bytes
+        for name in ("default", "other"):
+            model.set_adapter(name)
+            other.set_adapter(name)
+            assert torch.equal(other(rows()), model(rows()))
+        fill(other, seed=12)
+        assert not torch.equal(other(rows()), model(rows()))
+
+
+def test_a_model_is_adapted_again_after_unloading_without_a_warning_and_before_with_one(method):
+    model = adapted(method)
+    plain = model.unload()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = fill(peft.get_peft_model(plain, config(method))).eval()
+    torch.testing.assert_close(again(rows()), adapted(method)(rows()))
+    with pytest.warns(UserWarning, match="modify a model with PEFT for a second time"):
+        peft.get_peft_model(plain, config(method))

@@ -39,6 +39,10 @@ def test_injected_without_memory(method):
     model = inject_adapter_in_model(config(method), Net(), low_cpu_mem_usage=True)
     assert {p.device.type for p in get_peft_model_state_dict(model).values()} == {"meta"}
     assert {p.device.type for layer in layers(model) for p in layer.get_base_layer().parameters()} == {"cpu"}
+    source = adapted(method)
+    state = {n.removeprefix("base_model.model."): t for n, t in get_peft_model_state_dict(source).items()}
+    set_peft_model_state_dict(model, state, low_cpu_mem_usage=True)
+    assert torch.equal(model.eval()(rows()), source(rows()))
 
 
 def test_transformers_own_integration(method, tmp_path):

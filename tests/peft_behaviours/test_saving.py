@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from every_method import METHODS, adapted, config, fill, layers, with_second
 from networks import Net, llama, rows, token_ids
@@ -129,9 +130,16 @@ def test_a_trained_model_comes_back_and_trains_on(method, tmp_path):
     assert same_state(step(model), step(loaded.train()))
 
 
-@pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
-@pytest.mark.parametrize("autocast_adapter_dtype", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("dtype", "autocast_adapter_dtype", "low_cpu_mem_usage"),
+    [
+        (torch.float16, False, True),
+        (torch.bfloat16, False, False),
+        (torch.bfloat16, True, True),
+        (torch.float32, True, False),
+        (torch.float64, False, True),
+    ],
+)
 def test_what_is_trained_is_in_float32_or_wider(method, dtype, autocast_adapter_dtype, low_cpu_mem_usage, tmp_path):
     wanted = torch.float64 if dtype == torch.float64 else torch.float32
     options = {"autocast_adapter_dtype": autocast_adapter_dtype}
@@ -210,3 +218,37 @@ def test_a_table_of_another_size_is_refused_whatever_is_ignored(tmp_path):
     for options in ({}, {"ignore_mismatched_sizes": True}):
         with pytest.raises(CheckpointError, match=r"adapter tensor .*0\.randlora_lambda.*expected \(2, 4\)"):
             peft.PeftModel.from_pretrained(nets[1], tmp_path, **options)
+
+
+@pytest.mark.parametrize("which", ["all", "only"])
+def test_trained_biases_are_saved(method, which, tmp_path):
+    bias = "all" if which == "all" else f"{METHODS[method][0].prefix}only"
+    model = adapted(method, target_modules=["a"], bias=bias)  # fills what is trained, biases too
+    trained = {name for name, p in model.named_parameters() if p.requires_grad and name.endswith("bias")}
+    others = {"base_model.model.b.bias"} if which == "all" else set()
+    assert trained == {"base_model.model.a.base_layer.bias", *others}
+    model.save_pretrained(tmp_path)
+    loaded = peft.PeftModel.from_pretrained(Net(), tmp_path)
+    assert same_state(model, loaded)
+    assert torch.equal(loaded(rows()), model(rows()))
+
+
+@pytest.fixture
+def one_process():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("bias", ["none", "all"])
+@pytest.mark.usefixtures("one_process")
+def test_the_state_of_a_sharded_model(method, bias):
+    model = adapted(method, bias=bias)
+    expected = model(rows())
+    sharded = FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
+    with torch.no_grad():
+        torch.testing.assert_close(sharded(rows()), expected)
+    state = get_peft_model_state_dict(sharded)
+    fresh = peft.get_peft_model(Net(), config(method, bias=bias)).eval()
+    set_peft_model_state_dict(fresh, state)
+    torch.testing.assert_close(fresh(rows()), expected)
