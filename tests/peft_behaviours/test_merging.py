@@ -11,9 +11,9 @@ from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from every_method import TARGETS, adapted, config, layers, with_second
+from every_method import adapted, config, layers, with_second
 from networks import Net, rows
-from randlora.errors import LayerError, UpdateError
+from randlora.errors import ConfigError, LayerError, UpdateError
 
 NEAR = {"rtol": 1e-4, "atol": 1e-5}  # two layers of sums of up to 29 float32 products of order 1
 
@@ -162,9 +162,17 @@ def test_an_adapter_on_other_layers_is_merged_where_it_is(mergeable):
     model.unmerge_adapter()
     model.merge_adapter()
     assert [layer.merged_adapters for layer in layers(model)] == [["default"], []]
-    with pytest.raises(TypeError, match="list of strings"):
-        model.merge_adapter(adapter_names="default")
-    assert set(TARGETS) > {"a", "b"}
+
+
+@pytest.mark.parametrize("names", ["default", ["default", "unknown"]])
+@pytest.mark.parametrize("merge", ["merge_adapter", "merge_and_unload"])
+def test_names_that_are_not_there_are_refused(mergeable, merge, names):
+    model = adapted(mergeable)
+    expected = model(rows())
+    with pytest.raises(ConfigError, match=f"adapter_names: expected a list with names of 'default', got .*{names[-1]}"):
+        getattr(model, merge)(adapter_names=names)
+    assert torch.equal(model(rows()), expected)
+    assert not any(layer.merged for layer in layers(model))
 
 
 def test_a_weight_that_another_module_has_too_is_not_merged_into(mergeable):

@@ -174,6 +174,7 @@ class AdapterTuner(BaseTuner):
             safe_merge: See `AdapterLayer.merge`.
 
         Raises:
+            ConfigError: There is no adapter of a name.
             LayerError: A weight cannot be merged into; none has been.
             UpdateError: The method's update is no weight.
         """
@@ -192,6 +193,9 @@ class AdapterTuner(BaseTuner):
         return super()._unload_and_optionally_merge(merge, progressbar, adapter_names=adapter_names)
 
     def _check_merge(self, adapter_names: list[str] | None, *, exact: bool) -> None:
+        if isinstance(adapter_names, str) or not set(adapter_names or ()) <= set(self.peft_config):
+            known = ", ".join(map(repr, self.peft_config))
+            raise ConfigError("adapter_names", expected=f"a list with names of {known}", got=repr(adapter_names))
         for _, module in outer_modules(self.model):
             if isinstance(module, (AdapterLayer, AdaptedModule)):
                 with onload_layer(module) if exact else nullcontext():  # it reads the weights
