@@ -16,7 +16,7 @@ from every_method import SEED, adapted, config, fill, layers
 from networks import MODELS, Net, rows, token_ids
 from randlora.bases import DenseBases
 from randlora.bases.rng import random_words
-from randlora.errors import CheckpointError, ConfigError, LayerError, UpdateError
+from randlora.errors import CheckpointError, ConfigError, LayerError
 from randlora.methods import LoraXsConfig
 
 
@@ -104,7 +104,6 @@ METHODS = {
     "randlora_a": Method(randlora_a, lambda o, i: -(-min(o, i) // 3) * (3 + min(o, i)), 0.05),
     "hydralora": Method(hydralora, lambda o, i: 3 * i + 2 * 3 * o + 2 * i, 0.02),
 }
-MERGEABLE = [name for name in METHODS if name != "hydralora"]
 
 
 @pytest.mark.parametrize("kind", [nn.Linear, Conv1D])
@@ -178,32 +177,6 @@ def test_a_checkpoint_of_another_size_is_refused(name, tmp_path):
         peft.PeftModel.from_pretrained(other, tmp_path)
 
 
-@pytest.mark.parametrize("name", MERGEABLE)
-def test_merge_unmerge_unload_and_disable(name):
-    model = adapted(name)
-    expected = model(rows())
-    assert (expected - Net()(rows())).abs().max() > 1e-3
-    with model.disable_adapter():
-        assert torch.equal(model(rows()), Net()(rows()))
-    model.merge_adapter(safe_merge=True)
-    torch.testing.assert_close(model(rows()), expected, rtol=1e-4, atol=1e-5)
-    model.unmerge_adapter()
-    torch.testing.assert_close(model(rows()), expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(model.merge_and_unload()(rows()), expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("call", ["merge_adapter", "merge_and_unload"])
-def test_hydralora_says_that_it_cannot_be_merged(call):
-    model = adapted("hydralora")
-    expected = model(rows())
-    with pytest.raises(UpdateError, match=r"router.*cannot be merged") as caught:
-        getattr(model, call)()
-    assert "\n" not in str(caught.value)
-    assert torch.equal(model(rows()), expected)
-    with model.disable_adapter():
-        assert torch.equal(model(rows()), Net()(rows()))
-
-
 @pytest.mark.parametrize("architecture", MODELS)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_transformer_in_bfloat16_trains(name, architecture):
@@ -247,22 +220,6 @@ def test_it_learns_a_target(name):
         loss.backward()
         optimizer.step()
     assert losses[-1] < 0.1 * losses[0]
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_dropout_and_several_adapters(name):
-    model = adapted(name, dropout=0.5)
-    torch.testing.assert_close(model.eval()(rows()), adapted(name)(rows()))
-    assert not torch.equal(model.train()(rows()), model(rows()))
-    model.eval()
-    first = model(rows())
-    model.add_adapter("second", config(name, target_modules=["a"]))
-    model.set_adapter("second")
-    fill(model)
-    assert not torch.allclose(model(rows()), first)
-    model.delete_adapter("second")
-    model.set_adapter("default")
-    assert torch.equal(model(rows()), first)
 
 
 @pytest.mark.parametrize(

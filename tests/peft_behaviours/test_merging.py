@@ -193,7 +193,8 @@ def test_a_weight_that_another_module_has_too_is_not_merged_into(mergeable):
 def test_a_method_whose_update_is_no_weight_leaves_all_as_it_was(call):
     model = adapted("hydralora", target_modules=["b"], modules_to_save=["a"])
     expected = model(rows())
-    with pytest.raises(UpdateError, match="cannot be merged"):
+    with pytest.raises(UpdateError, match=r"router.*cannot be merged") as caught:
         getattr(model, call)()
+    assert "\n" not in str(caught.value)
     assert torch.equal(model(rows()), expected)
     assert isinstance(model.base_model.model.a, ModulesToSaveWrapper)

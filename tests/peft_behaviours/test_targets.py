@@ -78,7 +78,9 @@ def test_an_exclusion_that_matches_nothing_is_warned_of(method, recwarn):
     assert any("exclude_modules" in str(w.message) for w in recwarn)
 
 
-@pytest.mark.parametrize("module", [nn.EmbeddingBag(5, 6), nn.ConvTranspose2d(3, 4, 2), nn.LayerNorm(4), nn.LSTM(3, 4)])
+@pytest.mark.parametrize(
+    "module", [nn.EmbeddingBag(5, 6), nn.ConvTranspose2d(3, 4, 2), nn.LayerNorm(4), nn.LSTM(3, 4), nn.Bilinear(3, 4, 5)]
+)
 def test_a_layer_of_no_known_kind_is_named_and_nothing_replaced(method, module):
     base = nn.ModuleDict({"fine": nn.Linear(4, 4), "odd": module})
     with pytest.raises(LayerError, match=f"'odd'.*{type(module).__name__}") as caught:
