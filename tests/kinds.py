@@ -62,6 +62,18 @@ class Experts(nn.Module):
         return (outputs * (x @ self.gate.T).softmax(1)[:, :, None]).sum(1)
 
 
+class Packed(nn.Module):
+    """Stands in for a GPTQ or AWQ layer, whose kernels need a GPU."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.in_features, self.out_features, self.bias = layer.in_features, layer.out_features, layer.bias
+        self.register_buffer("qweight", (64 * layer.weight.detach()).round().to(torch.int8))
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.qweight.to(x.dtype) / 64, self.bias)
+
+
 @dataclass
 class Kind:
     """How to build the model, what to adapt, and a batch (integers, or standard normal numbers of a shape)."""
@@ -123,7 +135,10 @@ KINDS = {
         (7, 6),
         options={"target_modules": None, "target_parameters": ["0.up", "down", "gate"]},
     ),
-    "conv3d": Kind(lambda: Sum(nn.Conv3d(2, 5, 2, padding=1)), (2, 2, 3, 4, 3)),
+    "conv3d": Kind(
+        lambda: Sum(nn.Conv3d(2, 5, 2, padding=1), nn.Conv3d(2, 6, 2, groups=2, stride=(1, 2, 1), dilation=(2, 1, 1))),
+        (2, 2, 3, 4, 3),
+    ),
 }
 
 

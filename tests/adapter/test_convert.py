@@ -146,3 +146,14 @@ def test_damaged_files_and_full_folders(tmp_path):
     with pytest.raises(CheckpointError, match="peft_type"):
         convert(tmp_path / "peft", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_deleted_adapters_stored_projections_go_with_it(tmp_path):
+    peft_adapter(tmp_path / "peft", change=lambda projection: projection.mul_(1.01))
+    convert(tmp_path / "peft", tmp_path / "ours")
+    model = peft.PeftModel.from_pretrained(Net(), tmp_path / "ours")
+    model.load_adapter(tmp_path / "ours", "other")
+    expected = model(X)
+    model.delete_adapter("other")
+    assert not [name for name in model.state_dict() if "other" in name]
+    assert torch.equal(model(X), expected)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from kinds import adapted_layers, equation_4
+from kinds import Packed, adapted_layers, equation_4
 from networks import random_config
 from randlora import RandLoraConfig
 from randlora.adapter.weights import read_weight, write_weight
@@ -52,18 +52,6 @@ def hqq(layer):
 
     layer.requires_grad_(False)
     return HQQLinear(layer, BaseQuantizeConfig(nbits=4, group_size=64), compute_dtype=torch.float32, device="cpu")
-
-
-class Packed(nn.Module):
-    """Stands in for a GPTQ or AWQ layer, whose kernels need a GPU."""
-
-    def __init__(self, layer):
-        super().__init__()
-        self.in_features, self.out_features, self.bias = layer.in_features, layer.out_features, layer.bias
-        self.register_buffer("qweight", (64 * layer.weight.detach()).round().to(torch.int8))
-
-    def forward(self, x):
-        return nn.functional.linear(x, self.qweight.to(x.dtype) / 64, self.bias)
 
 
 @dataclass

@@ -61,6 +61,7 @@ def test_a_sum_of_sums():
         ({}, (["one", "two"], [1, float("nan")], "sum"), "weights: expected finite numbers, got nan"),
         ({}, (["one", "two"], [1, 1], "two"), "a name that is not taken"),
         ({}, ([], [], "sum"), "one or more adapters"),
+        ({}, (["one"], [1], "one.half"), "a name without dots"),
     ],
 )
 def test_what_cannot_be_summed(second, arguments, message):

@@ -12,14 +12,12 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from every_method import SEED, adapted, config, fill, layers
 from networks import MODELS, Net, rows, token_ids
-from randlora.adapter import AdapterLayer
 from randlora.bases import DenseBases
 from randlora.bases.rng import random_words
-from randlora.errors import CheckpointError, ConfigError, LayerError, UpdateError
-from randlora.methods import HydraLoraConfig, LoraXsConfig, NolaConfig, PrancConfig, RandLoraAConfig, SvftConfig
-
-SEED = 3
+from randlora.errors import CheckpointError, ConfigError, LayerError
+from randlora.methods import LoraXsConfig
 
 
 def uniform(stream, i, size):
@@ -93,57 +91,19 @@ def randlora_a(x, W, lambda_, gamma):
 
 @dataclass
 class Method:
-    config: type
-    options: dict
     reference: object  # (x, W₀, trained tensors) -> the update's output
     trained: object  # (out, in) -> trained numbers, the paper's formula
     rate: float  # a learning rate for the toy target
 
 
 METHODS = {
-    "nola": Method(NolaConfig, {"r": 3, "alpha": 2.0, "num_bases": 7, "seed": SEED}, nola, lambda *_: 7 + 7, 0.3),
-    "pranc": Method(PrancConfig, {"num_bases": 9, "seed": SEED}, pranc, lambda *_: 9, 0.1),
-    "lora_xs": Method(LoraXsConfig, {"r": 3, "alpha": 8.0}, lora_xs, lambda *_: 3 * 3, 0.05),
-    "svft": Method(SvftConfig, {"off_diagonals": 1}, svft, lambda o, i: min(o, i) * 3 - 1 * 2, 0.05),
-    "randlora_a": Method(
-        RandLoraAConfig,
-        {"r": 3, "alpha": 2.0, "bases": "normal", "seed": SEED},
-        randlora_a,
-        lambda o, i: -(-min(o, i) // 3) * (3 + min(o, i)),
-        0.05,
-    ),
-    "hydralora": Method(
-        HydraLoraConfig,
-        {"r": 3, "alpha": 8.0, "num_heads": 2},
-        hydralora,
-        lambda o, i: 3 * i + 2 * 3 * o + 2 * i,
-        0.02,
-    ),
+    "nola": Method(nola, lambda *_: 7 + 7, 0.3),
+    "pranc": Method(pranc, lambda *_: 9, 0.1),
+    "lora_xs": Method(lora_xs, lambda *_: 3 * 3, 0.05),
+    "svft": Method(svft, lambda o, i: min(o, i) * 3 - 1 * 2, 0.05),
+    "randlora_a": Method(randlora_a, lambda o, i: -(-min(o, i) // 3) * (3 + min(o, i)), 0.05),
+    "hydralora": Method(hydralora, lambda o, i: 3 * i + 2 * 3 * o + 2 * i, 0.02),
 }
-MERGEABLE = [name for name in METHODS if name != "hydralora"]
-
-
-def config(name, **options):
-    return METHODS[name].config(**{**METHODS[name].options, **options})
-
-
-def fill(model):
-    """Random values for everything trained, so that no update is zero."""
-    generator = torch.Generator().manual_seed(4)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / 3)
-    return model
-
-
-def adapted(name, base=None, **options):
-    options = {"target_modules": ["a", "b", "c"], **options}
-    return fill(peft.get_peft_model(base or Net(), config(name, **options)))
-
-
-def layers(model):
-    return [part for part in model.modules() if isinstance(part, AdapterLayer)]
 
 
 @pytest.mark.parametrize("kind", [nn.Linear, Conv1D])
@@ -217,32 +177,6 @@ def test_a_checkpoint_of_another_size_is_refused(name, tmp_path):
         peft.PeftModel.from_pretrained(other, tmp_path)
 
 
-@pytest.mark.parametrize("name", MERGEABLE)
-def test_merge_unmerge_unload_and_disable(name):
-    model = adapted(name)
-    expected = model(rows())
-    assert (expected - Net()(rows())).abs().max() > 1e-3
-    with model.disable_adapter():
-        assert torch.equal(model(rows()), Net()(rows()))
-    model.merge_adapter(safe_merge=True)
-    torch.testing.assert_close(model(rows()), expected, rtol=1e-4, atol=1e-5)
-    model.unmerge_adapter()
-    torch.testing.assert_close(model(rows()), expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(model.merge_and_unload()(rows()), expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("call", ["merge_adapter", "merge_and_unload"])
-def test_hydralora_says_that_it_cannot_be_merged(call):
-    model = adapted("hydralora")
-    expected = model(rows())
-    with pytest.raises(UpdateError, match=r"router.*cannot be merged") as caught:
-        getattr(model, call)()
-    assert "\n" not in str(caught.value)
-    assert torch.equal(model(rows()), expected)
-    with model.disable_adapter():
-        assert torch.equal(model(rows()), Net()(rows()))
-
-
 @pytest.mark.parametrize("architecture", MODELS)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_transformer_in_bfloat16_trains(name, architecture):
@@ -286,22 +220,6 @@ def test_it_learns_a_target(name):
         loss.backward()
         optimizer.step()
     assert losses[-1] < 0.1 * losses[0]
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_dropout_and_several_adapters(name):
-    model = adapted(name, dropout=0.5)
-    torch.testing.assert_close(model.eval()(rows()), adapted(name)(rows()))
-    assert not torch.equal(model.train()(rows()), model(rows()))
-    model.eval()
-    first = model(rows())
-    model.add_adapter("second", config(name, target_modules=["a"]))
-    model.set_adapter("second")
-    fill(model)
-    assert not torch.allclose(model(rows()), first)
-    model.delete_adapter("second")
-    model.set_adapter("default")
-    assert torch.equal(model(rows()), first)
 
 
 @pytest.mark.parametrize(

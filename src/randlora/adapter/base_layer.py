@@ -25,7 +25,7 @@ from randlora.adapter.weights import (
     why_not,
     write_weight,
 )
-from randlora.errors import LayerError, UpdateError
+from randlora.errors import LayerError, RandLoraError, UpdateError
 
 BASE_MODEL = "__base__"
 """PEFT's name for no adapter, among the adapter names of a batch."""
@@ -224,25 +224,47 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         return as_stored(self.get_base_layer(), self._delta_weight(adapter_name))
 
     @torch.no_grad()
+    def merge_refusal(self, adapter_names: list[str] | None, *, exact: bool) -> RandLoraError | None:
+        """The error of merging adapters, known before anything is written; None where they can be merged.
+
+        Args:
+            adapter_names: Which; None are the active ones.
+            exact: Neither rounding to a quantized format nor values that are not finite are wanted.
+        """
+        base_layer = self.get_base_layer()
+        if (refusal := _quantized_refusal(base_layer, exact=exact)) is not None or not exact:
+            return refusal
+        merged = read_weight(base_layer)
+        for name in self.active_adapters if adapter_names is None else adapter_names:
+            if name in self.adapter_dropout and name not in self.merged_adapters:
+                merged = (merged + self._delta_weight(name).to(merged.device)).to(merged.dtype)
+                if not torch.isfinite(merged).all():
+                    return LayerError(
+                        f"adapter {name!r}",
+                        expected="finite merged weights",
+                        hint=f"its {' or '.join(self.adapter_layer_names)} holds NaN or infinity, or is too large",
+                    )
+        return None
+
+    @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Add ΔW of adapters to the base weight.
 
         Args:
-            safe_merge: Check that the result is finite before writing it, and that it can be written: a quantized
-                weight is rounded to its format, which a plain merge does with a warning.
+            safe_merge: Check before writing that the result is finite, and that it can be written: a quantized weight
+                is rounded to its format, which a plain merge does with a warning.
             adapter_names: Which; None merges the active ones.
 
         Raises:
             LayerError: `safe_merge` found a value that is not finite, or the weight is quantized and cannot be
                 written, for `safe_merge` not exactly; the weight is as it was.
         """
-        if refusal := merge_refusal(self.get_base_layer(), exact=safe_merge):
+        if refusal := self.merge_refusal(adapter_names, exact=safe_merge):
             raise refusal
         for name in check_adapters_to_merge(self, adapter_names):
-            if name not in self.adapter_dropout:
-                continue
-            self._add_to_weight(self._delta_weight(name), adapter_name=name, check=safe_merge)
-            self.merged_adapters.append(name)
+            if name in self.adapter_dropout:
+                self._add_to_weight(self._delta_weight(name))
+                self.merged_adapters.append(name)
 
     @torch.no_grad()
     def unmerge(self) -> None:
@@ -250,21 +272,14 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         while self.merged_adapters:
             name = self.merged_adapters.pop()
             if name in self.adapter_dropout:
-                self._add_to_weight(-self._delta_weight(name), adapter_name=name, check=False)
+                self._add_to_weight(-self._delta_weight(name))
 
-    def _add_to_weight(self, delta: Tensor, *, adapter_name: str, check: bool) -> None:
+    def _add_to_weight(self, delta: Tensor) -> None:
         base_layer = self.get_base_layer()
         weight = read_weight(base_layer)
-        merged = weight + delta.to(weight.device)
-        if check and not torch.isfinite(merged).all():
-            raise LayerError(
-                f"adapter {adapter_name!r}",
-                expected="finite merged weights",
-                hint=f"its {' or '.join(self.adapter_layer_names)} holds NaN or infinity",
-            )
         if (quantized := quantized_format(base_layer)) is not None:
             warnings.warn(f"the sum of weight and update is rounded to {quantized.name}", stacklevel=4)
-        write_weight(base_layer, merged)
+        write_weight(base_layer, weight + delta.to(weight.device))
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:  # noqa: ARG002 - PEFT's signature
         """ΔW is additive, so PEFT can convert it on a linear layer."""
@@ -282,13 +297,8 @@ def _fetch(parameters: nn.ParameterDict, name: str) -> Tensor:
     return fetched
 
 
-def merge_refusal(layer: nn.Module, *, exact: bool) -> LayerError | None:
-    """The error of a merge into a quantized weight that cannot be written, or not exactly; None where it can be.
-
-    Args:
-        layer: The base layer.
-        exact: Rounding to the quantized format is not wanted.
-    """
+def _quantized_refusal(layer: nn.Module, *, exact: bool) -> LayerError | None:
+    """The error of a merge into a quantized weight that cannot be written, or not exactly; None where it can be."""
     quantized = quantized_format(layer)
     if quantized is None or (quantized.requantize is not None and not exact):
         return None

@@ -6,17 +6,17 @@ from typing import Any, cast
 
 from accelerate import init_empty_weights
 from peft.config import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers
+from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers, onload_layer
 from peft.utils import TRANSFORMERS_MODELS_TO_RANDLORA_TARGET_MODULES_MAPPING, _get_submodules
 from torch import Tensor, nn
 
-from randlora.adapter.base_layer import AdapterLayer, merge_refusal
+from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.checkpoint import check_state_dict
 from randlora.adapter.mixed_batch import adapters_by_sample
 from randlora.adapter.parameters import AdaptedModule, ParameterLayer
 from randlora.adapter.targets import matched_parameters, outer_modules, stacked_weights
 from randlora.adapter.weights import StackedWeight, innermost, layer_shape
-from randlora.errors import LayerError
+from randlora.errors import ConfigError, LayerError
 
 
 class AdapterTuner(BaseTuner):
@@ -30,6 +30,15 @@ class AdapterTuner(BaseTuner):
     tuner_layer_cls: type[AdapterLayer]
     layer_classes: tuple[type[AdapterLayer], ...] = ()
     target_module_mapping = TRANSFORMERS_MODELS_TO_RANDLORA_TARGET_MODULES_MAPPING
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """PEFT's, with the name checked first.
+
+        Raises:
+            ConfigError: Torch has no parameter of this name.
+        """
+        check_adapter_name(adapter_name)
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
 
     def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
         """Check every matched layer before the first module is replaced."""
@@ -158,30 +167,41 @@ class AdapterTuner(BaseTuner):
             super()._replace_module(parent, child_name, new_module, child)
 
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
-        """PEFT's, with the quantized weights checked first.
+        """PEFT's, with every layer checked before the first weight is written.
 
         Args:
             adapter_names: Which; None merges the active ones.
             safe_merge: See `AdapterLayer.merge`.
 
         Raises:
+            ConfigError: There is no adapter of a name.
             LayerError: A weight cannot be merged into; none has been.
+            UpdateError: The method's update is no weight.
         """
-        self._check_quantized(exact=safe_merge)
-        super().merge_adapter(adapter_names=adapter_names, safe_merge=safe_merge)
+        self._check_merge(adapter_names, exact=safe_merge)
+        super().merge_adapter(adapter_names=adapter_names)
 
     def _unload_and_optionally_merge(
-        self, merge: bool = True, progressbar: bool = False, safe_merge: bool = False, **kwargs: Any
+        self,
+        merge: bool = True,
+        progressbar: bool = False,
+        safe_merge: bool = False,
+        adapter_names: list[str] | None = None,
     ) -> nn.Module:
         if merge:
-            self._check_quantized(exact=safe_merge)
-        return super()._unload_and_optionally_merge(merge, progressbar, safe_merge, **kwargs)
+            self._check_merge(adapter_names, exact=safe_merge)
+        return super()._unload_and_optionally_merge(merge, progressbar, adapter_names=adapter_names)
 
-    def _check_quantized(self, *, exact: bool) -> None:
-        for layer in self.model.modules():
-            refusal = merge_refusal(innermost(layer), exact=exact) if isinstance(layer, AdapterLayer) else None
-            if refusal is not None:
-                raise refusal
+    def _check_merge(self, adapter_names: list[str] | None, *, exact: bool) -> None:
+        if isinstance(adapter_names, str) or not set(adapter_names or ()) <= set(self.peft_config):
+            known = ", ".join(map(repr, self.peft_config))
+            raise ConfigError("adapter_names", expected=f"a list with names of {known}", got=repr(adapter_names))
+        for _, module in outer_modules(self.model):
+            if isinstance(module, (AdapterLayer, AdaptedModule)):
+                with onload_layer(module) if exact else nullcontext():  # it reads the weights
+                    refusal = module.merge_refusal(adapter_names, exact=exact)
+                if refusal is not None:
+                    raise refusal
 
     def _check_merge_allowed(self) -> None:
         """PEFT's hook before a merge: refuse to write into a weight that another module reads too (tied embeddings).
@@ -222,3 +242,11 @@ class AdapterTuner(BaseTuner):
         remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
         check_state_dict(model, cls.tuner_layer_cls, adapter_name, remapped)
         return remapped
+
+
+def check_adapter_name(name: str) -> None:
+    """Raise a ConfigError unless an `nn.ParameterDict` can have a name as its key."""
+    if not name or "." in name or hasattr(nn.ParameterDict(), name):
+        raise ConfigError(
+            "adapter_name", expected="a name without dots that is no method of a dictionary", got=repr(name)
+        )

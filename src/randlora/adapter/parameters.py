@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.weights import StackedWeight
+from randlora.errors import RandLoraError
 
 
 class _Projection(NamedTuple):
@@ -92,6 +93,13 @@ class AdaptedModule(nn.Module, BaseTunerLayer):
     def merged(self) -> bool:
         """Whether adapters are in the base weights."""
         return any(cast("ParameterLayer", layer).merged for layer in self.updates.values())
+
+    def merge_refusal(self, adapter_names: list[str] | None, *, exact: bool) -> RandLoraError | None:
+        """See `AdapterLayer.merge_refusal`: the first of the layers in `updates`."""
+        refusals = (
+            cast("ParameterLayer", layer).merge_refusal(adapter_names, exact=exact) for layer in self.updates.values()
+        )
+        return next((refusal for refusal in refusals if refusal is not None), None)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Nothing: the layers in `updates` are merged."""

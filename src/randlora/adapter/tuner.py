@@ -7,7 +7,7 @@ from typing import Any
 from peft.utils.other import get_pattern_key
 from torch import nn
 
-from randlora.adapter.base_tuner import AdapterTuner
+from randlora.adapter.base_tuner import AdapterTuner, check_adapter_name
 from randlora.adapter.bases_choice import resolve_bases
 from randlora.adapter.kinds import RandLoraConvolution, RandLoraEmbedding, RandLoraParameter
 from randlora.adapter.layer import RandLoraLayer
@@ -43,6 +43,13 @@ class RandLoraTuner(AdapterTuner):
             self.randlora_stored[adapter_name] = self._bases
         super()._create_and_replace(peft_config, adapter_name, *args, **kwargs)
 
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Delete an adapter, with its stored projections where it has some."""
+        super().delete_adapter(adapter_name)
+        stored = getattr(self, "randlora_stored", {})
+        if adapter_name in stored:
+            del stored[adapter_name]
+
     def _layer_options(self, config: RandLoraConfig, key: str) -> dict[str, Any]:
         return {
             "r": _by_pattern(config.rank_pattern, key, config.r),
@@ -62,6 +69,7 @@ class RandLoraTuner(AdapterTuner):
         Raises:
             ConfigError: A name is unknown or taken, a factor is no number, or the adapters cannot be summed.
         """
+        check_adapter_name(adapter_name)
         configs = check_summable(self.peft_config, adapters, weights, adapter_name)
         terms = sum(config.terms for config in configs)
         self.peft_config[adapter_name] = replace(configs[0], terms=terms)

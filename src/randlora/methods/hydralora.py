@@ -5,7 +5,7 @@ Tian et al., "HydraLoRA: An Asymmetric LoRA Architecture for Efficient Fine-Tuni
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from randlora.adapter import AdapterLayer, AdapterTuner
 from randlora.adapter.base_layer import compute_dtype
 from randlora.adapter_config import AdapterConfig, check_count, check_positive
-from randlora.errors import UpdateError
+from randlora.errors import RandLoraError, UpdateError
 
 
 @dataclass
@@ -82,13 +82,17 @@ class HydraLoraLayer(AdapterLayer):
             mixed = (weights.unsqueeze(-1) * hidden.unsqueeze(-2)).flatten(-2)
             return mixed @ B.to(x.dtype).transpose(1, 2).flatten(0, 1)
 
-    def _delta_weight(self, adapter_name: str) -> Tensor:
-        raise UpdateError(
-            f"adapter {adapter_name!r}",
+    def merge_refusal(self, adapter_names: list[str] | None, *, exact: bool) -> RandLoraError | None:  # noqa: ARG002
+        """The update is no weight."""
+        return UpdateError(
+            "HydraLoRA",
             expected="a method whose update is a weight",
-            got="HydraLoRA, whose router mixes the heads by the input",
+            got="one whose router mixes the heads by the input",
             hint="it cannot be merged or converted; keep the adapter beside the model",
         )
+
+    def _delta_weight(self, adapter_name: str) -> Tensor:
+        raise cast("UpdateError", self.merge_refusal([adapter_name], exact=False))
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:  # noqa: ARG002 - PEFT's signature
         """The update is no weight."""
