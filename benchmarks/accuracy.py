@@ -3,10 +3,11 @@
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from randlora.training import Record, TrainConfig
+from randlora.training import MethodConfig, Record, TrainConfig
+from randlora.training.merge import merge
 from randlora.training.search import search
 
 RESULTS = Path(__file__).parent / "results"
@@ -18,25 +19,58 @@ def accuracies(records: list[Record]) -> list[float]:
     return [record.metrics["eval_accuracy"] or 0.0 for record in records]
 
 
-def at_best_rate(config: TrainConfig, rates: Sequence[float], seeds: Sequence[int]) -> dict:
-    """The learning rates with the first seed, the best with all seeds.
-
-    The middle three are tried, and while the best of those tried lies at their edge, the next one beyond.
+def by_rate(config: TrainConfig, rates: Sequence[float], seed: int) -> dict[float, float]:
+    """Accuracies at the middle three learning rates, and while the best of them lies at an edge, the next one beyond.
 
     Args:
         config: The run; its learning rate and seed are replaced.
         rates: Learning rates in ascending order, an odd number of three or more.
-        seeds: One or more.
+        seed: Of all runs.
     """
     tried: dict[float, float] = {}
     middle = len(rates) // 2
     wanted = [middle - 1, middle, middle + 1]
     while wanted:
         chosen = [rates[index] for index in wanted]
-        tried |= zip(chosen, accuracies(search(config, chosen, seeds[:1])), strict=True)
-        best_rate = max(tried, key=lambda rate: tried[rate])
-        best = rates.index(best_rate)
+        tried |= zip(chosen, accuracies(search(config, chosen, [seed])), strict=True)
+        best = rates.index(best_of(tried))
         wanted = [i for i in (best - 1, best + 1) if 0 <= i < len(rates) and rates[i] not in tried]
+    return dict(sorted(tried.items()))
+
+
+def best_of(tried: dict[float, float]) -> float:
+    """The learning rate of the highest accuracy."""
+    return max(tried, key=lambda rate: tried[rate])
+
+
+def with_lora_merged(config: TrainConfig, r: int, rates: Sequence[float]) -> TrainConfig:
+    """The second half of a training whose first half was a LoRA's: half of the epochs, on the model with it merged.
+
+    Args:
+        config: The run; its `output` has the LoRA's runs in a folder beside it.
+        r: The LoRA's rank.
+        rates: Its learning rates; the best one is taken.
+    """
+    optimization = replace(config.optimization, epochs=config.optimization.epochs / 2)
+    method = MethodConfig(name="lora", r=r, target_modules=config.method.target_modules)
+    folder = Path(f"{config.output}-lora")
+    first = replace(config, method=method, optimization=optimization, output=str(folder))
+    rate = best_of(by_rate(first, rates, config.seed))
+    if not (folder / "merged").is_dir():
+        merge(folder / f"lr{rate:g}-seed{config.seed}", folder / "merged")
+    return replace(config, model=str(folder / "merged"), optimization=optimization)
+
+
+def at_best_rate(config: TrainConfig, rates: Sequence[float], seeds: Sequence[int]) -> dict:
+    """The learning rates with the first seed, see `by_rate`, and the best with all seeds.
+
+    Args:
+        config: The run; its learning rate and seed are replaced.
+        rates: Learning rates in ascending order, an odd number of three or more.
+        seeds: One or more.
+    """
+    tried = by_rate(config, rates, seeds[0])
+    best_rate = best_of(tried)
     records = search(config, [best_rate], seeds)
     values = accuracies(records)
     return {
@@ -44,7 +78,7 @@ def at_best_rate(config: TrainConfig, rates: Sequence[float], seeds: Sequence[in
         "trainable_parameters": records[0].trainable_parameters,
         "head_parameters": records[0].head_parameters,
         "adapter_bytes": records[0].adapter_bytes,
-        "accuracy_by_learning_rate": {f"{rate:g}": tried[rate] for rate in sorted(tried)},
+        "accuracy_by_learning_rate": {f"{rate:g}": value for rate, value in tried.items()},
         "best_learning_rate": best_rate,
         "accuracies": values,
         "mean": statistics.mean(values),

@@ -13,11 +13,12 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from accuracy import SUITES, add_result, at_best_rate
+from accuracy import SUITES, add_result, at_best_rate, with_lora_merged
 from randlora.demo.pretrain import PretrainRecipe, pretrained_clip
 from randlora.training import MethodConfig, load_config
 
 SEEDS = (0, 1, 2)
+LORA_PART = 5  # rank of the LoRA in "hybrid" and before "refine"
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
 PRETRAINING = PretrainRecipe(image_size=32, patch_size=8, width=128, layers=4, steps=300, words=(CLASSES,))
@@ -42,6 +43,10 @@ METHODS = {
     "ternary s=100": _randlora("ternary", 100.0),
     "ternary s=200": _randlora("ternary", 200.0),
     "structured": _randlora("structured"),
+    # What the paper leaves as future work: bases from W₀; LoRA and RandLoRA together, and one after the other.
+    "spectral": MethodConfig(name="spectral", r=4),
+    "hybrid": MethodConfig(name="hybrid", r=8, bases="uniform", options={"lora_r": LORA_PART}),
+    "refine": MethodConfig(name="randlora", r=8, bases="uniform"),
 }
 
 
@@ -70,6 +75,8 @@ def main() -> None:
         if method.name != "full":
             method = replace(method, target_modules=base.method.target_modules)
         config = replace(base, method=method, output=str(arguments.runs / name.replace(" ", "-")))
+        if name == "refine":
+            config = with_lora_merged(config, LORA_PART, RATES)
         result = at_best_rate(config, RATES, SEEDS)
         accuracy = f"{result['mean']:.2f} ± {result['spread']:.2f} %"
         print(f"{name}: {accuracy} at {result['best_learning_rate']:g}", flush=True)
