@@ -1,4 +1,4 @@
-"""Accuracy on Banking77 with MiniLM-L6: RandLoRA and what it is compared with, each at its best of three learning rates.
+"""Accuracy on Banking77 with MiniLM-L6: RandLoRA and its rivals, each at its best of three learning rates.
 
     python benchmarks/banking77.py --train train.csv --test test.csv
 
