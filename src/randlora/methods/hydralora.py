@@ -5,7 +5,7 @@ Tian et al., "HydraLoRA: An Asymmetric LoRA Architecture for Efficient Fine-Tuni
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ class HydraLoraLayer(AdapterLayer):
             mixed = (weights.unsqueeze(-1) * hidden.unsqueeze(-2)).flatten(-2)
             return mixed @ B.to(x.dtype).transpose(1, 2).flatten(0, 1)
 
-    def merge_refusal(self, adapter_names: list[str] | None, *, exact: bool) -> RandLoraError | None:  # noqa: ARG002
+    def merge_refusal(self, adapter_names: list[str] | None, *, exact: bool) -> RandLoraError:  # noqa: ARG002
         """The update is no weight."""
         return UpdateError(
             "HydraLoRA",
@@ -92,7 +92,7 @@ class HydraLoraLayer(AdapterLayer):
         )
 
     def _delta_weight(self, adapter_name: str) -> Tensor:
-        raise cast("UpdateError", self.merge_refusal([adapter_name], exact=False))
+        raise self.merge_refusal([adapter_name], exact=False)
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:  # noqa: ARG002 - PEFT's signature
         """The update is no weight."""
