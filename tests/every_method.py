@@ -6,7 +6,15 @@ import torch
 from networks import Net
 from randlora import RandLoraConfig
 from randlora.adapter import AdapterLayer
-from randlora.methods import HydraLoraConfig, LoraXsConfig, NolaConfig, PrancConfig, RandLoraAConfig, SvftConfig
+from randlora.methods import (
+    HydraLoraConfig,
+    LoraXsConfig,
+    NolaConfig,
+    PrancConfig,
+    RandLoraAConfig,
+    SpectralConfig,
+    SvftConfig,
+)
 
 SEED = 3
 METHODS = {
@@ -18,6 +26,7 @@ METHODS = {
     "pranc": (PrancConfig, {"num_bases": 9, "seed": SEED}),
     "lora_xs": (LoraXsConfig, {"r": 3, "alpha": 8.0}),
     "svft": (SvftConfig, {"off_diagonals": 1}),
+    "spectral": (SpectralConfig, {"r": 3, "alpha": 2.0}),
     "hydralora": (HydraLoraConfig, {"r": 3, "alpha": 8.0, "num_heads": 2}),
 }
 MERGEABLE = [name for name in METHODS if name != "hydralora"]

@@ -108,9 +108,7 @@ class RandLoraConfig(AdapterConfig):
                 check_expressions(name, key)
         check_choice("bases", self.bases, FAMILIES)
         for name, strategy in _with_pattern("strategy", self.strategy, "strategy_pattern", self.strategy_pattern):
-            check_choice(name, strategy, STRATEGIES)
-            if self.dropout and strategy == "folded":
-                raise ConfigError(name, expected="auto or factored where dropout > 0", got="'folded'")
+            check_strategy(name, strategy, self.dropout)
         for name, rank in _with_pattern("r", self.r, "rank_pattern", self.rank_pattern):
             check_count(name, rank, hint="a smaller r trains more numbers")
         if self.alpha is None:
@@ -135,6 +133,13 @@ class RandLoraConfig(AdapterConfig):
             )
         if self.bases == "peft" and (self.num_bases is not None or self.rank_fraction != 1):
             raise ConfigError("bases", expected="num_bases and rank_fraction left out with bases='peft'")
+
+
+def check_strategy(name: str, strategy: Any, dropout: float) -> None:
+    """Raise a ConfigError unless a value is a strategy that goes with the dropout."""
+    check_choice(name, strategy, STRATEGIES)
+    if dropout and strategy == "folded":
+        raise ConfigError(name, expected="auto or factored where dropout > 0", got="'folded'")
 
 
 def default_alpha(bases: str, r: int) -> float:

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from randlora.bases.spectral import Factors, decompose
 from randlora.methods import SvftConfig
-from randlora.methods.svd import Factors, decompose
 from randlora.methods.svft import trained_positions
 
 

@@ -9,6 +9,7 @@ from randlora.methods.lora_xs import LoraXsConfig, LoraXsTuner
 from randlora.methods.nola import NolaConfig, NolaTuner
 from randlora.methods.pranc import PrancConfig, PrancTuner
 from randlora.methods.randlora_a import RandLoraAConfig, RandLoraATuner
+from randlora.methods.spectral import SpectralConfig, SpectralTuner
 from randlora.methods.svft import SvftConfig, SvftTuner
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "NolaConfig",
     "PrancConfig",
     "RandLoraAConfig",
+    "SpectralConfig",
     "SvftConfig",
     "register_methods",
 ]
@@ -29,4 +31,5 @@ def register_methods() -> None:
     register_method(NolaConfig, NolaTuner)
     register_method(PrancConfig, PrancTuner)
     register_method(RandLoraAConfig, RandLoraATuner)
+    register_method(SpectralConfig, SpectralTuner)
     register_method(SvftConfig, SvftTuner)

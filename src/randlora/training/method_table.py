@@ -46,6 +46,7 @@ METHODS: dict[str, PeftMethod] = {
         _keys("r", "alpha", "dropout", "bases", "sparsity", "seed", "strategy"),
         {"rank_fraction": 0.5},
     ),
+    "spectral": PeftMethod(ours.SpectralConfig, _keys("r", "alpha", "dropout", "strategy")),
     # LoRA, what it starts from, how it is scaled, and how its rank is spent.
     "lora": PeftMethod(peft.LoraConfig, _LORA),
     "rslora": PeftMethod(peft.LoraConfig, _LORA, {"use_rslora": True}),

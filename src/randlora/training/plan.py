@@ -7,6 +7,7 @@ from pathlib import Path
 from randlora.adapter import RandLoraLayer
 from randlora.adapter.checkpoint import WEIGHTS_FILE, read_adapter_config, read_tensor_shapes
 from randlora.training.config import TrainConfig, resolve
+from randlora.training.method_table import METHODS
 from randlora.training.methods import build, is_head, task_of
 
 _LAMBDA, _GAMMA = ".randlora_lambda", ".randlora_gamma"
@@ -41,7 +42,7 @@ class Plan:
         layers: RandLoRA's layers; none for other methods.
         trained: Trained numbers, without the head.
         adapter_bytes: Bytes of the trained numbers on disk.
-        bases_bytes: Bytes of the shared bases in memory, in float32.
+        bases_bytes: Bytes of the frozen bases in memory, in float32.
         training_bytes: Expected memory of weights, trained numbers, gradients, AdamW's moments and bases, in
             float32 and without activations; None where the base model is not known.
     """
@@ -96,7 +97,7 @@ def plan_run(config: TrainConfig) -> Plan:
     bases = {id(b): b for layer in adapted.values() for b in layer.randlora_bases.values()}
     bases_bytes = sum(b.stored_bytes() for b in bases.values())
     return Plan(
-        f"{method.name}, bases {method.bases}" if adapted else method.name,
+        f"{method.name}, bases {method.bases}" if adapted and "bases" in METHODS[method.name].keys else method.name,
         [_layer_plan(name, layer) for name, layer in adapted.items()],
         trained,
         4 * trained,
