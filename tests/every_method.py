@@ -7,6 +7,7 @@ from networks import Net
 from randlora import RandLoraConfig
 from randlora.adapter import AdapterLayer
 from randlora.methods import (
+    HybridConfig,
     HydraLoraConfig,
     LoraXsConfig,
     NolaConfig,
@@ -27,6 +28,10 @@ METHODS = {
     "lora_xs": (LoraXsConfig, {"r": 3, "alpha": 8.0}),
     "svft": (SvftConfig, {"off_diagonals": 1}),
     "spectral": (SpectralConfig, {"r": 3, "alpha": 2.0}),
+    "hybrid": (
+        HybridConfig,
+        {"r": 3, "alpha": 2.0, "bases": "normal", "seed": SEED, "lora_r": 2, "lora_alpha": 3.0},
+    ),
     "hydralora": (HydraLoraConfig, {"r": 3, "alpha": 8.0, "num_heads": 2}),
 }
 MERGEABLE = [name for name in METHODS if name != "hydralora"]

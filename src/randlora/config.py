@@ -121,6 +121,17 @@ class RandLoraConfig(AdapterConfig):
         if self.peft_draw is not None:
             _check_draw(self.peft_draw)
 
+    def trained_numbers(self, shape: tuple[int, int], r: int) -> int:
+        """Trained numbers of a layer.
+
+        Args:
+            shape: (out, in).
+            r: Its basis rank, in place of the config's.
+        """
+        small = min(shape)
+        bases_count = min(-(-small // r), self.num_bases or small)
+        return self.terms * bases_count * (max(1, round(self.rank_fraction * r)) + small)
+
     def _check_variant(self) -> None:
         if self.num_bases is not None:
             check_count("num_bases", self.num_bases)

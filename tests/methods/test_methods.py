@@ -108,6 +108,17 @@ def spectral(x, W, lambda_, gamma):
     return x @ (delta.T if tall else delta)
 
 
+def hybrid(x, W, lambda_, gamma, A, B):
+    (n, r), m = lambda_.shape, gamma.shape[1]
+    bases = DenseBases("normal", SEED)
+    A_R, B_R = bases.tensors(r, m, max(W.shape), torch.device("cpu"), torch.float64)
+    delta = torch.zeros(max(W.shape), m, dtype=torch.float64)
+    for j in range(n):
+        delta = delta + B_R[:, j::n] @ torch.diag(lambda_[j]) @ A_R @ torch.diag(gamma[j])
+    delta = 2 * sqrt(r) / m ** (4 / 3) * bases.scale(r) * delta
+    return x @ (delta.T if W.shape[1] == m else delta) + x @ (3 / 2 * B @ A).T
+
+
 @dataclass
 class Method:
     reference: object  # (x, W₀, trained tensors) -> the update's output
@@ -122,6 +133,7 @@ METHODS = {
     "svft": Method(svft, lambda o, i: min(o, i) * 3 - 1 * 2, 0.05),
     "randlora_a": Method(randlora_a, lambda o, i: -(-min(o, i) // 3) * (3 + min(o, i)), 0.05),
     "spectral": Method(spectral, lambda o, i: -(-min(o, i) // 3) * (3 + min(o, i)), 0.05),
+    "hybrid": Method(hybrid, lambda o, i: -(-min(o, i) // 3) * (3 + min(o, i)) + 2 * (o + i), 0.05),
     "hydralora": Method(hydralora, lambda o, i: 3 * i + 2 * 3 * o + 2 * i, 0.02),
 }
 
@@ -245,6 +257,10 @@ def test_it_learns_a_target(name):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
+        ("hybrid", {"lora_r": 0}, "lora_r: expected an integer of 1 or more, got 0"),
+        ("hybrid", {"lora_alpha": 0}, "lora_alpha: expected a number above 0"),
+        ("hybrid", {"bases": "peft"}, "bases: expected other than 'peft' in a hybrid adapter"),
+        ("hybrid", {"r": 0}, "r: expected an integer of 1 or more, got 0"),
         ("spectral", {"r": 0}, "r: expected an integer of 1 or more, got 0"),
         ("spectral", {"alpha": -1}, "alpha: expected a number above 0"),
         ("spectral", {"strategy": "fold"}, "strategy: expected one of .*did you mean 'folded'"),

@@ -34,7 +34,7 @@ class RandLoraLayer(AdapterLayer):
         scaling: Adapter name -> g = alpha·√r/m^(4/3), times the factor that gives the bases unit variance.
     """
 
-    adapter_layer_names = ("randlora_lambda", "randlora_gamma")
+    adapter_layer_names: tuple[str, ...] = ("randlora_lambda", "randlora_gamma")
     other_param_names = (
         *AdapterLayer.other_param_names,
         "r",
@@ -124,6 +124,11 @@ class RandLoraLayer(AdapterLayer):
             return torch.zeros(lambda_shape, dtype=dtype), torch.full(gamma_shape, value, dtype=dtype)
         return torch.ones(lambda_shape, dtype=dtype), torch.zeros(gamma_shape, dtype=dtype)
 
+    def diagonals(self, adapter_name: str) -> tuple[Tensor, Tensor]:
+        """An adapter's λ and γ; see `trained`."""
+        lambda_, gamma = self.trained(adapter_name)[:2]
+        return lambda_, gamma
+
     def update_spec(self, adapter_name: str) -> UpdateSpec:
         """What `randlora.update` needs to know of an adapter on this layer."""
         small, large = sorted((self.in_features, self.out_features))
@@ -145,7 +150,7 @@ class RandLoraLayer(AdapterLayer):
                 self.bases_tensors(name, device, dtype)
 
     def _delta_weight(self, adapter_name: str) -> Tensor:
-        lambda_, gamma = self.trained(adapter_name)
+        lambda_, gamma = self.diagonals(adapter_name)
         bases = self.bases_tensors(adapter_name, lambda_.device, lambda_.dtype)
         spec = self.update_spec(adapter_name)
         if self.strategy[adapter_name] == "reference":

@@ -4,6 +4,7 @@ Each file holds one: its config, and its layer's arithmetic over `randlora.adapt
 """
 
 from randlora.adapter import register_method
+from randlora.methods.hybrid import HybridConfig, HybridTuner
 from randlora.methods.hydralora import HydraLoraConfig, HydraLoraTuner
 from randlora.methods.lora_xs import LoraXsConfig, LoraXsTuner
 from randlora.methods.nola import NolaConfig, NolaTuner
@@ -13,6 +14,7 @@ from randlora.methods.spectral import SpectralConfig, SpectralTuner
 from randlora.methods.svft import SvftConfig, SvftTuner
 
 __all__ = [
+    "HybridConfig",
     "HydraLoraConfig",
     "LoraXsConfig",
     "NolaConfig",
@@ -26,6 +28,7 @@ __all__ = [
 
 def register_methods() -> None:
     """Register the methods with PEFT; doing it again changes nothing."""
+    register_method(HybridConfig, HybridTuner)
     register_method(HydraLoraConfig, HydraLoraTuner)
     register_method(LoraXsConfig, LoraXsTuner)
     register_method(NolaConfig, NolaTuner)

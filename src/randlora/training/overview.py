@@ -128,6 +128,14 @@ ENTRIES = (
     _randlora(30, name="randlora_a"),
     _randlora(30, name="randlora_b"),
     _randlora(30, name="spectral"),
+    Entry(
+        "hybrid r=60, lora_r=16",
+        "hybrid",
+        {"r": 60, "options": {"lora_r": 16}},
+        "s·B·A + g·Σ_j B_j·Λ_j·A_R·Γ_j",
+        lambda o, i: 16 * (o + i) + -(-min(o, i) // 60) * (60 + min(o, i)),
+        min,
+    ),
 )
 
 
