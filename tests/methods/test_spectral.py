@@ -1,4 +1,4 @@
-"""What is particular to bases from the weight: their size and rank, the dtypes, the strategies."""
+"""What is particular to adapters with bases from the weight: size and rank of ΔW, the strategies, merging."""
 
 import peft
 import pytest
@@ -7,7 +7,6 @@ from torch import nn
 
 from networks import Net, rows
 from randlora import fold_once
-from randlora.bases import SpectralBases
 from randlora.methods import SpectralConfig
 
 CPU = torch.device("cpu")
@@ -51,23 +50,10 @@ def test_alpha_means_what_it_means_for_bases_of_unit_variance(shape):
     )
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_the_bases_are_the_same_numbers_in_every_dtype(shape):
-    bases = SpectralBases(torch.randn(shape), 5)
-    sizes = (5, min(shape), max(shape))
-    first = [t.clone() for t in bases.tensors(*sizes, CPU, torch.float64)]
-    assert [t.shape for t in first] == [(5, min(shape)), (max(shape), 5 * -(-min(shape) // 5))]
-    for dtype, size in ((torch.float16, 2), (torch.bfloat16, 2), (torch.float16, 2), (torch.float32, 4)):
-        assert all(torch.equal(t.double(), w) for t, w in zip(bases.tensors(*sizes, CPU, dtype), first, strict=True))
-        assert bases.stored_bytes() == size * sum(t.numel() for t in first)
-
-
-def test_bases_drawn_in_inference_mode_can_be_trained_with():
+def test_an_adapter_made_in_inference_mode_has_bases_to_train_with():
     with torch.inference_mode():
-        model = layer_of((6, 5), 2)
-        bases = SpectralBases(torch.randn(6, 5), 2)
-    assert not any(t.is_inference() for t in bases.tensors(2, 5, 6, CPU, torch.float32))
-    assert not any(t.is_inference() for t in model.base_model.model[0].bases_tensors("default", CPU, torch.float32))
+        layer = layer_of((6, 5), 2).base_model.model[0]
+    assert not any(t.is_inference() for t in layer.bases_tensors("default", CPU, torch.float32))
 
 
 @pytest.mark.parametrize("strategy", ["folded", "factored", "auto"])
