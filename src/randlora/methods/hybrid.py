@@ -89,8 +89,9 @@ class HybridLayer(RandLoraLinear):
         return A.to(dtype), (self.lora_scaling[adapter_name] * B).to(dtype)
 
     def _delta_weight(self, adapter_name: str) -> Tensor:
-        A, B = self._low_rank(adapter_name, self.trained_dtype)
-        return super()._delta_weight(adapter_name) + B @ A
+        delta = super()._delta_weight(adapter_name)
+        A, B = self._low_rank(adapter_name, delta.dtype)
+        return delta + B @ A
 
     def _product(self, adapter_name: str, x: Tensor) -> Tensor:
         product = super()._product(adapter_name, x)
