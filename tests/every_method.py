@@ -6,7 +6,16 @@ import torch
 from networks import Net
 from randlora import RandLoraConfig
 from randlora.adapter import AdapterLayer
-from randlora.methods import HydraLoraConfig, LoraXsConfig, NolaConfig, PrancConfig, RandLoraAConfig, SvftConfig
+from randlora.methods import (
+    HybridConfig,
+    HydraLoraConfig,
+    LoraXsConfig,
+    NolaConfig,
+    PrancConfig,
+    RandLoraAConfig,
+    SpectralConfig,
+    SvftConfig,
+)
 
 SEED = 3
 METHODS = {
@@ -18,6 +27,11 @@ METHODS = {
     "pranc": (PrancConfig, {"num_bases": 9, "seed": SEED}),
     "lora_xs": (LoraXsConfig, {"r": 3, "alpha": 8.0}),
     "svft": (SvftConfig, {"off_diagonals": 1}),
+    "spectral": (SpectralConfig, {"r": 3, "alpha": 2.0}),
+    "hybrid": (
+        HybridConfig,
+        {"r": 3, "alpha": 2.0, "bases": "normal", "seed": SEED, "lora_r": 2, "lora_alpha": 3.0},
+    ),
     "hydralora": (HydraLoraConfig, {"r": 3, "alpha": 8.0, "num_heads": 2}),
 }
 MERGEABLE = [name for name in METHODS if name != "hydralora"]

@@ -108,9 +108,7 @@ class RandLoraConfig(AdapterConfig):
                 check_expressions(name, key)
         check_choice("bases", self.bases, FAMILIES)
         for name, strategy in _with_pattern("strategy", self.strategy, "strategy_pattern", self.strategy_pattern):
-            check_choice(name, strategy, STRATEGIES)
-            if self.dropout and strategy == "folded":
-                raise ConfigError(name, expected="auto or factored where dropout > 0", got="'folded'")
+            check_strategy(name, strategy, self.dropout)
         for name, rank in _with_pattern("r", self.r, "rank_pattern", self.rank_pattern):
             check_count(name, rank, hint="a smaller r trains more numbers")
         if self.alpha is None:
@@ -122,6 +120,17 @@ class RandLoraConfig(AdapterConfig):
         _check_sparsity(self.bases, self.sparsity)
         if self.peft_draw is not None:
             _check_draw(self.peft_draw)
+
+    def trained_numbers(self, shape: tuple[int, int], r: int) -> int:
+        """Trained numbers of a layer.
+
+        Args:
+            shape: (out, in).
+            r: Its basis rank, in place of the config's.
+        """
+        small = min(shape)
+        bases_count = min(-(-small // r), self.num_bases or small)
+        return self.terms * bases_count * (max(1, round(self.rank_fraction * r)) + small)
 
     def _check_variant(self) -> None:
         if self.num_bases is not None:
@@ -135,6 +144,13 @@ class RandLoraConfig(AdapterConfig):
             )
         if self.bases == "peft" and (self.num_bases is not None or self.rank_fraction != 1):
             raise ConfigError("bases", expected="num_bases and rank_fraction left out with bases='peft'")
+
+
+def check_strategy(name: str, strategy: Any, dropout: float) -> None:
+    """Raise a ConfigError unless a value is a strategy that goes with the dropout."""
+    check_choice(name, strategy, STRATEGIES)
+    if dropout and strategy == "folded":
+        raise ConfigError(name, expected="auto or factored where dropout > 0", got="'folded'")
 
 
 def default_alpha(bases: str, r: int) -> float:

@@ -17,7 +17,6 @@ from networks import MODELS, Net, rows, token_ids
 from randlora.bases import DenseBases
 from randlora.bases.rng import random_words
 from randlora.errors import CheckpointError, ConfigError, LayerError
-from randlora.methods import LoraXsConfig
 
 
 def uniform(stream, i, size):
@@ -89,6 +88,37 @@ def randlora_a(x, W, lambda_, gamma):
     return x @ (delta.T if W.shape[1] == m else delta)
 
 
+def eight_bits(entries):
+    """What bfloat16 and float16 both hold."""
+    return entries.bfloat16().half().double()
+
+
+def spectral(x, W, lambda_, gamma):
+    (n, r), m = lambda_.shape, gamma.shape[1]
+    M = max(W.shape)
+    triples = list(singular_triples(W))
+    tall = W.shape[1] == m  # out ≥ in: left vectors on the large side
+    large = [eight_bits(sqrt(M) * (u if tall else v)) for u, _, v in triples]
+    small = [eight_bits(sqrt(m) * (v if tall else u)) for u, _, v in triples]
+    delta = torch.zeros(M, m, dtype=torch.float64)
+    for j in range(n):
+        for k in range(r):
+            delta = delta + lambda_[j, k] * torch.outer(large[(j * r + k) % m], small[k] * gamma[j])
+    delta = 2 * sqrt(r) / m ** (4 / 3) * delta
+    return x @ (delta.T if tall else delta)
+
+
+def hybrid(x, W, lambda_, gamma, A, B):
+    (n, r), m = lambda_.shape, gamma.shape[1]
+    bases = DenseBases("normal", SEED)
+    A_R, B_R = bases.tensors(r, m, max(W.shape), torch.device("cpu"), torch.float64)
+    delta = torch.zeros(max(W.shape), m, dtype=torch.float64)
+    for j in range(n):
+        delta = delta + B_R[:, j::n] @ torch.diag(lambda_[j]) @ A_R @ torch.diag(gamma[j])
+    delta = 2 * sqrt(r) / m ** (4 / 3) * bases.scale(r) * delta
+    return x @ (delta.T if W.shape[1] == m else delta) + x @ (3 / 2 * B @ A).T
+
+
 @dataclass
 class Method:
     reference: object  # (x, W₀, trained tensors) -> the update's output
@@ -102,6 +132,8 @@ METHODS = {
     "lora_xs": Method(lora_xs, lambda *_: 3 * 3, 0.05),
     "svft": Method(svft, lambda o, i: min(o, i) * 3 - 1 * 2, 0.05),
     "randlora_a": Method(randlora_a, lambda o, i: -(-min(o, i) // 3) * (3 + min(o, i)), 0.05),
+    "spectral": Method(spectral, lambda o, i: -(-min(o, i) // 3) * (3 + min(o, i)), 0.05),
+    "hybrid": Method(hybrid, lambda o, i: -(-min(o, i) // 3) * (3 + min(o, i)) + 2 * (o + i), 0.05),
     "hydralora": Method(hydralora, lambda o, i: 3 * i + 2 * 3 * o + 2 * i, 0.02),
 }
 
@@ -225,6 +257,14 @@ def test_it_learns_a_target(name):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
+        ("hybrid", {"lora_r": 0}, "lora_r: expected an integer of 1 or more, got 0"),
+        ("hybrid", {"lora_alpha": 0}, "lora_alpha: expected a number above 0"),
+        ("hybrid", {"bases": "peft"}, "bases: expected other than 'peft' in a hybrid adapter"),
+        ("hybrid", {"r": 0}, "r: expected an integer of 1 or more, got 0"),
+        ("spectral", {"r": 0}, "r: expected an integer of 1 or more, got 0"),
+        ("spectral", {"alpha": -1}, "alpha: expected a number above 0"),
+        ("spectral", {"strategy": "fold"}, "strategy: expected one of .*did you mean 'folded'"),
+        ("spectral", {"strategy": "folded", "dropout": 0.1}, "strategy: expected auto or factored where dropout > 0"),
         ("nola", {"num_bases": 0}, "num_bases: expected an integer of 1 or more, got 0"),
         ("nola", {"seed": -1}, "seed: expected an integer"),
         ("nola", {"alpha": 0}, "alpha: expected a number above 0"),
@@ -242,14 +282,15 @@ def test_wrong_options_are_named(name, options, message):
         config(name, **options)
 
 
-def test_a_layer_too_small_for_lora_xs_is_named_before_anything_changes():
+@pytest.mark.parametrize("name", ["lora_xs", "spectral"])
+def test_a_layer_with_fewer_singular_vectors_is_named_before_anything_changes(name):
     model = Net()
     with pytest.raises(LayerError, match=r"'b': expected sides of at least r=12"):
-        peft.get_peft_model(model, LoraXsConfig(r=12, target_modules=["a", "b"]))
+        peft.get_peft_model(model, config(name, r=12, target_modules=["a", "b"]))
     assert type(model.a) is nn.Linear
 
 
-@pytest.mark.parametrize("name", ["lora_xs", "svft"])
+@pytest.mark.parametrize("name", ["lora_xs", "spectral", "svft"])
 def test_singular_vectors_are_those_of_the_base_weight(name):
     model = adapted(name)
     model.merge_adapter()
@@ -259,7 +300,7 @@ def test_singular_vectors_are_those_of_the_base_weight(name):
         peft.get_peft_model(Net(), config(name, target_modules=["a"]))
 
 
-@pytest.mark.parametrize("name", ["lora_xs", "svft"])
+@pytest.mark.parametrize("name", ["lora_xs", "spectral", "svft"])
 def test_loading_onto_other_base_weights_warns(name, tmp_path, recwarn):
     adapted(name).save_pretrained(tmp_path)
     recwarn.clear()

@@ -1,40 +1,26 @@
-"""How many numbers a basis rank trains, and the rank for a budget."""
+"""The basis rank for a budget."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import replace
+from typing import TypeVar
 
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from torch import nn
 
-from randlora.adapter.tuner import RandLoraTuner
 from randlora.adapter.weights import layer_shape, stack_shape
 from randlora.config import RandLoraConfig
 from randlora.errors import ConfigError
 
-
-def trained_numbers(config: RandLoraConfig, shapes: Iterable[tuple[int, int]], r: int) -> int:
-    """Trained numbers of an adapter with basis rank r, biases and saved modules aside.
-
-    Args:
-        config: Its configuration; its own r and `rank_pattern` are not asked.
-        shapes: (out, in) of the adapted layers.
-        r: Basis rank.
-    """
-    total = 0
-    for shape in shapes:
-        small = min(shape)
-        bases_count = min(-(-small // r), config.num_bases or small)
-        total += config.terms * bases_count * (max(1, round(config.rank_fraction * r)) + small)
-    return total
+Config = TypeVar("Config", bound=RandLoraConfig)
 
 
 def fit_rank(
-    config: RandLoraConfig, model: nn.Module, *, parameters: int | None = None, lora_rank: int | None = None
-) -> RandLoraConfig:
+    config: Config, model: nn.Module, *, parameters: int | None = None, lora_rank: int | None = None
+) -> Config:
     """The config with the basis rank whose number of trained numbers is nearest to a budget.
 
     Args:
-        config: An adapter's configuration; its r is replaced.
+        config: An adapter's configuration; its r is replaced, a hybrid adapter's lora_r is not.
         model: The base model, not changed.
         parameters: The budget, in trained numbers.
         lora_rank: Or: as many as LoRA of this rank on the same layers.
@@ -43,7 +29,8 @@ def fit_rank(
         A config of its own.
 
     Raises:
-        ConfigError: Not exactly one budget is given, or it is no positive number, or nothing in the model matches.
+        ConfigError: The config is another method's; not exactly one budget is given, or it is no positive number; or
+            nothing in the model matches.
 
     Example:
         >>> import torch
@@ -51,12 +38,16 @@ def fit_rank(
         >>> fit_rank(RandLoraConfig(target_modules=["0"]), net, lora_rank=4).r  # 8·(8 + 64) = 576, LoRA's 512
         9
     """
+    if not isinstance(config, RandLoraConfig):
+        hint = "spectral adapters train what RandLoRA's of the same r do"  # type: ignore[unreachable] # by annotation
+        raise ConfigError("fit_rank", expected="a RandLoraConfig or HybridConfig", got=type(config).__name__, hint=hint)
     if (parameters is None) == (lora_rank is None):
         raise ConfigError("fit_rank", expected="one of parameters and lora_rank", got="both or none of them")
     name, budget = ("parameters", parameters) if lora_rank is None else ("lora_rank", lora_rank)
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise ConfigError(name, expected="an integer of 1 or more", got=repr(budget))
-    layers = RandLoraTuner.matched_layers(config, model) if config.target_modules or config.target_parameters else {}
+    tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
+    layers = tuner.matched_layers(config, model) if config.target_modules or config.target_parameters else {}
     # The matrices of a stack have λ and γ of their own.
     shapes = [layer_shape(layer) for layer in layers.values() for _ in range(math.prod(stack_shape(layer)))]
     if not shapes:
@@ -64,5 +55,8 @@ def fit_rank(
     if lora_rank is not None:
         budget = lora_rank * sum(out + inputs for out, inputs in shapes)
     widest = max(min(shape) for shape in shapes)
-    best = min(range(1, widest + 1), key=lambda r: abs(trained_numbers(config, shapes, r) - budget))
-    return replace(config, r=best)
+
+    def distance(r: int) -> int:
+        return abs(sum(config.trained_numbers(shape, r) for shape in shapes) - budget)
+
+    return replace(config, r=min(range(1, widest + 1), key=distance))

@@ -9,9 +9,20 @@ from torch import Tensor, nn
 
 from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.weights import stack_shape, weight_device, weight_dtype
-from randlora.bases import Bases
+from randlora.bases import Bases, SpectralBases
 from randlora.config import RandLoraConfig
 from randlora.update import UpdateSpec, delta_weight, make_operator, reference_delta_weight
+
+
+def balanced_scaling(alpha: float, r: float, small: int) -> float:
+    """G = alpha·√r/m^(4/3), with which the best learning rate is that of other ranks and widths.
+
+    Args:
+        alpha: The config's.
+        r: Number of columns of a basis that share one γ.
+        small: m.
+    """
+    return alpha * sqrt(r) / small ** (4 / 3)
 
 
 class RandLoraLayer(AdapterLayer):
@@ -23,7 +34,7 @@ class RandLoraLayer(AdapterLayer):
         scaling: Adapter name -> g = alpha·√r/m^(4/3), times the factor that gives the bases unit variance.
     """
 
-    adapter_layer_names = ("randlora_lambda", "randlora_gamma")
+    adapter_layer_names: tuple[str, ...] = ("randlora_lambda", "randlora_gamma")
     other_param_names = (
         *AdapterLayer.other_param_names,
         "r",
@@ -41,7 +52,7 @@ class RandLoraLayer(AdapterLayer):
         self.num_bases: dict[str, int] = {}
         self.scaling: dict[str, float] = {}
         self.strategy: dict[str, str] = {}
-        self.randlora_bases: dict[str, Bases] = {}
+        self.randlora_bases: dict[str, Bases | SpectralBases] = {}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RandLoraLayer":
         super()._apply(fn, recurse)
@@ -77,24 +88,46 @@ class RandLoraLayer(AdapterLayer):
         if config.num_bases is not None:
             bases_count = min(bases_count, config.num_bases)
         r = max(1, round(config.rank_fraction * r))
-        self.r[adapter_name], self.num_bases[adapter_name] = r, bases_count
+        scaling = alpha / r if config.bases == "peft" else balanced_scaling(alpha, r, small)
+        self.set_update(adapter_name, bases, strategy, r, bases_count, scaling)
+        start = self._start(config, config.terms * bases_count, r)
+        self.add_adapter(adapter_name, start, config.dropout, inference_mode=config.inference_mode)
+
+    def set_update(
+        self, adapter_name: str, bases: Bases | SpectralBases, strategy: str, r: int, num_bases: int, scaling: float
+    ) -> None:
+        """Take what is fixed about an adapter's update, and have its bases drawn.
+
+        Args:
+            adapter_name: Its name.
+            bases: Its frozen bases.
+            strategy: How it is applied.
+            r: Basis rank.
+            num_bases: n.
+            scaling: g for bases of unit variance.
+        """
+        self.r[adapter_name], self.num_bases[adapter_name] = r, num_bases
         self.strategy[adapter_name] = strategy
         self.randlora_bases[adapter_name] = bases
-        scaling = alpha / r if config.bases == "peft" else alpha * sqrt(r) / small ** (4 / 3)
         self.scaling[adapter_name] = bases.scale(r) * scaling
+        self._prepare_bases()
 
-        dtype, rows = self.trained_dtype, config.terms * bases_count
+    def _start(self, config: RandLoraConfig, rows: int, r: int) -> tuple[Tensor, ...]:
+        """Initial values of λ (rows, r) and γ (rows, m), on a stack of matrices for each."""
+        small, dtype = min(self.in_features, self.out_features), self.trained_dtype
         stack = stack_shape(self.get_base_layer())
         lambda_shape, gamma_shape = (*stack, rows, r), (*stack, rows, small)
         if not config.init_weights:
-            lambda_, gamma = torch.randn(lambda_shape, dtype=dtype), torch.randn(gamma_shape, dtype=dtype)
-        elif config.bases == "peft":
-            lambda_ = torch.zeros(lambda_shape, dtype=dtype)
-            gamma = torch.full(gamma_shape, 1 / max(bases_count, small), dtype=dtype)
-        else:
-            lambda_, gamma = torch.ones(lambda_shape, dtype=dtype), torch.zeros(gamma_shape, dtype=dtype)
-        self._prepare_bases()
-        self.add_adapter(adapter_name, (lambda_, gamma), config.dropout, inference_mode=config.inference_mode)
+            return torch.randn(lambda_shape, dtype=dtype), torch.randn(gamma_shape, dtype=dtype)
+        if config.bases == "peft":
+            value = 1 / max(rows // config.terms, small)
+            return torch.zeros(lambda_shape, dtype=dtype), torch.full(gamma_shape, value, dtype=dtype)
+        return torch.ones(lambda_shape, dtype=dtype), torch.zeros(gamma_shape, dtype=dtype)
+
+    def diagonals(self, adapter_name: str) -> tuple[Tensor, Tensor]:
+        """An adapter's λ and γ; see `trained`."""
+        lambda_, gamma = self.trained(adapter_name)[:2]
+        return lambda_, gamma
 
     def update_spec(self, adapter_name: str) -> UpdateSpec:
         """What `randlora.update` needs to know of an adapter on this layer."""
@@ -117,7 +150,7 @@ class RandLoraLayer(AdapterLayer):
                 self.bases_tensors(name, device, dtype)
 
     def _delta_weight(self, adapter_name: str) -> Tensor:
-        lambda_, gamma = self.trained(adapter_name)
+        lambda_, gamma = self.diagonals(adapter_name)
         bases = self.bases_tensors(adapter_name, lambda_.device, lambda_.dtype)
         spec = self.update_spec(adapter_name)
         if self.strategy[adapter_name] == "reference":

@@ -48,7 +48,7 @@ class RandLoraLinear(RandLoraLayer):
         base = self.base_layer
         weight = read_weight(base)
         dtype = compute_dtype(x, base)
-        lambda_, gamma = self.trained(name)
+        lambda_, gamma = self.diagonals(name)
         bases = self.bases_tensors(name, x.device, dtype)
         spec = self.update_spec(name)
         with torch.autocast(x.device.type, enabled=False):
@@ -72,6 +72,6 @@ class RandLoraLinear(RandLoraLayer):
     def _product(self, adapter_name: str, x: Tensor) -> Tensor:
         if self.strategy[adapter_name] == "reference":
             return super()._product(adapter_name, x)
-        lambda_, gamma = self.trained(adapter_name)
+        lambda_, gamma = self.diagonals(adapter_name)
         bases = self.bases_tensors(adapter_name, x.device, x.dtype)
         return factored_update(x, lambda_, gamma, self.update_spec(adapter_name), bases)

@@ -24,7 +24,12 @@ class RandLoraTuner(AdapterTuner):
 
     prefix = RandLoraConfig.prefix
     tuner_layer_cls = RandLoraLayer
-    layer_classes = (RandLoraLinear, RandLoraConvolution, RandLoraEmbedding, RandLoraParameter)
+    layer_classes: tuple[type[RandLoraLayer], ...] = (
+        RandLoraLinear,
+        RandLoraConvolution,
+        RandLoraEmbedding,
+        RandLoraParameter,
+    )
 
     def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
         """Check every matched layer and settle the bases before the first module is replaced."""

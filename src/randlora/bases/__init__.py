@@ -2,11 +2,13 @@
 
 Every family answers the same four questions: `tensors(r, small, large, device, dtype)` gives what describes A and B
 of a layer, `scale(r)` the factor that gives their product unit variance, `fingerprint()` a hash of the draw, and
-`kind` says which arithmetic of `randlora.update` applies (`dense` or `structured`).
+`kind` says which arithmetic of `randlora.update` applies (`dense` or `structured`). `SpectralBases` are of one weight
+and have no seed: they are not shared, and not the same bits on every machine.
 """
 
 from randlora.bases.dense import DenseBases, dense_bases
 from randlora.bases.peft_draw import PeftBases, StoredBases
+from randlora.bases.spectral import SpectralBases
 from randlora.bases.structured import StructuredBases
 
 SCHEME_VERSION = 1
@@ -14,4 +16,13 @@ SCHEME_VERSION = 1
 
 Bases = DenseBases | StructuredBases | PeftBases | StoredBases
 
-__all__ = ["SCHEME_VERSION", "Bases", "DenseBases", "PeftBases", "StoredBases", "StructuredBases", "dense_bases"]
+__all__ = [
+    "SCHEME_VERSION",
+    "Bases",
+    "DenseBases",
+    "PeftBases",
+    "SpectralBases",
+    "StoredBases",
+    "StructuredBases",
+    "dense_bases",
+]

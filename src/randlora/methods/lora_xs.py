@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from randlora.adapter_config import check_count, check_positive
-from randlora.errors import LayerError
 from randlora.methods.svd import SvdConfig, SvdLayer, SvdTuner
 
 _START_DEVIATION = 1e-5  # of R, the paper's
@@ -80,14 +79,3 @@ class LoraXsTuner(SvdTuner):
 
     prefix = LoraXsConfig.prefix
     tuner_layer_cls = LoraXsLayer
-
-    def _prepare_model(self, peft_config: LoraXsConfig, model: nn.Module) -> None:
-        super()._prepare_model(peft_config, model)
-        for name, shape in self.matched_shapes(peft_config, model).items():
-            if peft_config.r > min(shape):
-                raise LayerError(
-                    f"module {name!r}",
-                    expected=f"sides of at least r={peft_config.r}",
-                    got=str(shape),
-                    hint="lower r, or name it in exclude_modules",
-                )

@@ -5,13 +5,13 @@ control: as many trained numbers as RandLoRA, a low rank.
 """
 
 from dataclasses import dataclass
-from math import sqrt
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from randlora.adapter import AdapterLayer, AdapterTuner
+from randlora.adapter.layer import balanced_scaling
 from randlora.adapter_config import AdapterConfig, check_choice, check_count, check_positive, check_seed
 from randlora.bases import DenseBases, dense_bases
 
@@ -74,7 +74,7 @@ class RandLoraALayer(AdapterLayer):
         bases = dense_bases(config.bases, config.seed, separate=True)  # type: ignore[arg-type]  # checked
         bases.reserve(config.r, small, large)
         self.shared_bases[adapter_name] = bases
-        g = config.alpha * sqrt(config.r / bases_count) / small ** (4 / 3)
+        g = balanced_scaling(config.alpha, config.r / bases_count, small)
         self.scaling[adapter_name] = g * bases.scale(config.r)
         start = torch.ones(bases_count, config.r), torch.zeros(bases_count, small)
         self.add_adapter(adapter_name, start, config.dropout, inference_mode=config.inference_mode)

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -13,32 +13,8 @@ from randlora.adapter import AdapterLayer, AdapterTuner
 from randlora.adapter.weights import innermost, read_weight, weight_device
 from randlora.adapter_config import AdapterConfig
 from randlora.bases.dense import digest
+from randlora.bases.spectral import Factors, decompose
 from randlora.errors import LayerError
-
-
-class Factors(NamedTuple):
-    """U (out, k), σ (k) and V (in, k) of W₀ ≈ U·diag(σ)·Vᵀ."""
-
-    U: Tensor
-    sigma: Tensor
-    V: Tensor
-
-
-def decompose(weight: Tensor, k: int) -> Factors:
-    """The k largest singular values of a weight and their vectors, in the weight's dtype.
-
-    Computed in float64, so that the same weight gives the same vectors, to the precision of float32, on every
-    device; of each pair (u, v), which is determined up to a common sign, the largest entry of u is positive. Vectors
-    of equal singular values are not determined.
-
-    Args:
-        weight: W₀ (out, in).
-        k: At most min(out, in).
-    """
-    U, sigma, Vh = torch.linalg.svd(weight.detach().double(), full_matrices=False)
-    largest = U.gather(0, U.abs().argmax(dim=0, keepdim=True))
-    signs = torch.where(largest < 0, -1.0, 1.0)
-    return Factors(*(part.to(weight.dtype) for part in ((U * signs)[:, :k], sigma[:k], (Vh.T * signs)[:, :k])))
 
 
 @dataclass
@@ -91,12 +67,19 @@ class SvdTuner(AdapterTuner):
         """Check every matched layer before the first weight is decomposed, and whether they are the recorded ones.
 
         Raises:
-            LayerError: A weight is not in memory, or holds another adapter's update.
+            LayerError: A weight is not in memory, holds another adapter's update, or has fewer singular vectors than r.
         """
         hashes = []
-        for name in self.matched_shapes(peft_config, model):
+        for name, shape in self.matched_shapes(peft_config, model).items():
             layer = model.get_submodule(name)
             base_layer = innermost(layer)
+            if getattr(peft_config, "r", 0) > min(shape):
+                raise LayerError(
+                    f"module {name!r}",
+                    expected=f"sides of at least r={peft_config.r}",
+                    got=str(shape),
+                    hint="lower r, or name it in exclude_modules",
+                )
             if isinstance(layer, BaseTunerLayer) and layer.merged:
                 raise LayerError(
                     f"module {name!r}",

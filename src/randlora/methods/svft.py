@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from randlora.adapter_config import check_choice, check_seed
 from randlora.bases.rng import random_words
+from randlora.bases.spectral import Factors
 from randlora.errors import ConfigError
-from randlora.methods.svd import Factors, SvdConfig, SvdLayer, SvdTuner
+from randlora.methods.svd import SvdConfig, SvdLayer, SvdTuner
 
 PATTERNS = ("plain", "banded", "random", "top_k")
 _STREAM = 5

@@ -31,7 +31,7 @@ class MethodConfig:
     """
 
     name: Literal[
-        "randlora", "lora", "full", "head", "randlora_a", "randlora_b",
+        "randlora", "lora", "full", "head", "randlora_a", "randlora_b", "hybrid", "spectral",
         "rslora", "dora", "pissa", "adalora", "hydralora", "lora_xs", "nola", "pranc", "vera", "vblora",
         "peft_randlora", "svft", "fourierft", "loha", "lokr", "hira", "miss", "shira", "c3a", "oft", "boft", "hra",
         "ia3",

@@ -36,16 +36,19 @@ def _keys(*same: str, **renamed: str) -> dict[str, str]:
     return {**{key: key for key in same}, **renamed}
 
 
+_RANDLORA = _keys("r", "alpha", "dropout", "bases", "sparsity", "seed", "strategy")
 _LORA = _keys("r", alpha="lora_alpha", dropout="lora_dropout")
 
 METHODS: dict[str, PeftMethod] = {
-    "randlora": PeftMethod(RandLoraConfig, _keys("r", "alpha", "dropout", "bases", "sparsity", "seed", "strategy")),
+    "randlora": PeftMethod(RandLoraConfig, _RANDLORA),
     "randlora_a": PeftMethod(ours.RandLoraAConfig, _keys("r", "alpha", "dropout", "seed")),
     "randlora_b": PeftMethod(
         RandLoraConfig,
-        _keys("r", "alpha", "dropout", "bases", "sparsity", "seed", "strategy"),
+        _RANDLORA,
         {"rank_fraction": 0.5},
     ),
+    "hybrid": PeftMethod(ours.HybridConfig, _RANDLORA),
+    "spectral": PeftMethod(ours.SpectralConfig, _keys("r", "alpha", "dropout", "strategy")),
     # LoRA, what it starts from, how it is scaled, and how its rank is spent.
     "lora": PeftMethod(peft.LoraConfig, _LORA),
     "rslora": PeftMethod(peft.LoraConfig, _LORA, {"use_rslora": True}),
@@ -101,7 +104,7 @@ def default_keys(name: str, r: int | None, alpha: float | None, bases: str) -> t
         return r, alpha
     if r is None:
         r = 16 if name in _AS_LORA else METHODS[name].default("r")
-    if alpha is None and METHODS[name].config is RandLoraConfig:
+    if alpha is None and issubclass(METHODS[name].config, RandLoraConfig):
         alpha = default_alpha(bases, r or 1)
     elif alpha is None:
         alpha = 2.0 * (r or 1) if name in _AS_LORA else METHODS[name].default("alpha")

@@ -49,6 +49,7 @@ def _randlora(r: int, paper: float | None = None, name: str = "randlora", bases:
         "randlora": "g·Σ_j B_j·Λ_j·A·Γ_j",
         "randlora_a": "g·(Σ_j B_j·Λ_j)·(Σ_j A_j·Γ_j)",
         "randlora_b": "g·Σ_j B_j·Λ_j·A·Γ_j with rank r/2 each",
+        "spectral": "g·Σ_j B_j·Λ_j·A·Γ_j, B_j and A of W₀'s singular vectors",
     }[name]
     width = max(1, r // 2) if name == "randlora_b" else r
 
@@ -58,7 +59,7 @@ def _randlora(r: int, paper: float | None = None, name: str = "randlora", bases:
     def rank(o: int, i: int) -> int:
         return min(o, i, r if name == "randlora_a" else width * count(o, i))
 
-    options: dict[str, object] = {"r": r} if name == "randlora_a" else {"r": r, "bases": bases}
+    options: dict[str, object] = {"r": r} if name in ("randlora_a", "spectral") else {"r": r, "bases": bases}
     return Entry(f"{name} r={r}", name, options, equation, lambda o, i: count(o, i) * (width + min(o, i)), rank, paper)
 
 
@@ -126,6 +127,15 @@ ENTRIES = (
     _randlora(15, 1.4),
     _randlora(30, name="randlora_a"),
     _randlora(30, name="randlora_b"),
+    _randlora(30, name="spectral"),
+    Entry(
+        "hybrid r=60, lora_r=16",
+        "hybrid",
+        {"r": 60, "options": {"lora_r": 16}},
+        "s·B·A + g·Σ_j B_j·Λ_j·A_R·Γ_j",
+        lambda o, i: 16 * (o + i) + -(-min(o, i) // 60) * (60 + min(o, i)),
+        min,
+    ),
 )
 
 

@@ -1,15 +1,17 @@
 """What an adapter holds, or what a planned run would train: layers, numbers, ranks, bytes."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from randlora.adapter import RandLoraLayer
 from randlora.adapter.checkpoint import WEIGHTS_FILE, read_adapter_config, read_tensor_shapes
 from randlora.training.config import TrainConfig, resolve
+from randlora.training.method_table import METHODS
 from randlora.training.methods import build, is_head, task_of
 
-_LAMBDA, _GAMMA = ".randlora_lambda", ".randlora_gamma"
+_LAMBDA = ".randlora_lambda"
 _BYTES_PER_TRAINED = 16  # a float32 number, its gradient and AdamW's two moments
 
 
@@ -21,8 +23,8 @@ class LayerPlan:
         name: Its module's name.
         r: Basis rank.
         num_bases: n, ⌈m/r⌉ for full rank.
-        trained: Trained numbers, n·r + n·m.
-        rank: Highest rank of ΔW: min(m, r·n).
+        trained: Trained numbers, n·r + n·m; of a hybrid adapter LoRA's too.
+        rank: Highest rank of ΔW: min(m, r·n), of a hybrid adapter plus LoRA's rank, up to m.
     """
 
     name: str
@@ -38,10 +40,10 @@ class Plan:
 
     Attributes:
         title: Method and family.
-        layers: RandLoRA's layers; none for other methods.
+        layers: The layers with λ and γ; none for methods without.
         trained: Trained numbers, without the head.
         adapter_bytes: Bytes of the trained numbers on disk.
-        bases_bytes: Bytes of the shared bases in memory, in float32.
+        bases_bytes: Bytes of the frozen bases in memory, in float32.
         training_bytes: Expected memory of weights, trained numbers, gradients, AdamW's moments and bases, in
             float32 and without activations; None where the base model is not known.
     """
@@ -65,12 +67,11 @@ def plan_adapter(folder: str | Path) -> Plan:
     shapes = read_tensor_shapes(path)
     layers = []
     for name in sorted(shapes):
-        if not name.endswith(_LAMBDA):
-            continue
-        layer = name.removesuffix(_LAMBDA)
-        (*stack, bases_count, r), small = shapes[name], shapes[layer + _GAMMA][-1]
-        trained = math.prod(stack) * bases_count * (r + small)
-        layers.append(LayerPlan(layer, r, bases_count, trained, min(small, r * bases_count)))
+        if name.endswith(_LAMBDA):
+            layer = name.removesuffix(_LAMBDA)
+            prefix = f"{layer}."
+            own = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+            layers.append(_layer_plan(layer, own))
     trained = sum(layer.trained for layer in layers) or sum(math.prod(shape) for shape in shapes.values())
     title = f"{config['peft_type']}, bases {config['bases']}" if "bases" in config else str(config["peft_type"])
     return Plan(title, layers, trained, path.stat().st_size, 0, None)
@@ -96,8 +97,8 @@ def plan_run(config: TrainConfig) -> Plan:
     bases = {id(b): b for layer in adapted.values() for b in layer.randlora_bases.values()}
     bases_bytes = sum(b.stored_bytes() for b in bases.values())
     return Plan(
-        f"{method.name}, bases {method.bases}" if adapted else method.name,
-        [_layer_plan(name, layer) for name, layer in adapted.items()],
+        f"{method.name}, bases {method.bases}" if adapted and "bases" in METHODS[method.name].keys else method.name,
+        [_layer_plan(name, _shapes(layer)) for name, layer in adapted.items()],
         trained,
         4 * trained,
         bases_bytes,
@@ -105,8 +106,15 @@ def plan_run(config: TrainConfig) -> Plan:
     )
 
 
-def _layer_plan(name: str, layer: RandLoraLayer) -> LayerPlan:
-    ((adapter, r),) = layer.r.items()
-    *stack, bases_count, small = layer.randlora_gamma[adapter].shape
-    trained = math.prod(stack) * bases_count * (r + small)
-    return LayerPlan(name, r, bases_count, trained, min(small, r * bases_count))
+def _layer_plan(name: str, shapes: Mapping[str, tuple[int, ...]]) -> LayerPlan:
+    """From the shapes of a layer's trained tensors, by name."""
+    bases_count, r = shapes["randlora_lambda"][-2:]
+    small = shapes["randlora_gamma"][-1]
+    lora_rank = shapes.get("randlora_lora_A", (0,))[0]
+    trained = sum(math.prod(shape) for shape in shapes.values())
+    return LayerPlan(name, r, bases_count, trained, min(small, r * bases_count + lora_rank))
+
+
+def _shapes(layer: RandLoraLayer) -> dict[str, tuple[int, ...]]:
+    (adapter,) = layer.r
+    return {name: tuple(getattr(layer, name)[adapter].shape) for name in layer.adapter_layer_names}

@@ -1,0 +1,95 @@
+"""Bases from the pre-trained weight itself: its singular vectors, computed again at load and in no checkpoint."""
+
+from math import sqrt
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from randlora.bases.dense import cast_tensors
+
+
+class Factors(NamedTuple):
+    """U (out, k), σ (k) and V (in, k) of W₀ ≈ U·diag(σ)·Vᵀ."""
+
+    U: Tensor
+    sigma: Tensor
+    V: Tensor
+
+
+def decompose(weight: Tensor, k: int) -> Factors:
+    """The k largest singular values of a weight and their vectors, in the weight's dtype.
+
+    Computed in float64, so that the same weight gives the same vectors, to the precision of float32, on every
+    device; of each pair (u, v), which is determined up to a common sign, the largest entry of u is positive. Vectors
+    of equal singular values are not determined.
+
+    Args:
+        weight: W₀ (out, in).
+        k: At most min(out, in).
+    """
+    U, sigma, Vh = torch.linalg.svd(weight.detach().double(), full_matrices=False)
+    largest = U.gather(0, U.abs().argmax(dim=0, keepdim=True))
+    signs = torch.where(largest < 0, -1.0, 1.0)
+    return Factors(*(part.to(weight.dtype) for part in ((U * signs)[:, :k], sigma[:k], (Vh.T * signs)[:, :k])))
+
+
+class SpectralBases:
+    """A (r × m) and B (M × r·n) of one layer with sides m ≤ M, from the singular vectors of its weight.
+
+    Where in = m, the rows of A are the r leading right singular vectors times √m and the columns of B the left ones
+    times √M; else the sides change places. B_j has the vectors number j·r to j·r + r - 1, largest singular value first.
+    There are m of them: where r does not divide m, the last basis is filled up with the leading ones again. (Columns of
+    zeros would leave trained numbers dead.)
+
+    By the factors √m and √M every row of A and every column of B has mean square 1, and the entries of ΔW have exactly
+    the mean square that bases of unit variance give them in expectation, g²·n·r·δ² where all |γ| are δ: as B_j and B_j'
+    are orthogonal, ‖ΔW‖² = g²·M·Σ_jki A_ki² γ_ji² = g²·M·m·n·r·δ². So g and alpha mean what they mean for the others.
+
+    Entries are rounded to 8 significant bits, below 2⁻¹⁷ to multiples of 2⁻²⁴: exact in bfloat16 and float16, so the
+    bases are the same numbers in every dtype, as those of the other families. The pair is held once, in the dtype last
+    asked for, M·n·r + r·m numbers: as much as the weight and A.
+
+    Args:
+        weight: W₀ (out, in), with no update in it.
+        r: Basis rank, at most m.
+    """
+
+    kind = "dense"
+
+    def __init__(self, weight: Tensor, r: int) -> None:
+        small = min(weight.shape)
+        # A first use inside inference_mode must not make the pair unusable for training.
+        with torch.inference_mode(mode=False), torch.no_grad():
+            U, _, V = decompose(weight, small)
+            on_large, on_small = (U, V) if weight.shape[1] == small else (V, U)
+            # Column k·n + j of B is column k of B_j.
+            first = torch.arange(0, small, r, device=weight.device)
+            order = (torch.arange(r, device=weight.device)[:, None] + first).flatten() % small
+            unit = sqrt(small) * on_small[:, :r].T, sqrt(len(on_large)) * on_large[:, order]
+            self._pair: tuple[Tensor, ...] = tuple(part.bfloat16().half().bfloat16().contiguous() for part in unit)
+
+    def scale(self, r: int) -> float:  # noqa: ARG002 - one signature for all families
+        """The entries have unit variance."""
+        return 1.0
+
+    def tensors(
+        self,
+        r: int,  # noqa: ARG002
+        small: int,  # noqa: ARG002
+        large: int,  # noqa: ARG002
+        device: torch.device,
+        dtype: torch.dtype,
+        num_bases: int | None = None,  # noqa: ARG002
+    ) -> tuple[Tensor, ...]:
+        """A and B on a device and in a dtype; the shape is the layer's."""
+        pair = self._pair
+        if pair[0].device != device or pair[0].dtype != dtype:
+            pair = cast_tensors(pair, dtype, device)
+            if not torch.compiler.is_compiling():
+                self._pair = pair
+        return pair
+
+    def stored_bytes(self) -> int:
+        """Bytes held now."""
+        return sum(t.numel() * t.element_size() for t in self._pair)

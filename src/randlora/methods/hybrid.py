@@ -1,0 +1,122 @@
+"""LoRA and RandLoRA on the same layer, trained together.
+
+Named as future work in Albert et al., "RandLoRA: Full-rank parameter-efficient fine-tuning of large models", ICLR 2025
+(limitations): a free low-rank part beside one of full rank.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from randlora.adapter import RandLoraLinear, RandLoraTuner
+from randlora.adapter_config import check_count, check_positive
+from randlora.config import RandLoraConfig
+from randlora.errors import ConfigError
+from randlora.update import Plan
+
+
+@dataclass
+class HybridConfig(RandLoraConfig):
+    """Configuration of a hybrid adapter: ΔW = s·B·A + g · Σ_j B_j Λ_j A_R Γ_j, s = lora_alpha/lora_r.
+
+    B (out, lora_r) and A (lora_r, in) are LoRA's, trained and starting with B = 0; the sum is RandLoRA's, with all
+    options of `RandLoraConfig` but `bases="peft"`. It trains lora_r·(in + out) + n·r + n·m numbers per linear layer
+    with sides m ≤ M, n = ⌈m/r⌉; `fit_rank` finds the r for a budget at a given lora_r. Adapted are linear layers only.
+
+    Attributes:
+        r: Basis rank of the RandLoRA part. Default 32: about as many numbers as a LoRA of rank m/64.
+        alpha: Size of the RandLoRA part. Default 8, see `RandLoraConfig`.
+        lora_r: Rank of the LoRA part. Default 4.
+        lora_alpha: The LoRA part is multiplied by lora_alpha/lora_r. Default 2·lora_r.
+
+    Raises:
+        ConfigError: A value is out of range or does not go with another.
+    """
+
+    type_name: ClassVar[str] = "RANDLORA_HYBRID"
+
+    r: int = 32
+    lora_r: int = 4
+    lora_alpha: float | None = None  # becomes 2·lora_r
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bases == "peft":
+            hint = "they are there to read and write PEFT's checkpoints"
+            raise ConfigError("bases", expected="other than 'peft' in a hybrid adapter", hint=hint)
+        check_count("lora_r", self.lora_r)
+        if self.lora_alpha is None:
+            self.lora_alpha = 2.0 * self.lora_r
+        check_positive("lora_alpha", self.lora_alpha)
+
+    def trained_numbers(self, shape: tuple[int, int], r: int) -> int:
+        """RandLoRA's and LoRA's; see `RandLoraConfig`."""
+        return super().trained_numbers(shape, r) + self.lora_r * sum(shape)
+
+
+class HybridLayer(RandLoraLinear):
+    """A linear layer with hybrid adapters: RandLoRA's layer, and a product of two trained matrices.
+
+    Attributes:
+        randlora_lora_A: Adapter name -> A (lora_r, in), starts uniform in ±1/√in.
+        randlora_lora_B: Adapter name -> B (out, lora_r), starts at 0.
+        lora_scaling: Adapter name -> s.
+    """
+
+    adapter_layer_names = (*RandLoraLinear.adapter_layer_names, "randlora_lora_A", "randlora_lora_B")
+    other_param_names = (*RandLoraLinear.other_param_names, "lora_scaling")
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
+        super().__init__(base_layer, adapter_name)
+        self.lora_scaling: dict[str, float] = {}
+
+    def update_layer(self, adapter_name: str, config: Any, *args: Any, **options: Any) -> None:
+        """Add an adapter, or replace the one of this name; the arguments are RandLoRA's, of a `HybridConfig`."""
+        self.lora_scaling[adapter_name] = config.lora_alpha / config.lora_r
+        super().update_layer(adapter_name, config, *args, **options)
+
+    def _start(self, config: Any, rows: int, r: int) -> tuple[Tensor, ...]:
+        bound = self.in_features**-0.5
+        A = torch.empty(config.lora_r, self.in_features).uniform_(-bound, bound)
+        draw = torch.zeros if config.init_weights else torch.randn
+        return (*super()._start(config, rows, r), A, draw(self.out_features, config.lora_r))
+
+    def _low_rank(self, adapter_name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """A, and B times s."""
+        _, _, A, B = self.trained(adapter_name)
+        return A.to(dtype), (self.lora_scaling[adapter_name] * B).to(dtype)
+
+    def _delta_weight(self, adapter_name: str) -> Tensor:
+        delta = super()._delta_weight(adapter_name)
+        A, B = self._low_rank(adapter_name, delta.dtype)
+        return delta + B @ A
+
+    def _product(self, adapter_name: str, x: Tensor) -> Tensor:
+        product = super()._product(adapter_name, x)
+        if self.strategy[adapter_name] == "reference":  # by way of ΔW, which is whole
+            return product
+        A, B = self._low_rank(adapter_name, x.dtype)
+        return product + x @ A.T @ B.T
+
+    def _adapted(self, name: str, x: Tensor, plan: Plan) -> Tensor:
+        output = super()._adapted(name, x, plan)
+        with torch.autocast(x.device.type, enabled=False):
+            A, B = self._low_rank(name, output.dtype)
+            return output + x.to(output.dtype) @ A.T @ B.T
+
+
+class HybridTuner(RandLoraTuner):
+    """Puts hybrid adapters into a model."""
+
+    tuner_layer_cls = HybridLayer
+    layer_classes = (HybridLayer,)
+
+    def add_weighted_adapter(self, *_args: Any, **_options: Any) -> None:
+        """Not for hybrid adapters: a sum of LoRA parts has a higher rank than each.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError("adapters", expected="RandLoRA's, to sum them", got="hybrid ones", hint="merge them instead")
