@@ -10,6 +10,26 @@ from torch import Tensor
 from randlora.update.scratch import scratch
 
 
+def gradient_counts(tokens: int, small: int, large: int, hidden: int) -> tuple[int, int]:
+    """Multiply-adds of dC = Bᵀ·lᵀ·s by its two orders: Bᵀ·(lᵀ·s), by way of the weight's gradient G, and (l·B)ᵀ·s.
+
+    With T rows, sides m and M, and h = r·n hidden columns
+
+        G = lᵀ·s, Bᵀ·G:         T·M·m + M·m·h
+        P = l·B,  Pᵀ·s:         T·M·h + T·m·h
+
+    For h = m both have T·M·m, and what remains is M·m² against T·m²: the first is cheaper from more rows on than the
+    *large* side has. For fewer bases the first is cheaper from T·(h·(M + m) - M·m) > M·m·h on, later or never.
+
+    Args:
+        tokens: T.
+        small: m.
+        large: M.
+        hidden: h.
+    """
+    return large * small * (tokens + hidden), tokens * hidden * (large + small)
+
+
 @dataclass(frozen=True)
 class DenseOperator:
     """The operator of stored bases; C is a matrix (r·n, m) whose row k·n + j belongs to basis j and its column k.
@@ -84,10 +104,11 @@ class DenseOperator:
         scaling: float,
         projected: Float[Tensor, "T rn"] | None = None,
     ) -> tuple[Float[Tensor, "t r"], Float[Tensor, "t m"]]:
-        """DC by way of G where the batch is larger than the layer (fewer products), else by way of large · B."""
+        """DC by way of G or of large · B, whichever `gradient_counts` finds cheaper."""
         r, bases_count = lambda_.shape[1], self._bases_count(lambda_)
         memory = scratch("gradient", small, (r * bases_count, small.shape[1]))
-        if projected is None and large.shape[0] > small.shape[1]:
+        by_weight, by_rows = gradient_counts(large.shape[0], small.shape[1], large.shape[1], self.B.shape[1])
+        if projected is None and by_weight < by_rows:
             product = torch.mm(large.T, small, out=scratch("G", small, (large.shape[1], small.shape[1])))
             gradient = torch.mm(self.B.T, product, out=memory)
         else:

@@ -6,6 +6,7 @@ to measured times (`benchmarks/costs.py`; tables in docs/performance.md).
 
 from typing import NamedTuple
 
+from randlora.update.dense import gradient_counts
 from randlora.update.operators import UpdateSpec
 
 FOLDED, FACTORED = "folded", "factored"
@@ -50,9 +51,8 @@ def counts(strategy: str, spec: UpdateSpec, tokens: int, *, backward: bool) -> R
         fold, to_small, to_large = 0, tokens * small * spec.num_bases, tokens * large * spec.r
     gradients = 0
     if backward:
-        gradients = to_large + to_small
-        if spec.kind == "dense" and tokens > small:  # by way of G = ∂yᵀx
-            gradients = tokens * large * small + large * small * hidden
+        dense = spec.kind == "dense"
+        gradients = min(gradient_counts(tokens, small, large, hidden)) if dense else to_large + to_small
     if strategy == FOLDED:
         return Rates(large * small, fold + gradients)
     if backward and spec.small_is_input:
