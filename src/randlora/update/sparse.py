@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# A multiply-add of a sparse product takes as long as so many of a dense one: 4 to 6.5 in bfloat16, about 2 in float32.
+# A multiply-add of a sparse product takes as long as so many of a dense one: 5 to 8 in bfloat16 (14 where rows have a
+# handful), 2 to 4 in float32; see `benchmarks/ternary.py`.
 ENTRY_PRICE = 5
 
 
