@@ -38,7 +38,10 @@ def interleaved(calls: dict[str, Callable[[], Any]], repetitions: int) -> dict[s
 
 
 def in_turn(
-    calls: dict[str, Sequence[Callable[..., Any]]], repetitions: int, before: Callable[[], Any] = lambda: None
+    calls: dict[str, Sequence[Callable[..., Any]]],
+    repetitions: int,
+    before: Callable[[], Any] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[list[float]]]:
     """Seconds of each pass of each call, all calls in turn.
 
@@ -46,6 +49,8 @@ def in_turn(
         calls: Name -> its passes; each but the first is given the result of the one before.
         repetitions: How often each, after one unmeasured round.
         before: Called before each call, outside of the time.
+        clock: `time.process_time` does not count the time in which other programs had the processor. It is of use with
+            one thread: threads that wait for each other do so at work.
     """
     seconds: dict[str, list[list[float]]] = {name: [] for name in calls}
     for repetition in range(repetitions + 1):
@@ -55,10 +60,10 @@ def in_turn(
             measured = []
             for each in passes:
                 _wait()
-                start = time.perf_counter()
+                start = clock()
                 result = (each(*result),)
                 _wait()
-                measured.append(time.perf_counter() - start)
+                measured.append(clock() - start)
             if repetition:
                 seconds[name].append(measured)
     return seconds

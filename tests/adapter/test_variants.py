@@ -13,6 +13,7 @@ VARIANTS = {
     "half the rank, uniform": {"rank_fraction": 0.5, "bases": "uniform"},
     "eq. 3": {"separate_a": True, "bases": "normal"},
     "all": {"separate_a": True, "bases": "ternary", "num_bases": 2, "rank_fraction": 0.5},
+    "mostly zeros": {"bases": "ternary", "sparsity": 20.0},
     "as many as full fine-tuning": {"r": 1},
 }
 

@@ -118,3 +118,29 @@ def test_a_large_draw_in_slabs_equals_its_rows(monkeypatch):
     whole = DenseBases("normal", 5).tensors(4, 6, 50, CPU, torch.float32)[1]
     monkeypatch.setattr("randlora.bases.dense._ENTRIES_PER_DRAW", 20)
     assert torch.equal(DenseBases("normal", 5).tensors(4, 6, 50, CPU, torch.float32)[1], whole)
+
+
+@pytest.mark.parametrize("sparsity", [2.0, 6.0, 15.9, 16.0, 100.0])
+def test_sparse_bases_come_by_rows_too(sparsity):
+    bases = DenseBases("ternary", 7, sparsity)
+    for small, large, dtype in [(11, 20, torch.float32), (24, 40, torch.bfloat16), (11, 20, torch.float64)]:
+        A, B, *by_rows = bases.tensors(4, small, large, CPU, dtype)
+        assert bool(by_rows) == (sparsity >= 16) == (bases.density(CPU) < 1)
+        assert A.shape == (4, small)
+        for matrix, (values, columns, starts) in (
+            zip((B, B.T), (by_rows[:3], by_rows[3:]), strict=False) if by_rows else ()
+        ):
+            dense = torch.zeros_like(matrix)
+            dense[torch.arange(len(matrix)).repeat_interleave(starts.diff()), columns] = values
+            assert values.dtype == dtype
+            assert torch.equal(dense, matrix)
+    assert bases.density(torch.device("meta")) == 1
+
+
+def test_rows_first_asked_for_in_inference_mode_can_be_trained_with():
+    bases = DenseBases("ternary", 7, 20.0)
+    with torch.inference_mode():
+        bases.tensors(4, 12, 20, CPU, torch.float32)
+    assert not any(
+        t.is_inference() for dtype in (torch.float32, torch.bfloat16) for t in bases.tensors(4, 12, 20, CPU, dtype)
+    )

@@ -20,7 +20,7 @@ PLANS = {
     "mixed": ("folded", "factored"),
 }
 CPU = torch.device("cpu")
-FAMILIES = ("uniform", "normal", "ternary", "ternary-6", "structured", "peft", "separate")
+FAMILIES = ("uniform", "normal", "ternary", "ternary-6", "ternary-20", "structured", "peft", "separate")
 
 
 @pytest.fixture(scope="session")
@@ -141,7 +141,8 @@ def make_case(update):
         tensors = bases.tensors(r, small, large, CPU, dtype, num_bases)
         exact = bases.tensors(r, small, large, CPU, torch.float64, num_bases)
         scaling = 0.7 / small * bases.scale(r)
-        spec = update.UpdateSpec(bases.kind, r, bases_count, small, large, small_is_input, scaling)
+        density = bases.density(CPU) if isinstance(bases, DenseBases) else 1.0
+        spec = update.UpdateSpec(bases.kind, r, bases_count, small, large, small_is_input, scaling, density)
         A, B = update.make_operator(spec, exact).pair()
         inputs, outputs = (small, large) if small_is_input else (large, small)
         x = normal(inputs, *batch).movedim(0, -1) if strided else normal(*batch, inputs)

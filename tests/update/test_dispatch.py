@@ -1,8 +1,11 @@
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 from randlora.update import UpdateSpec, choose_plan
+from randlora.update.dense import DenseOperator, gradient_counts
 from randlora.update.dispatch import cost
 
 layers = {
@@ -46,3 +49,21 @@ def test_costs_grow_with_the_work(kind, small, more, r, small_is_input, tokens, 
         here = cost(strategy, spec, tokens, backward=backward)
         assert here > 0
         assert cost(strategy, spec, tokens + 1, backward=backward) >= here
+
+
+@pytest.mark.parametrize(("small", "large", "hidden"), [(6, 6, 6), (6, 15, 6), (6, 15, 8), (6, 15, 4), (6, 15, 2)])
+@pytest.mark.parametrize("tokens", [1, 6, 7, 14, 15, 16, 90])
+def test_gradients_of_dense_bases_take_the_fewest_products(small, large, hidden, tokens):
+    r = 2
+    operator = DenseOperator(torch.randn(r, small), torch.randn(large, hidden))
+    lambda_, gamma = torch.randn(hidden // r, r), torch.randn(hidden // r, small)
+    with FlopCounterMode(display=False) as counter:
+        operator.gradients(torch.randn(tokens, large), torch.randn(tokens, small), lambda_, gamma, 1.0)
+    products = counter.get_flop_counts()["Global"][torch.ops.aten.mm] // 2
+    assert products == min(gradient_counts(tokens, small, large, hidden))
+
+
+@given(tokens=st.integers(0, 10_000), small=st.integers(1, 4096), more=st.integers(0, 10_000))
+def test_the_weights_gradient_pays_with_more_rows_than_the_larger_side(tokens, small, more):
+    by_weight, by_rows = gradient_counts(tokens, small, small + more, hidden=small)
+    assert (by_weight < by_rows) == (tokens > small + more)

@@ -6,7 +6,7 @@ from math import sqrt
 import pytest
 import torch
 
-FAMILIES = ("uniform", "normal", "ternary-6", "structured", "peft")
+FAMILIES = ("uniform", "normal", "ternary-6", "ternary-20", "structured", "peft")
 SHAPES = [(4, 48, 64), (8, 96, 96), (16, 61, 131)]
 
 # A value rounded to bfloat16 is off by at most u = 2⁻⁸ of itself. A matrix product sums L products in float32 and is

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.weights import stack_shape, weight_device, weight_dtype
-from randlora.bases import Bases, SpectralBases
+from randlora.bases import Bases, DenseBases, SpectralBases
 from randlora.config import RandLoraConfig
 from randlora.update import UpdateSpec, delta_weight, make_operator, reference_delta_weight
 
@@ -132,9 +132,10 @@ class RandLoraLayer(AdapterLayer):
     def update_spec(self, adapter_name: str) -> UpdateSpec:
         """What `randlora.update` needs to know of an adapter on this layer."""
         small, large = sorted((self.in_features, self.out_features))
-        kind = self.randlora_bases[adapter_name].kind
-        r, bases_count = self.r[adapter_name], self.num_bases[adapter_name]
-        return UpdateSpec(kind, r, bases_count, small, large, self.small_is_input, self.scaling[adapter_name])
+        bases = self.randlora_bases[adapter_name]
+        r, bases_count, scaling = self.r[adapter_name], self.num_bases[adapter_name], self.scaling[adapter_name]
+        density = bases.density(weight_device(self.get_base_layer())) if isinstance(bases, DenseBases) else 1.0
+        return UpdateSpec(bases.kind, r, bases_count, small, large, self.small_is_input, scaling, density)
 
     def bases_tensors(self, adapter_name: str, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """The tensors that describe the adapter's bases for this layer (see `randlora.update.make_operator`)."""

@@ -20,6 +20,7 @@ from randlora.bases.rng import random_words
 DenseFamily = Literal["uniform", "normal", "ternary"]
 
 _STREAM_A, _STREAM_B = 0, 1
+_SPARSEST_DENSE = 1 / 8  # B with fewer entries that are not zero is given by rows too, on a CPU (benchmarks/ternary.py)
 _ENTRIES_PER_DRAW = 1 << 22  # int64 words are drawn in slabs of this many entries, to bound the memory of a draw
 
 
@@ -91,6 +92,7 @@ class DenseBases:
         self._unit = unit_scale(family, sparsity)
         self._shape_a, self._shape_b = (0, 0), (0, 0)
         self._pairs: dict[torch.device, tuple[Tensor, ...]] = {}
+        self._by_rows: dict[tuple[int, int], tuple[Tensor, ...]] = {}
 
     def __deepcopy__(self, memo: dict) -> "DenseBases":
         return self
@@ -101,6 +103,11 @@ class DenseBases:
     def scale(self, r: int) -> float:  # noqa: ARG002 - one signature for all families
         """The product of the factors that give A and B unit variance."""
         return self._unit**2
+
+    def density(self, device: torch.device) -> float:
+        """The share of B's entries that are not zero, where `tensors` gives B by rows as well; else 1."""
+        share = 2 / self.sparsity if self.family == "ternary" else 1.0
+        return share if device.type == "cpu" and share <= _SPARSEST_DENSE else 1.0
 
     def reserve(self, r: int, small: int, large: int, num_bases: int | None = None) -> None:
         """Make room for a layer with sides `small` and `large`, basis rank `r` and n bases; drawn when first used."""
@@ -122,6 +129,9 @@ class DenseBases:
     ) -> tuple[Tensor, ...]:
         """A (r × small, or r·n × small) and B (large × r·n), views of the shared pair, without their scale.
 
+        On a CPU, where B is sparse enough (see `density`), also B and then Bᵀ by rows: the entries that are not zero,
+        the column of each, and where the rows start (and the last one ends).
+
         Args:
             r: Basis rank.
             small: m, the smaller side of the layer.
@@ -139,11 +149,26 @@ class DenseBases:
             pair = cast_tensors(pair, dtype)
             if not torch.compiler.is_compiling():
                 self._pairs[device] = pair
-        return pair[0][: columns if self.separate else r, :small], pair[1][:large, :columns]
+        A, B = pair[0][: columns if self.separate else r, :small], pair[1][:large, :columns]
+        return (A, B) if self.density(device) == 1 else (A, B, *self._rows_of(B))
 
     def stored_bytes(self) -> int:
         """Bytes held now, over all devices."""
-        return sum(t.numel() * t.element_size() for pair in self._pairs.values() for t in pair)
+        held = (*self._pairs.values(), *self._by_rows.values())
+        return sum(t.numel() * t.element_size() for tensors in held for t in tensors)
+
+    def _rows_of(self, B: Tensor) -> tuple[Tensor, ...]:
+        """B and Bᵀ by rows, held once per shape in the dtype last asked for."""
+        large, columns = B.shape
+        by_rows = self._by_rows.get((large, columns))
+        if by_rows is None:
+            with torch.inference_mode(mode=False), torch.no_grad():
+                by_rows = self._by_rows[large, columns] = (*_by_rows(B), *_by_rows(B.T))
+        if by_rows[0].dtype != B.dtype:
+            by_rows = cast_tensors(by_rows, B.dtype)
+            if not torch.compiler.is_compiling():
+                self._by_rows[large, columns] = by_rows
+        return by_rows
 
     def fingerprint(self) -> str:
         """A hash of the corner of the draw: equal wherever and whenever the same bases are drawn."""
@@ -169,6 +194,12 @@ class DenseBases:
             stop = min(rows, start + slab)
             out[start:stop] = draw(self.family, self.seed, stream, range(start, stop), columns, self.sparsity, device)
         return out
+
+
+def _by_rows(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    row, column = matrix.nonzero(as_tuple=True)
+    starts = torch.searchsorted(row, torch.arange(matrix.shape[0] + 1))
+    return matrix[row, column], column.int(), starts.int()
 
 
 _shared: WeakValueDictionary[tuple, DenseBases] = WeakValueDictionary()

@@ -7,18 +7,56 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from randlora.update.scratch import scratch
+from randlora.update.scratch import eager_on_cpu, scratch
+from randlora.update.sparse import ENTRY_PRICE, SparseMatrix
+
+# With fewer rows in the batch a sparse product is no faster: each entry of B finds too little to add.
+_FEWEST_ROWS = 16
+
+
+def gradient_counts(tokens: int, small: int, large: int, hidden: int, density: float = 1.0) -> tuple[float, float]:
+    """Multiply-adds of dC = Bᵀ·lᵀ·s by its two orders: Bᵀ·(lᵀ·s), by way of the weight's gradient G, and (l·B)ᵀ·s.
+
+    With T rows, sides m and M, and h = r·n hidden columns
+
+        G = lᵀ·s, Bᵀ·G:         T·M·m + M·m·h
+        P = l·B,  Pᵀ·s:         T·M·h + T·m·h
+
+    of which Bᵀ·G and l·B cost less where B is sparse (`product_price`). For h = m and dense B both have T·M·m, and what
+    remains is M·m² against T·m²: the first is cheaper from more rows on than the *large* side has. For fewer bases that
+    is from T·(h·(M + m) - M·m) > M·m·h on, later or never.
+
+    Args:
+        tokens: T.
+        small: m.
+        large: M.
+        hidden: h.
+        density: The share of the entries of B that products with it take.
+    """
+    price = product_price(density)
+    return large * small * (tokens + price * hidden), tokens * hidden * (price * large + small)
+
+
+def product_price(density: float) -> float:
+    """The time of a product with B over that of the dense product of the same shape.
+
+    Args:
+        density: The share of the entries of B that the product takes; 1 where it is dense.
+    """
+    return 1.0 if density == 1 else ENTRY_PRICE * density
 
 
 @dataclass(frozen=True)
 class DenseOperator:
     """The operator of stored bases; C is a matrix (r·n, m) whose row k·n + j belongs to basis j and its column k.
 
-    A has r rows, shared by all bases (eq. 4), or r·n (eq. 3), its row k·n + j for basis j as in C.
+    A has r rows, shared by all bases (eq. 4), or r·n (eq. 3), its row k·n + j for basis j as in C. Where most of B is
+    zero it may be there as a sparse matrix too, for the large products.
     """
 
     A: Float[Tensor, "rows m"]
     B: Float[Tensor, "M rn"]
+    sparse: SparseMatrix | None = None
 
     keeps_coefficients: ClassVar[bool] = False
 
@@ -59,15 +97,24 @@ class DenseOperator:
 
     def project(self, large: Float[Tensor, "T M"]) -> Float[Tensor, "T rn"]:
         """Large · B."""
-        return large @ self.B
+        sparse = self._sparse_for(large)
+        if sparse is None or large.shape[0] < _FEWEST_ROWS:
+            return large @ self.B
+        return sparse.transposed.times(large.T).T
 
     def fold(
         self, coefficients: Float[Tensor, "rn m"], weight: Float[Tensor, "M m"], out: Float[Tensor, "M m"] | None = None
     ) -> Float[Tensor, "M m"]:
-        """Weight + B · C, in one product where the dtypes are the same."""
+        """Weight + B · C, in one product where the dtypes are the same and the product is dense."""
+        columnwise = weight.stride(0) < weight.stride(1)
+        sparse = self._sparse_for(coefficients)
+        if sparse is not None:
+            update = sparse.by_rows.times(coefficients)
+            # Copied in the order of the weight: a sum across orders takes longer.
+            return torch.add(weight, update.T.contiguous().T if columnwise else update, out=out)
         if weight.dtype != coefficients.dtype:
             return torch.add(weight, self.B @ coefficients, out=out)
-        if weight.stride(0) < weight.stride(1):
+        if columnwise:
             return torch.addmm(weight.T, coefficients.T, self.B.T, out=None if out is None else out.T).T
         return torch.addmm(weight, self.B, coefficients, out=out)
 
@@ -84,12 +131,15 @@ class DenseOperator:
         scaling: float,
         projected: Float[Tensor, "T rn"] | None = None,
     ) -> tuple[Float[Tensor, "t r"], Float[Tensor, "t m"]]:
-        """DC by way of G where the batch is larger than the layer (fewer products), else by way of large · B."""
+        """DC by way of G or of large · B, whichever `gradient_counts` finds cheaper."""
         r, bases_count = lambda_.shape[1], self._bases_count(lambda_)
         memory = scratch("gradient", small, (r * bases_count, small.shape[1]))
-        if projected is None and large.shape[0] > small.shape[1]:
+        sparse = self._sparse_for(large)
+        density = 1.0 if sparse is None else sparse.density()
+        by_weight, by_rows = gradient_counts(small.shape[0], small.shape[1], large.shape[1], r * bases_count, density)
+        if projected is None and by_weight < by_rows:
             product = torch.mm(large.T, small, out=scratch("G", small, (large.shape[1], small.shape[1])))
-            gradient = torch.mm(self.B.T, product, out=memory)
+            gradient = torch.mm(self.B.T, product, out=memory) if sparse is None else sparse.transposed.times(product)
         else:
             gradient = torch.mm((self.project(large) if projected is None else projected).T, small, out=memory)
         by_basis = gradient.unflatten(0, (r, bases_count))
@@ -97,6 +147,10 @@ class DenseOperator:
         weighted = torch.mul(by_basis, scaled, out=scratch("product", gamma, by_basis.shape)).transpose(0, 1)
         weighted = weighted.repeat(gamma.shape[0] // bases_count, 1, 1) if gamma.shape[0] > bases_count else weighted
         return torch.bmm(weighted, gamma[:, :, None])[:, :, 0], torch.bmm(lambda_[:, None, :], weighted)[:, 0]
+
+    def _sparse_for(self, operand: Tensor) -> SparseMatrix | None:
+        """B for a sparse product with this operand; None where the product is to be dense."""
+        return self.sparse if eager_on_cpu(operand) else None
 
     def _bases_count(self, lambda_: Tensor) -> int:
         return self.B.shape[1] // lambda_.shape[1]

@@ -6,6 +6,7 @@ to measured times (`benchmarks/costs.py`; tables in docs/performance.md).
 
 from typing import NamedTuple
 
+from randlora.update.dense import gradient_counts, product_price
 from randlora.update.operators import UpdateSpec
 
 FOLDED, FACTORED = "folded", "factored"
@@ -31,6 +32,8 @@ class Rates(NamedTuple):
 
 
 RATES = {"structured": Rates(entry=69, product=2.3), "dense": Rates(entry=4.8, product=1.1)}
+# A sparse product with B leaves the addition to W₀ to a pass of its own, like that of the structured bases.
+SPARSE = Rates(entry=69, product=1.1)
 
 
 def counts(strategy: str, spec: UpdateSpec, tokens: int, *, backward: bool) -> Rates:
@@ -45,14 +48,14 @@ def counts(strategy: str, spec: UpdateSpec, tokens: int, *, backward: bool) -> R
     """
     small, large, hidden = spec.small, spec.large, spec.r * spec.num_bases
     if spec.kind == "dense":
-        fold, to_small, to_large = large * small * hidden, tokens * hidden * small, tokens * hidden * large
+        fold: float = product_price(spec.density) * large * small * hidden
+        to_small, to_large = tokens * hidden * small, tokens * hidden * large
     else:
         fold, to_small, to_large = 0, tokens * small * spec.num_bases, tokens * large * spec.r
-    gradients = 0
+    gradients: float = 0
     if backward:
-        gradients = to_large + to_small
-        if spec.kind == "dense" and tokens > small:  # by way of G = ∂yᵀx
-            gradients = tokens * large * small + large * small * hidden
+        dense = spec.kind == "dense"
+        gradients = min(gradient_counts(tokens, small, large, hidden, spec.density)) if dense else to_large + to_small
     if strategy == FOLDED:
         return Rates(large * small, fold + gradients)
     if backward and spec.small_is_input:
@@ -62,7 +65,8 @@ def counts(strategy: str, spec: UpdateSpec, tokens: int, *, backward: bool) -> R
 
 def cost(strategy: str, spec: UpdateSpec, tokens: int, *, backward: bool) -> float:
     """Estimated cost of one pass, in multiply-adds of a large matrix product; the arguments are those of `counts`."""
-    rates, done = RATES[spec.kind], counts(strategy, spec, tokens, backward=backward)
+    rates = RATES[spec.kind] if spec.density == 1 else SPARSE
+    done = counts(strategy, spec, tokens, backward=backward)
     return sum(rate * count for rate, count in zip(rates, done, strict=True))
 
 

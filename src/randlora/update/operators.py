@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from randlora.update.dense import DenseOperator
+from randlora.update.sparse import SparseMatrix, SparseRows
 from randlora.update.structured import StructuredOperator
 
 
@@ -23,7 +24,8 @@ class UpdateSpec:
     """What is fixed about an adapter on one layer.
 
     Attributes:
-        kind: `dense`: the bases are A (r × m) and B (M × r·n). `structured`: see `StructuredOperator`.
+        kind: `dense`: the bases are A (r × m) and B (M × r·n), and where most of B is zero B and Bᵀ by rows (the three
+            tensors of `SparseRows` each). `structured`: see `StructuredOperator`.
         r: Basis rank.
         num_bases: n; the rank of ΔW is min(m, r·n), m where n = ⌈m/r⌉. λ and γ have n rows,
             or n for each of several updates that are summed.
@@ -31,6 +33,7 @@ class UpdateSpec:
         large: M ≥ m, the length of the other side.
         small_is_input: True where in ≤ out.
         scaling: g of eq. 4.
+        density: The share of B's entries that are not zero, where the bases have B by rows; else 1. For the cost model.
     """
 
     kind: str
@@ -40,6 +43,7 @@ class UpdateSpec:
     large: int
     small_is_input: bool
     scaling: float
+    density: float = 1.0
 
 
 @runtime_checkable  # the tests check annotations at run time
@@ -101,7 +105,9 @@ def make_operator(spec: UpdateSpec, bases: Sequence[Tensor]) -> Operator:
     """
     if spec.kind == "structured":
         return StructuredOperator(spec.small, spec.large, spec.num_bases, *bases)
-    return DenseOperator(*bases)
+    A, B, *by_rows = bases
+    sparse = SparseMatrix(SparseRows(*by_rows[:3]), SparseRows(*by_rows[3:])) if by_rows else None
+    return DenseOperator(A, B, sparse)
 
 
 def delta_weight(

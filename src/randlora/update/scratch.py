@@ -15,6 +15,13 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 _held = threading.local()
 
 
+def eager_on_cpu(tensor: Tensor) -> bool:
+    """Whether operations on this tensor run at once on the CPU: no tracing, no autograd, no vmap."""
+    if torch.compiler.is_compiling() or tensor.device.type != "cpu" or torch.is_grad_enabled():
+        return False
+    return type(tensor) in (Tensor, torch.nn.Parameter) and not is_functorch_wrapped_tensor(tensor)
+
+
 def scratch(purpose: str, like: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor | None:
     """Memory to be written to as `out=`, until the next call of this thread for the same purpose.
 
@@ -27,9 +34,7 @@ def scratch(purpose: str, like: Tensor, shape: Sequence[int], dtype: torch.dtype
     Returns:
         Contiguous memory; None where an allocation of its own serves better (another device, tracing, autograd, vmap).
     """
-    if torch.compiler.is_compiling() or like.device.type != "cpu" or torch.is_grad_enabled():
-        return None
-    if type(like) not in (Tensor, torch.nn.Parameter) or is_functorch_wrapped_tensor(like):
+    if not eager_on_cpu(like):
         return None
     dtype = dtype or like.dtype
     size = 1
