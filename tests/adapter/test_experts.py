@@ -124,6 +124,9 @@ def test_an_offloaded_module_is_refused_when_called_and_can_be_merged():
     model = accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
     with pytest.raises(UpdateError, match=r"Experts.*offloaded"):
         model(kind.batch())
+    model.merge_adapter(safe_merge=True)
+    torch.testing.assert_close(model(kind.batch()), expected, **NEAR)
+    model.unmerge_adapter()
     torch.testing.assert_close(model.merge_and_unload()(kind.batch()), expected, **NEAR)
 
 

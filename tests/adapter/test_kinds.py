@@ -55,10 +55,12 @@ def test_one_state_merged_unmerged_and_loaded_again(kind, tmp_path):
         torch.testing.assert_close(model(x), expected, **NEAR)
 
     model.merge_adapter(safe_merge=True)
+    assert model.get_model_status().merged_adapters == ["default"]
     torch.testing.assert_close(model(x), expected, **NEAR)
     with model.disable_adapter():  # unmerges
         torch.testing.assert_close(model(x), start, **NEAR)
     model.unmerge_adapter()
+    assert model.get_model_status().merged_adapters == []
     torch.testing.assert_close(model(x), expected, **NEAR)
     merged = model.merge_and_unload(safe_merge=True)
     assert [type(part) for part in merged.modules()] == [type(part) for part in kind.plain().modules()]

@@ -118,15 +118,20 @@ def test_merging_in_bfloat16_rounds_once():
     assert torch.equal(read_weight(layer.base_layer), expected)
 
 
-def test_safe_merge_refuses_what_is_not_finite_and_leaves_the_weight():
+@pytest.mark.parametrize("bad", [float("nan"), 1e9])  # the second is infinity once it is rounded to the weight's dtype
+def test_a_safe_merge_of_what_is_not_finite_leaves_all_as_it_was(bad):
     model = net()
-    layer = layers(model)[0]
-    before = layer.base_layer.weight.clone()
-    layer.randlora_gamma["default"].data[0, 0] = float("nan")
-    with pytest.raises(LayerError, match="finite"):
-        layer.merge(safe_merge=True)
-    assert torch.equal(layer.base_layer.weight, before)
-    assert not layer.merged
+    model.add_adapter("second", random_config(target_modules=["a", "b", "c"]))
+    for layer in layers(model):
+        layer.base_layer.half()
+    before = [layer.base_layer.weight.clone() for layer in layers(model)]
+    layers(model)[-1].randlora_gamma["second"].data[0, 0] = bad
+    for merge in (layers(model)[-1].merge, model.merge_adapter, model.merge_and_unload):
+        with pytest.raises(LayerError, match="adapter 'second': expected finite"):
+            merge(safe_merge=True, adapter_names=["default", "second"])
+        for layer, weight in zip(layers(model), before, strict=True):
+            assert torch.equal(layer.base_layer.weight, weight)
+            assert not layer.merged
 
 
 def test_several_adapters_with_ranks_families_and_seeds_of_their_own():

@@ -236,13 +236,31 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
             LayerError: `safe_merge` found a value that is not finite, or the weight is quantized and cannot be
                 written, for `safe_merge` not exactly; the weight is as it was.
         """
-        if refusal := merge_refusal(self.get_base_layer(), exact=safe_merge):
-            raise refusal
+        self.check_merge(safe_merge=safe_merge, adapter_names=adapter_names)
         for name in check_adapters_to_merge(self, adapter_names):
-            if name not in self.adapter_dropout:
+            if name in self.adapter_dropout:
+                self._add_to_weight(self._delta_weight(name))
+                self.merged_adapters.append(name)
+
+    @torch.no_grad()
+    def check_merge(self, *, safe_merge: bool, adapter_names: list[str] | None = None) -> None:
+        """Raise what `merge` with these arguments would raise, and change nothing."""
+        base_layer = self.get_base_layer()
+        if refusal := merge_refusal(base_layer, exact=safe_merge):
+            raise refusal
+        if not safe_merge:
+            return
+        merged = weight = read_weight(base_layer)
+        for name in self.active_adapters if adapter_names is None else adapter_names:
+            if name not in self.adapter_dropout or name in self.merged_adapters:
                 continue
-            self._add_to_weight(self._delta_weight(name), adapter_name=name, check=safe_merge)
-            self.merged_adapters.append(name)
+            merged = merged + self._delta_weight(name).to(weight.device)
+            if not torch.isfinite(merged.to(weight.dtype)).all():
+                raise LayerError(
+                    f"adapter {name!r}",
+                    expected="finite merged weights",
+                    hint=f"its {' or '.join(self.adapter_layer_names)} holds NaN, infinity or too large numbers",
+                )
 
     @torch.no_grad()
     def unmerge(self) -> None:
@@ -250,21 +268,14 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         while self.merged_adapters:
             name = self.merged_adapters.pop()
             if name in self.adapter_dropout:
-                self._add_to_weight(-self._delta_weight(name), adapter_name=name, check=False)
+                self._add_to_weight(-self._delta_weight(name))
 
-    def _add_to_weight(self, delta: Tensor, *, adapter_name: str, check: bool) -> None:
+    def _add_to_weight(self, delta: Tensor) -> None:
         base_layer = self.get_base_layer()
         weight = read_weight(base_layer)
-        merged = weight + delta.to(weight.device)
-        if check and not torch.isfinite(merged).all():
-            raise LayerError(
-                f"adapter {adapter_name!r}",
-                expected="finite merged weights",
-                hint=f"its {' or '.join(self.adapter_layer_names)} holds NaN or infinity",
-            )
         if (quantized := quantized_format(base_layer)) is not None:
             warnings.warn(f"the sum of weight and update is rounded to {quantized.name}", stacklevel=4)
-        write_weight(base_layer, merged)
+        write_weight(base_layer, weight + delta.to(weight.device))
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:  # noqa: ARG002 - PEFT's signature
         """ΔW is additive, so PEFT can convert it on a linear layer."""

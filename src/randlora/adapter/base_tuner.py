@@ -6,11 +6,11 @@ from typing import Any, cast
 
 from accelerate import init_empty_weights
 from peft.config import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers, onload_layer
 from peft.utils import TRANSFORMERS_MODELS_TO_RANDLORA_TARGET_MODULES_MAPPING, _get_submodules
 from torch import Tensor, nn
 
-from randlora.adapter.base_layer import AdapterLayer, merge_refusal
+from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.checkpoint import check_state_dict
 from randlora.adapter.mixed_batch import adapters_by_sample
 from randlora.adapter.parameters import AdaptedModule, ParameterLayer
@@ -158,7 +158,7 @@ class AdapterTuner(BaseTuner):
             super()._replace_module(parent, child_name, new_module, child)
 
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
-        """PEFT's, with the quantized weights checked first.
+        """PEFT's, with every layer checked before the first is merged.
 
         Args:
             adapter_names: Which; None merges the active ones.
@@ -167,21 +167,36 @@ class AdapterTuner(BaseTuner):
         Raises:
             LayerError: A weight cannot be merged into; none has been.
         """
-        self._check_quantized(exact=safe_merge)
-        super().merge_adapter(adapter_names=adapter_names, safe_merge=safe_merge)
+        self._check_merge(adapter_names, safe_merge=safe_merge)
+        for layer in self._adapted():
+            with onload_layer(layer):
+                layer.merge(adapter_names=adapter_names)
+
+    def unmerge_adapter(self) -> None:
+        """PEFT's, with modules whose parameters are adapted as a whole, so that accelerate can load them."""
+        for layer in self._adapted():
+            with onload_layer(layer):
+                layer.unmerge()
 
     def _unload_and_optionally_merge(
-        self, merge: bool = True, progressbar: bool = False, safe_merge: bool = False, **kwargs: Any
+        self,
+        merge: bool = True,
+        progressbar: bool = False,
+        safe_merge: bool = False,
+        adapter_names: list[str] | None = None,
     ) -> nn.Module:
         if merge:
-            self._check_quantized(exact=safe_merge)
-        return super()._unload_and_optionally_merge(merge, progressbar, safe_merge, **kwargs)
+            self._check_merge(adapter_names, safe_merge=safe_merge)
+        return super()._unload_and_optionally_merge(merge, progressbar, adapter_names=adapter_names)
 
-    def _check_quantized(self, *, exact: bool) -> None:
-        for layer in self.model.modules():
-            refusal = merge_refusal(innermost(layer), exact=exact) if isinstance(layer, AdapterLayer) else None
-            if refusal is not None:
-                raise refusal
+    def _adapted(self) -> list[Any]:
+        return [module for _, module in outer_modules(self.model) if isinstance(module, BaseTunerLayer)]
+
+    def _check_merge(self, adapter_names: list[str] | None, *, safe_merge: bool) -> None:
+        self._check_merge_allowed()
+        for layer in self._adapted():
+            with onload_layer(layer) if safe_merge else nullcontext():
+                layer.check_merge(safe_merge=safe_merge, adapter_names=adapter_names)
 
     def _check_merge_allowed(self) -> None:
         """PEFT's hook before a merge: refuse to write into a weight that another module reads too (tied embeddings).

@@ -37,7 +37,7 @@ class AdaptedModule(nn.Module, BaseTunerLayer):
     """A module with adapters on some of its parameters.
 
     Reading an adapted parameter gives W₀ + ΔW too, so that code which reads it past the module's forward (the fast path
-    of nn.TransformerEncoderLayer) is right. Merging and the other operations on adapters are those of `updates`, which
+    of nn.TransformerEncoderLayer) is right. The operations on adapters other than merging are those of `updates`, which
     PEFT finds itself.
 
     Args:
@@ -89,15 +89,25 @@ class AdaptedModule(nn.Module, BaseTunerLayer):
         return projection if layer is None else _Projection(layer.weight, projection.bias)
 
     @property
-    def merged(self) -> bool:
-        """Whether adapters are in the base weights."""
-        return any(cast("ParameterLayer", layer).merged for layer in self.updates.values())
+    def merged_adapters(self) -> list[str]:
+        """Adapters that are in the base weights."""
+        return list(dict.fromkeys(name for layer in self._layers() for name in layer.merged_adapters))
+
+    def check_merge(self, *, safe_merge: bool, adapter_names: list[str] | None = None) -> None:
+        """See `AdapterLayer.check_merge`."""
+        for layer in self._layers():
+            layer.check_merge(safe_merge=safe_merge, adapter_names=adapter_names)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Nothing: the layers in `updates` are merged."""
+        """See `AdapterLayer.merge`."""
+        self.check_merge(safe_merge=safe_merge, adapter_names=adapter_names)
+        for layer in self._layers():
+            layer.merge(adapter_names=adapter_names)
 
     def unmerge(self) -> None:
-        """Nothing: the layers in `updates` are unmerged."""
+        """See `AdapterLayer.unmerge`."""
+        for layer in self._layers():
+            layer.unmerge()
 
     def unload_and_optionally_merge_module(
         self, merge: bool, safe_merge: bool, adapter_names: list[str] | None
@@ -110,9 +120,11 @@ class AdaptedModule(nn.Module, BaseTunerLayer):
             adapter_names: See `AdapterLayer.merge`.
         """
         if merge:
-            for layer in self.updates.values():
-                cast("ParameterLayer", layer).merge(safe_merge=safe_merge, adapter_names=adapter_names)
+            self.merge(safe_merge=safe_merge, adapter_names=adapter_names)
         return self.base_layer
 
+    def _layers(self) -> list[ParameterLayer]:
+        return [cast("ParameterLayer", layer) for layer in self.updates.values()]
+
     def _get_available_adapters(self) -> set[str]:
-        return {name for layer in self.updates.values() for name in cast("ParameterLayer", layer).adapter_dropout}
+        return {name for layer in self._layers() for name in layer.adapter_dropout}
