@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from randlora.adapter.weights import layer_shape
 from randlora.adapter_config import check_count, check_positive
 from randlora.errors import LayerError
 from randlora.methods.svd import SvdConfig, SvdLayer, SvdTuner
@@ -81,13 +82,16 @@ class LoraXsTuner(SvdTuner):
     prefix = LoraXsConfig.prefix
     tuner_layer_cls = LoraXsLayer
 
-    def _prepare_model(self, peft_config: LoraXsConfig, model: nn.Module) -> None:
-        super()._prepare_model(peft_config, model)
-        for name, shape in self.matched_shapes(peft_config, model).items():
-            if peft_config.r > min(shape):
+    @classmethod
+    def matched_layers(cls, config: LoraXsConfig, model: nn.Module) -> dict[str, nn.Module]:
+        """See `AdapterTuner.matched_layers`; a layer must have r singular vectors."""
+        layers = super().matched_layers(config, model)
+        for name, layer in layers.items():
+            if config.r > min(layer_shape(layer)):
                 raise LayerError(
                     f"module {name!r}",
-                    expected=f"sides of at least r={peft_config.r}",
-                    got=str(shape),
+                    expected=f"sides of at least r={config.r}",
+                    got=str(layer_shape(layer)),
                     hint="lower r, or name it in exclude_modules",
                 )
+        return layers
