@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from typing import Any, cast
 
 from accelerate import init_empty_weights
@@ -57,7 +58,7 @@ class AdapterTuner(BaseTuner):
             LayerError: A matched layer cannot be adapted, or a target parameter is not there.
             ConfigError: The config asks for what a matched layer does not have.
         """
-        config = _maybe_include_all_linear_layers(config, model)
+        config = _maybe_include_all_linear_layers(copy(config), model)
         layers: dict[str, nn.Module] = {}
         for name, module in outer_modules(model):
             layer = innermost(module)
