@@ -205,16 +205,15 @@ class AdapterTuner(BaseTuner):
         Raises:
             LayerError: Merging would change what the other module computes.
         """
-        readers: dict[int, list[str]] = {}
-        for name, module in self.model.named_modules():
+        readers: dict[int, dict[int, str]] = {}  # by parameter: what reads it, an adapted layer as one
+        modules = dict(self.model.named_modules(remove_duplicate=False))
+        for name, module in modules.items():
+            reader = f"{name}.".partition(".base_layer.")[0].removesuffix(".")
             for parameter in module.parameters(recurse=False):
-                readers.setdefault(id(parameter), []).append(name.replace(".base_layer", ""))
-        for layer in self.model.modules():
-            names = (
-                readers.get(id(getattr(innermost(layer), "weight", None)), [])
-                if isinstance(layer, AdapterLayer)
-                else []
-            )
+                readers.setdefault(id(parameter), {})[id(modules[reader])] = reader
+        for layer in modules.values():
+            weight = getattr(innermost(layer), "weight", None) if isinstance(layer, AdapterLayer) else None
+            names = list(readers.get(id(weight), {}).values())
             if len(names) > 1:
                 raise LayerError(
                     f"module {names[0]!r}",
