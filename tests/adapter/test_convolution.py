@@ -4,6 +4,7 @@ import peft
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from kinds import KINDS
 from randlora import RandLoraConfig
@@ -59,6 +60,9 @@ class Standardized(nn.Conv2d):
 REFUSED = {
     "its own forward": (lambda: Standardized(3, 4, 2), "torch's own"),
     "parametrized": (lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 2)), "parametrization"),
+    "weight norm by hooks": (lambda: nn.utils.spectral_norm(nn.Conv2d(3, 4, 2)), "remove_spectral_norm"),
+    "pruned": (lambda: prune.random_unstructured(nn.Conv2d(3, 4, 2), "weight", 0.5), r"prune\.remove"),
+    "empty": (lambda: nn.Conv2d(3, 0, 2), "numbers"),
     "lazy": (lambda: nn.LazyConv2d(4, 2), "call the model once"),
     "transposed": (lambda: nn.ConvTranspose2d(3, 4, 2), "Linear or .*Conv2d"),
     "complex": (lambda: nn.Conv2d(3, 4, 2, dtype=torch.complex64), "floating-point"),

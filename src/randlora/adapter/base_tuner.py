@@ -63,6 +63,13 @@ class AdapterTuner(BaseTuner):
         for name, module in outer_modules(model):
             layer = innermost(module)
             if name and cls._check_target_module_exists(config, name):
+                if isinstance(module, AdaptedModule) and not isinstance(layer, nn.MultiheadAttention):
+                    raise LayerError(
+                        f"module {name!r}",
+                        expected="a layer without adapters on its parameters",
+                        got=f"one on {', '.join(module.updates)}",
+                        hint="name its parameters in target_parameters instead",
+                    )
                 layers |= stacked_weights(name, layer) if isinstance(layer, nn.MultiheadAttention) else {name: layer}
         layers |= matched_parameters(config.target_parameters or (), model, set(layers))
         for name, layer in layers.items():

@@ -10,7 +10,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from randlora.adapter import AdapterLayer, AdapterTuner
-from randlora.adapter.weights import read_weight
+from randlora.adapter.weights import innermost, read_weight, weight_device
 from randlora.adapter_config import AdapterConfig
 from randlora.bases.dense import digest
 from randlora.errors import LayerError
@@ -103,9 +103,10 @@ class SvdTuner(AdapterTuner):
                     got=f"merged adapters {layer.merged_adapters}",
                     hint="unmerge first",
                 )
-            if layer.weight.is_meta:
+            base_layer = innermost(layer)
+            if weight_device(base_layer).type == "meta":
                 raise LayerError(f"module {name!r}", expected="a weight in memory, for its SVD", got="a meta tensor")
-            weight = read_weight(layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer)
+            weight = read_weight(base_layer)
             hashes.append(digest(name, weight.detach().to("cpu", torch.bfloat16).view(torch.int16)))
         found = digest("".join(hashes))
         if peft_config.base_fingerprint not in (None, found):
