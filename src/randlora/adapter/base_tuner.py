@@ -15,7 +15,7 @@ from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.checkpoint import check_state_dict
 from randlora.adapter.mixed_batch import adapters_by_sample
 from randlora.adapter.parameters import AdaptedModule, ParameterLayer
-from randlora.adapter.targets import matched_parameters, outer_modules, stacked_weights
+from randlora.adapter.targets import matched_parameters, outer_modules, reads_weights, stacked_weights
 from randlora.adapter.weights import StackedWeight, innermost, layer_shape
 from randlora.errors import LayerError
 
@@ -126,7 +126,7 @@ class AdapterTuner(BaseTuner):
             layer = target
             if not isinstance(target, self.tuner_layer_cls):
                 layer = self._layer_class(peft_config, current_key, base)(target, adapter_name)
-            layer.weight_is_read = isinstance(parent, nn.TransformerEncoderLayer)
+            layer.weight_is_read = reads_weights(parent)
             self._add_adapter(peft_config, adapter_name, layer, current_key)
         if layer is not target:
             self._replace_module(parent, target_name, layer, target)
