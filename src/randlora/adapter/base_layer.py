@@ -65,8 +65,13 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
 
     def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
         super().__init__()
-        if refusal := self.refusal(innermost(base_layer)):
-            raise LayerError(type(base_layer).__name__, expected=refusal)
+        base: Any = innermost(base_layer)
+        if refusal := self.refusal(base):
+            raise LayerError(type(base).__name__, expected=refusal)
+        # What models ask of a layer beside calling it: Whisper its convolutions' stride, others an embedding's size.
+        for name in getattr(base, "__constants__", ()):
+            if hasattr(base, name):
+                setattr(self, name, getattr(base, name))
         self.out_features, self.in_features = layer_shape(base_layer)
         self.base_layer = base_layer
         for name in self.adapter_layer_names:
