@@ -10,7 +10,14 @@ from randlora.adapter.base_layer import compute_dtype
 from randlora.adapter.layer import RandLoraLayer
 from randlora.adapter.quantized import quantized_format
 from randlora.adapter.weights import read_weight
-from randlora.update import Plan, adapted_linear, choose_plan, factored_update, folded_weight
+from randlora.update import (
+    Plan,
+    adapted_linear,
+    choose_plan,
+    factored_update,
+    folded_weight,
+    in_transform,
+)
 
 _FORWARDS = (nn.Linear.forward, Conv1D.forward)
 
@@ -31,7 +38,7 @@ class RandLoraLinear(RandLoraLayer):
     def _plan(self, name: str, x: Tensor) -> Plan | None:
         """How layer and update run as one step; None where the base layer is more than a frozen matrix and a bias."""
         strategy = self.strategy[name]
-        if strategy == "reference" or self._drops(name) or self._base_has_hooks():
+        if strategy == "reference" or in_transform() or self._drops(name) or self._base_has_hooks():
             return None
         base = self.base_layer
         if type(base).forward not in _FORWARDS or quantized_format(base) is not None:
@@ -70,7 +77,7 @@ class RandLoraLinear(RandLoraLayer):
         return folded
 
     def _product(self, adapter_name: str, x: Tensor) -> Tensor:
-        if self.strategy[adapter_name] == "reference":
+        if self.strategy[adapter_name] == "reference" or in_transform():
             return super()._product(adapter_name, x)
         lambda_, gamma = self.trained(adapter_name)
         bases = self.bases_tensors(adapter_name, x.device, x.dtype)
