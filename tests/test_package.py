@@ -1,6 +1,11 @@
 """The package as a whole: lean to import, registered once."""
 
+import doctest
+import importlib
+import pkgutil
+
 import peft
+import pytest
 
 import randlora
 from randlora.adapter import register
@@ -36,3 +41,11 @@ def test_pefts_own_randlora_is_untouched():
 
 def test_public_names_exist():
     assert all(hasattr(randlora, name) for name in randlora.__all__)
+
+
+MODULES = [name for _, name, _ in pkgutil.walk_packages(randlora.__path__, "randlora.")]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if "kernels" not in name])
+def test_the_examples_in_the_docstrings(name):
+    assert doctest.testmod(importlib.import_module(name)).failed == 0

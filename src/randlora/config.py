@@ -144,6 +144,8 @@ class RandLoraConfig(AdapterConfig):
             )
         if self.bases == "peft" and (self.num_bases is not None or self.rank_fraction != 1):
             raise ConfigError("bases", expected="num_bases and rank_fraction left out with bases='peft'")
+        if self.bases == "peft" and self.rank_pattern:
+            raise ConfigError("rank_pattern", expected="none with bases='peft'", hint="PEFT has one rank per adapter")
 
 
 def check_strategy(name: str, strategy: Any, dropout: float) -> None:

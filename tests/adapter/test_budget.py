@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kinds import KINDS
 from networks import Net
 from randlora import RandLoraConfig, fit_rank
 from randlora.errors import ConfigError
@@ -37,6 +38,21 @@ def test_as_many_as_a_lora():
     found = fit_rank(RandLoraConfig(target_modules=TARGETS), Net(), lora_rank=2)
     lora = _trained(peft.LoraConfig(r=2, target_modules=TARGETS))
     assert found == fit_rank(RandLoraConfig(target_modules=TARGETS), Net(), parameters=lora)
+
+
+def test_what_is_asked_stays_and_a_default_alpha_follows_the_rank():
+    config = RandLoraConfig(target_modules="all-linear", bases="peft")
+    found = fit_rank(config, Net(), lora_rank=2)
+    assert found.target_modules == config.target_modules == "all-linear"
+    assert found.alpha == RandLoraConfig(bases="peft", r=found.r).alpha
+    assert fit_rank(RandLoraConfig(target_modules=TARGETS, alpha=3.0), Net(), lora_rank=2).alpha == 3.0
+
+
+def test_every_matrix_of_a_stack_counts():
+    kind = KINDS["experts"]
+    found = fit_rank(RandLoraConfig(r=1, **kind.options), kind.plain(), parameters=100)
+    model = peft.get_peft_model(kind.plain(), RandLoraConfig(r=found.r, **kind.options))
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == pytest.approx(100, abs=20)
 
 
 @pytest.mark.parametrize(

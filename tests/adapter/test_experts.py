@@ -9,7 +9,7 @@ from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from kinds import KINDS, adapted_layers, equation_4
-from networks import Net, random_config, token_ids
+from networks import Net, random_config, rows, token_ids
 from randlora import RandLoraConfig
 from randlora.errors import ConfigError, LayerError, UpdateError
 
@@ -104,6 +104,14 @@ def test_adapters_on_different_parameters_of_one_module():
     assert names == {"down_proj.randlora_lambda.second", "down_proj.randlora_gamma.second"}
 
 
+def test_a_layer_whose_weight_is_adapted_as_a_parameter_is_not_adapted_again():
+    model = peft.get_peft_model(Net(), random_config(target_modules=["a"], target_parameters=["b.weight"]))
+    expected = model(rows())
+    with pytest.raises(LayerError, match=r"'b'.*without adapters on its parameters, got one on weight"):
+        model.add_adapter("second", random_config(target_modules=["b"]))
+    assert torch.equal(model(rows()), expected)
+
+
 def test_gradient_checkpointing():
     gradients = []
     for checkpointing in (False, True):
@@ -124,6 +132,9 @@ def test_an_offloaded_module_is_refused_when_called_and_can_be_merged():
     model = accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
     with pytest.raises(UpdateError, match=r"Experts.*offloaded"):
         model(kind.batch())
+    model.merge_adapter(safe_merge=True)
+    torch.testing.assert_close(model(kind.batch()), expected, **NEAR)
+    model.unmerge_adapter()
     torch.testing.assert_close(model.merge_and_unload()(kind.batch()), expected, **NEAR)
 
 

@@ -5,9 +5,11 @@ import copy
 import peft
 import pytest
 import torch
+from transformers import MambaConfig, MambaForCausalLM, WavLMConfig, WavLMModel
 
 from kinds import KINDS, adapted_layers, equation_4, literal_output
-from networks import random_config
+from networks import random_config, token_ids
+from randlora.errors import UpdateError
 
 # Sums of up to a few hundred float32 products of order 1.
 NEAR = {"rtol": 1e-4, "atol": 1e-4}
@@ -55,10 +57,12 @@ def test_one_state_merged_unmerged_and_loaded_again(kind, tmp_path):
         torch.testing.assert_close(model(x), expected, **NEAR)
 
     model.merge_adapter(safe_merge=True)
+    assert model.get_model_status().merged_adapters == ["default"]
     torch.testing.assert_close(model(x), expected, **NEAR)
     with model.disable_adapter():  # unmerges
         torch.testing.assert_close(model(x), start, **NEAR)
     model.unmerge_adapter()
+    assert model.get_model_status().merged_adapters == []
     torch.testing.assert_close(model(x), expected, **NEAR)
     merged = model.merge_and_unload(safe_merge=True)
     assert [type(part) for part in merged.modules()] == [type(part) for part in kind.plain().modules()]
@@ -143,3 +147,43 @@ def test_compiled_whole_it_gives_the_same(kind):
     gradients = zip(*(torch.autograd.grad(y.square().sum(), trained(model)) for y in outputs), strict=True)
     for got, wanted in (outputs, *gradients):
         assert (got - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+def mamba():
+    config = MambaConfig(hidden_size=16, num_hidden_layers=2, vocab_size=50, state_size=4, tie_word_embeddings=False)
+    return MambaForCausalLM(config).eval()
+
+
+def wavlm():
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 20}
+    convolutions = {"conv_dim": (8,), "conv_stride": (5,), "conv_kernel": (10,), "num_conv_pos_embeddings": 4}
+    return WavLMModel(WavLMConfig(**sizes, **convolutions, num_conv_pos_embedding_groups=2)).eval()
+
+
+@pytest.mark.parametrize(
+    ("build", "target"),
+    [(mamba, name) for name in ("conv1d", "x_proj", "dt_proj", "out_proj")] + [(wavlm, "q_proj"), (wavlm, "out_proj")],
+)
+def test_a_weight_that_is_read_in_place_of_calling_the_layer(build, target):
+    def output(model):
+        return model(token_ids()).logits if build is mamba else model(torch.sin(torch.arange(60.0))[None])[0]
+
+    torch.manual_seed(1)
+    base = build()
+    start = output(base).detach()
+    model = peft.get_peft_model(base, random_config(target_modules=[target])).eval()
+    expected = output(model)
+    assert (expected - start).abs().max() > 1e-4
+    expected.sum().backward()
+    assert all(p.grad.abs().max() > 0 for p in trained(model))
+    torch.testing.assert_close(output(model.merge_and_unload()), expected, **NEAR)
+
+
+def test_where_a_weight_is_read_dropout_and_adapters_by_sample_are_refused():
+    model = peft.get_peft_model(mamba(), random_config(target_modules=["conv1d"], dropout=0.5))
+    with pytest.raises(UpdateError, match=r"Conv1d: expected no dropout and no adapter_names.*leave it out"):
+        model.train()(token_ids())
+    model.eval()(token_ids())
+    with pytest.raises(UpdateError, match="no adapter_names"):
+        model(token_ids(), adapter_names=["default", "default"])
+    model(token_ids())

@@ -11,6 +11,7 @@ from torch import nn
 from networks import MODELS, Net, gpt2, llama, rows, token_ids
 from randlora import RandLoraConfig, load_adapter, merge_lora, refine_lora
 from randlora.errors import CheckpointError, ConfigError, LayerError
+from randlora.methods import LoraXsConfig, register_methods
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -100,6 +101,9 @@ def test_a_lora_that_does_not_fit(tmp_path):
     model = peft.get_peft_model(Net(), RandLoraConfig(r=4, target_modules=["a"]))
     refused(ConfigError, "a base model", tmp_path / "lora", model)
     refused(ConfigError, "target_modules", tmp_path / "lora", config=RandLoraConfig(target_modules=["a"]))
+    refused(ConfigError, "randlora's", tmp_path / "lora", config=peft.VeraConfig())
+    register_methods()
+    refused(LayerError, "'c'.*at least r=12", tmp_path / "lora", config=LoraXsConfig(r=12))
 
 
 def test_damaged_files(tmp_path):

@@ -33,6 +33,19 @@ def test_a_layer_that_is_never_called():
         peft.get_peft_model(model, RandLoraConfig(target_modules=["out_proj"]))
 
 
+def test_merging_into_a_layer_that_the_model_has_twice():
+    inner = nn.Linear(6, 6)
+    model = peft.get_peft_model(nn.Sequential(inner, nn.Tanh(), inner), random_config(target_modules=["0"]))
+    expected = model(torch.ones(1, 6))
+    with pytest.raises(LayerError, match=r"module '0'.*'2' has too"):  # which has no adapter, as with PEFT's methods
+        model.merge_and_unload()
+    assert torch.equal(model(torch.ones(1, 6)), expected)
+    block = nn.Sequential(inner, nn.Tanh())
+    model = peft.get_peft_model(nn.Sequential(block, block), random_config(target_modules=["0.0"]))
+    expected = model(torch.ones(1, 6))  # with the adapter in both places
+    torch.testing.assert_close(model.merge_and_unload()(torch.ones(1, 6)), expected)
+
+
 def test_ranks_that_peft_does_not_have():
     with pytest.raises(ValueError, match="rank_pattern: expected none with bases='peft'"):
         _net(bases="peft", rank_pattern={"a": 2})

@@ -10,9 +10,10 @@ from randlora.errors import ConfigError
 TARGETS = ["a", "b", "c"]
 
 
-def _model(first=None, second=None, **common):
-    model = peft.get_peft_model(Net(), random_config(target_modules=TARGETS, **{**common, **(first or {})}), "one")
-    model.add_adapter("two", random_config(target_modules=TARGETS, **{**common, **(second or {})}))
+def _model(second=None, **common):
+    common = {"target_modules": TARGETS, **common}
+    model = peft.get_peft_model(Net(), random_config(**common), "one")
+    model.add_adapter("two", random_config(**{**common, **(second or {})}))
     return model.double()
 
 
@@ -56,6 +57,8 @@ def test_a_sum_of_sums():
             (["one", "two"], [1, 1], "sum"),
             "bases as of 'one', 'structured', got 'uniform'",
         ),
+        ({"target_parameters": ["c.weight"]}, (["one", "two"], [1, 1], "sum"), "target_p.*weight"),
+        ({"modules_to_save": ["c"]}, (["one", "two"], [1, 1], "sum"), r"'two': expected nothing trained but.*\['c'\]"),
         ({}, (["one", "three"], [1, 1], "sum"), "adapters: expected one or more of one, two, got 'three'"),
         ({}, (["one", "two"], [1], "sum"), "1 for 2 adapters"),
         ({}, (["one", "two"], [1, float("nan")], "sum"), "weights: expected finite numbers, got nan"),
@@ -65,7 +68,7 @@ def test_a_sum_of_sums():
     ],
 )
 def test_what_cannot_be_summed(second, arguments, message):
-    model = _model(bases="structured", second={"bases": "structured", **second})
+    model = _model(target_modules=["a", "b"], bases="structured", second={"bases": "structured", **second})
     with pytest.raises(ConfigError, match=message):
         model.base_model.add_weighted_adapter(*arguments)
     assert set(model.peft_config) == {"one", "two"}

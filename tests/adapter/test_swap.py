@@ -67,12 +67,15 @@ def test_a_compiled_model_is_not_compiled_again(tmp_path):
         ({"alpha": 3.0}, "alpha"),
         ({"r": 5}, "r of the adapter"),
         ({"alpha_pattern": {"a": 1.0}}, "alpha_pattern"),
-        ({"targets": ["a", "b"]}, r"\.c\."),
+        ({"targets": ["a"]}, r"\.b\."),
+        ({"bias": "all"}, "bias of the adapter"),  # they would stay when the next adapter is swapped in
+        ({"modules_to_save": None}, r"a tensor .*c\.weight"),
     ],
 )
 def test_adapters_that_do_not_fit(tmp_path, options, message):
-    adapted(1, **options).save_pretrained(tmp_path)
-    model = adapted(2)
+    fitting = {"targets": ["a", "b"], "modules_to_save": ["c"]}
+    adapted(1, **{**fitting, **options}).save_pretrained(tmp_path)
+    model = adapted(2, **fitting)
     before = model(rows())
     with pytest.raises(CheckpointError, match=message):
         swap_adapter(model, tmp_path)

@@ -298,6 +298,10 @@ def test_singular_vectors_are_those_of_the_base_weight(name):
         model.add_adapter("second", config(name, target_modules=["a"]))
     with pytest.raises(LayerError, match="a weight in memory"), torch.device("meta"):
         peft.get_peft_model(Net(), config(name, target_modules=["a"]))
+    gptq = nn.Linear(13, 29, bias=False)
+    gptq.qweight, gptq.weight = gptq.weight, None
+    with pytest.raises(LayerError, match="a weight that can be read"):
+        peft.get_peft_model(nn.ModuleDict({"a": gptq}), config(name, target_modules=["a"]))
 
 
 @pytest.mark.parametrize("name", ["lora_xs", "spectral", "svft"])

@@ -1,5 +1,3 @@
-import doctest
-
 import pytest
 
 from randlora.report import RUN_COLUMNS, Column, markdown_table, table, text_table
@@ -52,9 +50,3 @@ def test_run_columns_find_their_values_in_a_record():
 @pytest.mark.parametrize(("value", "text"), [(1023, "1023 B"), (1024, "1.0 KiB"), (5 * 2**20, "5.0 MiB")])
 def test_bytes_in_the_unit_that_fits(value, text):
     assert table.binary_bytes(value) == text
-
-
-def test_examples_in_the_docstrings():
-    result = doctest.testmod(table)
-    assert result.attempted > 3
-    assert result.failed == 0

@@ -43,8 +43,9 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         adapter_name: The adapter that is active until another is set.
 
     Attributes:
-        weight_is_read: True where code reads the layer's weight and does not call the layer (the fast path of
-            nn.TransformerEncoderLayer): `weight` is then W₀ + ΔW, as it is of parameters of modules.
+        weight_is_read: True where code may read the layer's weight in place of calling the layer (see
+            `targets.reads_weights`): `weight` is then W₀ + ΔW, as it is of parameters of modules.
+        by_sample: True while every sample of a batch has its own adapter.
 
     Raises:
         LayerError: The layer cannot be adapted.
@@ -54,6 +55,7 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
     adapter_layer_names: tuple[str, ...]
     other_param_names: tuple[str, ...] = ("adapter_dropout",)
     weight_is_read = False
+    by_sample = False
     base_layer: Any
     adapter_dropout: nn.ModuleDict
     # BaseTunerLayer's, which nn.Module's __getattr__ hides from type checkers.
@@ -63,8 +65,13 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
 
     def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
         super().__init__()
-        if refusal := self.refusal(innermost(base_layer)):
-            raise LayerError(type(base_layer).__name__, expected=refusal)
+        base: Any = innermost(base_layer)
+        if refusal := self.refusal(base):
+            raise LayerError(type(base).__name__, expected=refusal)
+        # What models ask of a layer beside calling it: Whisper its convolutions' stride, others an embedding's size.
+        for name in getattr(base, "__constants__", ()):
+            if hasattr(base, name):
+                setattr(self, name, getattr(base, name))
         self.out_features, self.in_features = layer_shape(base_layer)
         self.base_layer = base_layer
         for name in self.adapter_layer_names:
@@ -200,6 +207,12 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
     def weight(self) -> Tensor:
         """The base layer's weight, for code that looks at it; see `weight_is_read`."""
         names = self._adapters_to_apply() if self.weight_is_read else []
+        if names and (self.by_sample or any(map(self._drops, names))):
+            raise UpdateError(
+                type(self.get_base_layer()).__name__,
+                expected="no dropout and no adapter_names",
+                hint="the module around it reads its weight in place of calling it; leave it out of target_modules",
+            )
         return self._folded(names) if names else super().weight
 
     def _drops(self, adapter_name: str) -> bool:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from typing import Any, cast
 
 from accelerate import init_empty_weights
 from peft.config import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers, onload_layer
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers, onload_layer
 from peft.utils import TRANSFORMERS_MODELS_TO_RANDLORA_TARGET_MODULES_MAPPING, _get_submodules
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.checkpoint import check_state_dict
 from randlora.adapter.mixed_batch import adapters_by_sample
 from randlora.adapter.parameters import AdaptedModule, ParameterLayer
-from randlora.adapter.targets import matched_parameters, outer_modules, stacked_weights
+from randlora.adapter.targets import matched_parameters, outer_modules, reads_weights, stacked_weights
 from randlora.adapter.weights import StackedWeight, innermost, layer_shape
 from randlora.errors import ConfigError, LayerError
 
@@ -66,11 +67,18 @@ class AdapterTuner(BaseTuner):
             LayerError: A matched layer cannot be adapted, or a target parameter is not there.
             ConfigError: The config asks for what a matched layer does not have.
         """
-        config = _maybe_include_all_linear_layers(config, model)
+        config = _maybe_include_all_linear_layers(copy(config), model)
         layers: dict[str, nn.Module] = {}
         for name, module in outer_modules(model):
             layer = innermost(module)
             if name and cls._check_target_module_exists(config, name):
+                if isinstance(module, AdaptedModule) and not isinstance(layer, nn.MultiheadAttention):
+                    raise LayerError(
+                        f"module {name!r}",
+                        expected="a layer without adapters on its parameters",
+                        got=f"one on {', '.join(module.updates)}",
+                        hint="name its parameters in target_parameters instead",
+                    )
                 layers |= stacked_weights(name, layer) if isinstance(layer, nn.MultiheadAttention) else {name: layer}
         layers |= matched_parameters(config.target_parameters or (), model, set(layers))
         for name, layer in layers.items():
@@ -127,7 +135,7 @@ class AdapterTuner(BaseTuner):
             layer = target
             if not isinstance(target, self.tuner_layer_cls):
                 layer = self._layer_class(peft_config, current_key, base)(target, adapter_name)
-            layer.weight_is_read = isinstance(parent, nn.TransformerEncoderLayer)
+            layer.weight_is_read = reads_weights(parent)
             self._add_adapter(peft_config, adapter_name, layer, current_key)
         if layer is not target:
             self._replace_module(parent, target_name, layer, target)
@@ -179,7 +187,15 @@ class AdapterTuner(BaseTuner):
             UpdateError: The method's update is no weight.
         """
         self._check_merge(adapter_names, exact=safe_merge)
-        super().merge_adapter(adapter_names=adapter_names)
+        for layer in self._adapted():
+            with onload_layer(layer):
+                layer.merge(adapter_names=adapter_names)
+
+    def unmerge_adapter(self) -> None:
+        """PEFT's, with modules whose parameters are adapted as a whole, so that accelerate can load them."""
+        for layer in self._adapted():
+            with onload_layer(layer):
+                layer.unmerge()
 
     def _unload_and_optionally_merge(
         self,
@@ -192,16 +208,19 @@ class AdapterTuner(BaseTuner):
             self._check_merge(adapter_names, exact=safe_merge)
         return super()._unload_and_optionally_merge(merge, progressbar, adapter_names=adapter_names)
 
+    def _adapted(self) -> list[Any]:
+        return [module for _, module in outer_modules(self.model) if isinstance(module, BaseTunerLayer)]
+
     def _check_merge(self, adapter_names: list[str] | None, *, exact: bool) -> None:
         if isinstance(adapter_names, str) or not set(adapter_names or ()) <= set(self.peft_config):
             known = ", ".join(map(repr, self.peft_config))
             raise ConfigError("adapter_names", expected=f"a list with names of {known}", got=repr(adapter_names))
-        for _, module in outer_modules(self.model):
-            if isinstance(module, (AdapterLayer, AdaptedModule)):
-                with onload_layer(module) if exact else nullcontext():  # it reads the weights
-                    refusal = module.merge_refusal(adapter_names, exact=exact)
-                if refusal is not None:
-                    raise refusal
+        self._check_merge_allowed()
+        for layer in self._adapted():
+            with onload_layer(layer) if exact else nullcontext():  # it reads the weights
+                refusal = layer.merge_refusal(adapter_names, exact=exact)
+            if refusal is not None:
+                raise refusal
 
     def _check_merge_allowed(self) -> None:
         """PEFT's hook before a merge: refuse to write into a weight that another module reads too (tied embeddings).
@@ -209,16 +228,15 @@ class AdapterTuner(BaseTuner):
         Raises:
             LayerError: Merging would change what the other module computes.
         """
-        readers: dict[int, list[str]] = {}
-        for name, module in self.model.named_modules():
+        readers: dict[int, dict[int, str]] = {}  # by parameter: what reads it, an adapted layer as one
+        modules = dict(self.model.named_modules(remove_duplicate=False))
+        for name, module in modules.items():
+            reader = f"{name}.".partition(".base_layer.")[0].removesuffix(".")
             for parameter in module.parameters(recurse=False):
-                readers.setdefault(id(parameter), []).append(name.replace(".base_layer", ""))
-        for layer in self.model.modules():
-            names = (
-                readers.get(id(getattr(innermost(layer), "weight", None)), [])
-                if isinstance(layer, AdapterLayer)
-                else []
-            )
+                readers.setdefault(id(parameter), {})[id(modules[reader])] = reader
+        for layer in modules.values():
+            weight = getattr(innermost(layer), "weight", None) if isinstance(layer, AdapterLayer) else None
+            names = list(readers.get(id(weight), {}).values())
             if len(names) > 1:
                 raise LayerError(
                     f"module {names[0]!r}",

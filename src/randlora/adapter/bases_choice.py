@@ -7,7 +7,7 @@ from randlora.bases import SCHEME_VERSION, Bases, PeftBases, StoredBases, Struct
 from randlora.bases.dense import DenseFamily
 from randlora.bases.peft_draw import PeftSparsity
 from randlora.config import RandLoraConfig
-from randlora.errors import CheckpointError, ConfigError
+from randlora.errors import CheckpointError
 
 
 def resolve_bases(config: RandLoraConfig, shapes: list[tuple[int, int]]) -> Bases:
@@ -19,7 +19,6 @@ def resolve_bases(config: RandLoraConfig, shapes: list[tuple[int, int]]) -> Base
 
     Raises:
         CheckpointError: The config records bases that this version draws differently, or does not know.
-        ConfigError: `bases="peft"` with ranks that PEFT does not have.
     """
     if config.bases_version not in (None, *range(1, SCHEME_VERSION + 1)):
         raise CheckpointError(
@@ -57,8 +56,6 @@ def _make_bases(config: RandLoraConfig, shapes: list[tuple[int, int]]) -> Bases:
 
 
 def _peft_bases(config: RandLoraConfig, shapes: list[tuple[int, int]]) -> PeftBases | StoredBases:
-    if config.rank_pattern:
-        raise ConfigError("rank_pattern", expected="none with bases='peft'", hint="PEFT has one rank per adapter")
     if config.peft_draw is None:
         outs, ins = ([shape[side] for shape in shapes] or [1] for side in (0, 1))
         rows, columns = max(*outs, *ins), min(max(outs), max(ins))

@@ -1,6 +1,7 @@
 """The basis rank for a budget."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 from typing import TypeVar
 
@@ -8,7 +9,7 @@ from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from torch import nn
 
 from randlora.adapter.weights import layer_shape, stack_shape
-from randlora.config import RandLoraConfig
+from randlora.config import RandLoraConfig, default_alpha
 from randlora.errors import ConfigError
 
 Config = TypeVar("Config", bound=RandLoraConfig)
@@ -35,8 +36,8 @@ def fit_rank(
     Example:
         >>> import torch
         >>> net = torch.nn.Sequential(torch.nn.Linear(64, 64))
-        >>> fit_rank(RandLoraConfig(target_modules=["0"]), net, lora_rank=4).r  # 8·(8 + 64) = 576, LoRA's 512
-        9
+        >>> fit_rank(RandLoraConfig(target_modules=["0"]), net, lora_rank=4).r  # 7·(10 + 64) = 518, LoRA's 512
+        10
     """
     if not isinstance(config, RandLoraConfig):
         hint = "spectral adapters train what RandLoRA's of the same r do"  # type: ignore[unreachable] # by annotation
@@ -48,15 +49,17 @@ def fit_rank(
         raise ConfigError(name, expected="an integer of 1 or more", got=repr(budget))
     tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
     layers = tuner.matched_layers(config, model) if config.target_modules or config.target_parameters else {}
-    # The matrices of a stack have λ and γ of their own.
-    shapes = [layer_shape(layer) for layer in layers.values() for _ in range(math.prod(stack_shape(layer)))]
+    shapes: Counter[tuple[int, int]] = Counter()
+    for layer in layers.values():
+        shapes[layer_shape(layer)] += math.prod(stack_shape(layer))  # the matrices of a stack have λ and γ of their own
     if not shapes:
         raise ConfigError("target_modules", expected="names of layers of the model", got=repr(config.target_modules))
     if lora_rank is not None:
-        budget = lora_rank * sum(out + inputs for out, inputs in shapes)
-    widest = max(min(shape) for shape in shapes)
+        budget = lora_rank * sum(count * sum(shape) for shape, count in shapes.items())
 
     def distance(r: int) -> int:
-        return abs(sum(config.trained_numbers(shape, r) for shape in shapes) - budget)
+        return abs(sum(count * config.trained_numbers(shape, r) for shape, count in shapes.items()) - budget)
 
-    return replace(config, r=min(range(1, widest + 1), key=distance))
+    best = min(range(1, max(map(min, shapes)) + 1), key=distance)
+    is_default = config.alpha == default_alpha(config.bases, config.r)
+    return replace(config, r=best, alpha=None if is_default else config.alpha)

@@ -1,6 +1,8 @@
 """Adapters on disk: PEFT's folder with λ, γ and what the user asked to save, checked before a model is touched."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +65,16 @@ def load_adapter(model: nn.Module, folder: str | Path, **kwargs: Any) -> PeftMod
     """
     read_adapter_config(folder)
     read_tensor_shapes(Path(folder) / WEIGHTS_FILE)
-    try:
+    with modules_to_save_of(folder):
         return PeftModel.from_pretrained(model, str(folder), **kwargs)
-    except KeyError as error:  # PEFT's, for a module of modules_to_save that the file lacks
+
+
+@contextmanager
+def modules_to_save_of(folder: str | Path) -> Iterator[None]:
+    """Around PEFT's reading of an adapter: a module of modules_to_save that its file lacks is a CheckpointError."""
+    try:
+        yield
+    except KeyError as error:
         raise CheckpointError(
             str(folder), expected=f"a tensor {error.args[0]}", got="none", hint="the file holds another adapter"
         ) from error

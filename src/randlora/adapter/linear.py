@@ -10,7 +10,14 @@ from randlora.adapter.base_layer import compute_dtype
 from randlora.adapter.layer import RandLoraLayer
 from randlora.adapter.quantized import quantized_format
 from randlora.adapter.weights import read_weight
-from randlora.update import Plan, adapted_linear, choose_plan, factored_update, folded_weight
+from randlora.update import (
+    Plan,
+    adapted_linear,
+    choose_plan,
+    factored_update,
+    folded_weight,
+    in_transform,
+)
 
 _FORWARDS = (nn.Linear.forward, Conv1D.forward)
 
@@ -31,7 +38,7 @@ class RandLoraLinear(RandLoraLayer):
     def _plan(self, name: str, x: Tensor) -> Plan | None:
         """How layer and update run as one step; None where the base layer is more than a frozen matrix and a bias."""
         strategy = self.strategy[name]
-        if strategy == "reference" or self._drops(name) or self._base_has_hooks():
+        if self._by_delta_weight(name) or self._drops(name) or self._base_has_hooks():
             return None
         base = self.base_layer
         if type(base).forward not in _FORWARDS or quantized_format(base) is not None:
@@ -69,8 +76,12 @@ class RandLoraLinear(RandLoraLayer):
         folded: Tensor = kept[key][1]
         return folded
 
+    def _by_delta_weight(self, adapter_name: str) -> bool:
+        """Whether the update is a product with ΔW as a whole, by torch's own operations."""
+        return self.strategy[adapter_name] == "reference" or in_transform()
+
     def _product(self, adapter_name: str, x: Tensor) -> Tensor:
-        if self.strategy[adapter_name] == "reference":
+        if self._by_delta_weight(adapter_name):
             return super()._product(adapter_name, x)
         lambda_, gamma = self.diagonals(adapter_name)
         bases = self.bases_tensors(adapter_name, x.device, x.dtype)

@@ -37,6 +37,9 @@ def adapters_by_sample(model: nn.Module, adapter_names: Sequence[str], num_beams
                 names = adapter_names if module in in_encoder else repeated
                 handle = module.register_forward_pre_hook(partial(_pass_names, names=names), with_kwargs=True)
                 hooks.callback(handle.remove)
+            if isinstance(module, AdapterLayer):
+                module.by_sample = True
+                hooks.callback(setattr, module, "by_sample", False)
         yield
 
 

@@ -38,7 +38,7 @@ class AdaptedModule(nn.Module, BaseTunerLayer):
     """A module with adapters on some of its parameters.
 
     Reading an adapted parameter gives W₀ + ΔW too, so that code which reads it past the module's forward (the fast path
-    of nn.TransformerEncoderLayer) is right. Merging and the other operations on adapters are those of `updates`, which
+    of nn.TransformerEncoderLayer) is right. The operations on adapters other than merging are those of `updates`, which
     PEFT finds itself.
 
     Args:
@@ -90,22 +90,26 @@ class AdaptedModule(nn.Module, BaseTunerLayer):
         return projection if layer is None else _Projection(layer.weight, projection.bias)
 
     @property
-    def merged(self) -> bool:
-        """Whether adapters are in the base weights."""
-        return any(cast("ParameterLayer", layer).merged for layer in self.updates.values())
+    def merged_adapters(self) -> list[str]:
+        """Adapters that are in the base weights."""
+        return list(dict.fromkeys(name for layer in self._layers() for name in layer.merged_adapters))
 
     def merge_refusal(self, adapter_names: list[str] | None, *, exact: bool) -> RandLoraError | None:
         """See `AdapterLayer.merge_refusal`: the first of the layers in `updates`."""
-        refusals = (
-            cast("ParameterLayer", layer).merge_refusal(adapter_names, exact=exact) for layer in self.updates.values()
-        )
+        refusals = (layer.merge_refusal(adapter_names, exact=exact) for layer in self._layers())
         return next((refusal for refusal in refusals if refusal is not None), None)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Nothing: the layers in `updates` are merged."""
+        """See `AdapterLayer.merge`."""
+        if refusal := self.merge_refusal(adapter_names, exact=safe_merge):
+            raise refusal
+        for layer in self._layers():
+            layer.merge(adapter_names=adapter_names)
 
     def unmerge(self) -> None:
-        """Nothing: the layers in `updates` are unmerged."""
+        """See `AdapterLayer.unmerge`."""
+        for layer in self._layers():
+            layer.unmerge()
 
     def unload_and_optionally_merge_module(
         self, merge: bool, safe_merge: bool, adapter_names: list[str] | None
@@ -118,9 +122,11 @@ class AdaptedModule(nn.Module, BaseTunerLayer):
             adapter_names: See `AdapterLayer.merge`.
         """
         if merge:
-            for layer in self.updates.values():
-                cast("ParameterLayer", layer).merge(safe_merge=safe_merge, adapter_names=adapter_names)
+            self.merge(safe_merge=safe_merge, adapter_names=adapter_names)
         return self.base_layer
 
+    def _layers(self) -> list[ParameterLayer]:
+        return [cast("ParameterLayer", layer) for layer in self.updates.values()]
+
     def _get_available_adapters(self) -> set[str]:
-        return {name for layer in self.updates.values() for name in cast("ParameterLayer", layer).adapter_dropout}
+        return {name for layer in self._layers() for name in layer.adapter_dropout}

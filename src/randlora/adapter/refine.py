@@ -7,9 +7,11 @@ from typing import Any
 import peft
 import torch
 from peft import PeftType
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from randlora.adapter.base_tuner import AdapterTuner
 from randlora.adapter.checkpoint import WEIGHTS_FILE, load_adapter, read_adapter_config, read_tensor_shapes
 from randlora.adapter.weights import LINEARS, layer_shape, why_not
 from randlora.adapter_config import AdapterConfig
@@ -23,7 +25,8 @@ def refine_lora(model: nn.Module, lora: str | Path, config: AdapterConfig) -> pe
     """Merge a trained LoRA into its base model and put a fresh adapter on the layers that it had.
 
     The fresh adapter starts with ΔW = 0, so training goes on where the LoRA stopped, now with a full-rank update. What
-    is saved of it belongs to the merged weights: load it with `load_adapter(merge_lora(base, lora), adapter)`.
+    is saved of it belongs to the merged weights: load it with `load_adapter(merge_lora(base, lora), adapter)`. Nothing
+    is changed where one of the two does not fit.
 
     Args:
         model: The LoRA's base model; changed in place.
@@ -33,13 +36,15 @@ def refine_lora(model: nn.Module, lora: str | Path, config: AdapterConfig) -> pe
 
     Raises:
         CheckpointError: The folder holds no LoRA, a damaged one, or one for another model.
-        ConfigError: The config names target modules.
+        ConfigError: The config names target modules, or is none of randlora's; or the model has an adapter already.
         LayerError: The LoRA is on a layer that the fresh adapter cannot be put on.
 
     Example:
         >>> from randlora import RandLoraConfig, refine_lora
         >>> model = refine_lora(base, "my-lora", RandLoraConfig(r=16))  # doctest: +SKIP
     """
+    if not isinstance(config, AdapterConfig):
+        raise ConfigError("config", expected="one of randlora's configs", got=type(config).__name__)
     for name in _TARGETS:
         if getattr(config, name) is not None:
             raise ConfigError(
@@ -52,6 +57,9 @@ def refine_lora(model: nn.Module, lora: str | Path, config: AdapterConfig) -> pe
     missing = [name for name in _CARRIED if getattr(config, name) is None]
     fields: dict[str, Any] = {name: old.get(name) for name in (*_TARGETS, *missing)}
     fresh = replace(config, **fields)
+    _check_lora(model, Path(lora))
+    tuner: type[AdapterTuner] = PEFT_TYPE_TO_TUNER_MAPPING[fresh.peft_type]
+    tuner.matched_layers(fresh, model)  # what it refuses, it refuses before the LoRA is merged
     return peft.get_peft_model(merge_lora(model, lora), fresh)
 
 
@@ -71,8 +79,6 @@ def merge_lora(model: nn.Module, lora: str | Path) -> nn.Module:
         ConfigError: The model has an adapter already.
         LayerError: The LoRA is on a layer that is not linear.
     """
-    if isinstance(model, peft.PeftModel):
-        raise ConfigError("model", expected="a base model", got="a PeftModel", hint="merge its adapter first")
     _check_lora(model, Path(lora))
     merged = load_adapter(model, lora).merge_and_unload()
     if getattr(merged, "name_or_path", None):
@@ -81,6 +87,8 @@ def merge_lora(model: nn.Module, lora: str | Path) -> nn.Module:
 
 
 def _check_lora(model: nn.Module, folder: Path) -> None:
+    if isinstance(model, peft.PeftModel):
+        raise ConfigError("model", expected="a base model", got="a PeftModel", hint="merge its adapter first")
     config = read_adapter_config(folder)
     if config["peft_type"] != PeftType.LORA:
         raise CheckpointError(str(folder), expected="a LoRA", got=str(config["peft_type"]))

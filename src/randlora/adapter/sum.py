@@ -21,6 +21,7 @@ _SAME = (
     "rank_fraction",
     "num_bases",
     "target_modules",
+    "target_parameters",
     "exclude_modules",
     "layers_to_transform",
     "layers_pattern",
@@ -35,7 +36,8 @@ def check_summable(
     """The configs of adapters that can be summed.
 
     Raises:
-        ConfigError: A name is unknown or taken, a factor is no number, or two adapters differ in more than λ, γ, alpha.
+        ConfigError: A name is unknown or taken, a factor is no number, two adapters differ in more than λ, γ, alpha, or
+            one trains biases or whole modules, which have no sum.
     """
     if adapter_name in known:
         raise ConfigError("adapter_name", expected="a name that is not taken", got=repr(adapter_name))
@@ -50,15 +52,26 @@ def check_summable(
             raise ConfigError("weights", expected="finite numbers", got=repr(weight))
     configs = [known[name] for name in adapters]
     for name, config in zip(adapters, configs, strict=True):
-        for field in _SAME:
-            if getattr(config, field) != getattr(configs[0], field):
-                raise ConfigError(
-                    f"adapter {name!r}",
-                    expected=f"{field} as of {adapters[0]!r}, {getattr(configs[0], field)!r}",
-                    got=repr(getattr(config, field)),
-                    hint="only adapters with the same bases on the same layers can be summed; merge them instead",
-                )
+        _check_alike(name, config, adapters[0], configs[0])
     return configs
+
+
+def _check_alike(name: str, config: RandLoraConfig, first_name: str, first: RandLoraConfig) -> None:
+    if config.bias != "none" or config.modules_to_save:
+        raise ConfigError(
+            f"adapter {name!r}",
+            expected="nothing trained but λ and γ",
+            got=f"bias={config.bias!r}, modules_to_save={config.modules_to_save!r}",
+            hint="biases and whole modules have no sum",
+        )
+    for field in _SAME:
+        if getattr(config, field) != getattr(first, field):
+            raise ConfigError(
+                f"adapter {name!r}",
+                expected=f"{field} as of {first_name!r}, {getattr(first, field)!r}",
+                got=repr(getattr(config, field)),
+                hint="only adapters with the same bases on the same layers can be summed; merge them instead",
+            )
 
 
 @torch.no_grad()

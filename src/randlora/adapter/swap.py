@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from randlora.adapter.base_layer import AdapterLayer
-from randlora.adapter.checkpoint import WEIGHTS_FILE, read_adapter_config, read_tensor_shapes
+from randlora.adapter.checkpoint import WEIGHTS_FILE, modules_to_save_of, read_adapter_config, read_tensor_shapes
 from randlora.adapter_config import AdapterConfig
 from randlora.errors import CheckpointError, ConfigError, UpdateError
 
@@ -18,7 +18,6 @@ _IRRELEVANT = frozenset(
         "auto_mapping",
         "base_model_name_or_path",
         "bases_version",
-        "bias",
         "dropout",
         "exclude_modules",
         "fan_in_fan_out",
@@ -63,7 +62,8 @@ def swap_adapter(model: nn.Module, folder: str | Path, adapter_name: str = "defa
     _check_config(config, folder)
     read_tensor_shapes(Path(folder) / WEIGHTS_FILE)
     # PEFT's load copies into the parameters, after the tuner has compared all names and shapes.
-    set_peft_model_state_dict(model, load_file(Path(folder) / WEIGHTS_FILE), adapter_name)
+    with modules_to_save_of(folder):
+        set_peft_model_state_dict(model, load_file(Path(folder) / WEIGHTS_FILE), adapter_name)
 
 
 def _check_config(loaded: AdapterConfig, folder: str | Path) -> None:

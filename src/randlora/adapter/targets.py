@@ -8,6 +8,19 @@ from torch import nn
 from randlora.adapter.weights import StackedWeight, innermost
 from randlora.errors import LayerError
 
+# Of transformers; MHAttentionMap is the end of several names.
+_READERS = ("WavLMAttention", "DisentangledSelfAttention", "MHAttentionMap")
+
+
+def reads_weights(module: nn.Module) -> bool:
+    """Whether the code of a module reads the weights of layers in it, which it then need not call.
+
+    Known are the fast path of nn.TransformerEncoderLayer, the mixers of Mamba and its kin, which have an A_log, and
+    some attention modules of transformers.
+    """
+    is_known = isinstance(module, nn.TransformerEncoderLayer) or type(module).__name__.endswith(_READERS)
+    return is_known or hasattr(module, "A_log")
+
 
 def outer_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every module with its name, but not what lies inside an adapted layer."""

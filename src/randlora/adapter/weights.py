@@ -18,6 +18,8 @@ from randlora.adapter.quantized import is_torchao, quantized_format
 from randlora.errors import LayerError
 
 LINEARS = (nn.Linear, Conv1D)
+_RECOMPUTED = {"weight_g", "weight_orig"}
+"""Parameters from which hooks of torch.nn.utils compute the weight anew in every forward pass."""
 
 
 class StackedWeight(nn.Module):
@@ -60,15 +62,19 @@ def why_not(layer: Any) -> str:
     module = getattr(layer, "owner", layer)
     if isinstance(module, NonDynamicallyQuantizableLinear):
         return "a layer that is called (to adapt nn.MultiheadAttention, name the attention module)"
-    if is_parametrized(module):
-        return "a weight without parametrization (call torch.nn.utils.parametrize.remove_parametrizations)"
+    if is_parametrized(module) or not _RECOMPUTED.isdisjoint(module._parameters):
+        return (
+            "a weight without parametrization (call, of torch.nn.utils, parametrize.remove_parametrizations, "
+            "remove_weight_norm, remove_spectral_norm or prune.remove)"
+        )
     weight = layer.weight
     if is_lazy(weight):
         return "a weight with a shape (call the model once before)"
     if not weight.is_floating_point() or weight.itemsize == 1 or is_torchao(weight):
         return "a floating-point weight, or a quantized linear layer of bitsandbytes, torchao, HQQ, GPTQ or AWQ"
     wrong_sides = isinstance(layer, StackedWeight) and len(layer.shape) != 3
-    return "a parameter with two or three sides" if wrong_sides else ""
+    expected = "a parameter with two or three sides" if wrong_sides else "a weight that holds numbers"
+    return expected if wrong_sides or not weight.numel() else ""
 
 
 def innermost(layer: nn.Module) -> nn.Module:

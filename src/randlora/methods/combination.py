@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from randlora.bases.random_vectors import RandomVectors
+from randlora.update import in_transform
 
 
 class _Combination(torch.autograd.Function):
@@ -38,5 +39,9 @@ def combine(coefficients: Float[Tensor, " k"], vectors: RandomVectors, shape: tu
         vectors: The P_i.
         shape: Of the result.
     """
-    combined: Tensor = _Combination.apply(coefficients, vectors, prod(shape))
+    if in_transform():
+        slabs = vectors.slabs(len(coefficients), prod(shape), coefficients.device)
+        combined = torch.stack([coefficients[rows] @ slab.to(coefficients.dtype) for rows, slab in slabs]).sum(dim=0)
+    else:
+        combined = _Combination.apply(coefficients, vectors, prod(shape))
     return combined.view(shape) / sqrt(len(coefficients))

@@ -95,7 +95,7 @@ class HybridLayer(RandLoraLinear):
 
     def _product(self, adapter_name: str, x: Tensor) -> Tensor:
         product = super()._product(adapter_name, x)
-        if self.strategy[adapter_name] == "reference":  # by way of ΔW, which is whole
+        if self._by_delta_weight(adapter_name):  # which has both parts
             return product
         A, B = self._low_rank(adapter_name, x.dtype)
         return product + x @ A.T @ B.T

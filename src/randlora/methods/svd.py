@@ -10,7 +10,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from randlora.adapter import AdapterLayer, AdapterTuner
-from randlora.adapter.weights import innermost, read_weight, weight_device
+from randlora.adapter.weights import innermost, layer_shape, read_weight, weight_device
 from randlora.adapter_config import AdapterConfig
 from randlora.bases.dense import digest
 from randlora.bases.spectral import Factors, decompose
@@ -63,23 +63,31 @@ class SvdLayer(AdapterLayer):
 class SvdTuner(AdapterTuner):
     """What the tuners of such adapters have in common: the base weights must be there and untouched."""
 
+    @classmethod
+    def matched_layers(cls, config: Any, model: nn.Module) -> dict[str, nn.Module]:
+        """See `AdapterTuner.matched_layers`; a layer must have as many singular vectors as a method's r asks for."""
+        layers = super().matched_layers(config, model)
+        for name, layer in layers.items():
+            shape = layer_shape(layer)
+            if getattr(config, "r", 0) > min(shape):
+                raise LayerError(
+                    f"module {name!r}",
+                    expected=f"sides of at least r={config.r}",
+                    got=str(shape),
+                    hint="lower r, or name it in exclude_modules",
+                )
+        return layers
+
     def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
         """Check every matched layer before the first weight is decomposed, and whether they are the recorded ones.
 
         Raises:
-            LayerError: A weight is not in memory, holds another adapter's update, or has fewer singular vectors than r.
+            LayerError: A weight is not in memory, or holds another adapter's update.
         """
         hashes = []
-        for name, shape in self.matched_shapes(peft_config, model).items():
+        for name in self.matched_shapes(peft_config, model):
             layer = model.get_submodule(name)
             base_layer = innermost(layer)
-            if getattr(peft_config, "r", 0) > min(shape):
-                raise LayerError(
-                    f"module {name!r}",
-                    expected=f"sides of at least r={peft_config.r}",
-                    got=str(shape),
-                    hint="lower r, or name it in exclude_modules",
-                )
             if isinstance(layer, BaseTunerLayer) and layer.merged:
                 raise LayerError(
                     f"module {name!r}",

@@ -3,6 +3,7 @@
 from randlora.update.dispatch import Plan, choose_plan
 from randlora.update.factored import factored_update
 from randlora.update.linear import adapted_linear
+from randlora.update.once import in_transform
 from randlora.update.operators import Operator, UpdateSpec, delta_rows, delta_weight, folded_weight, make_operator
 from randlora.update.reference import reference_delta_weight
 
@@ -16,6 +17,7 @@ __all__ = [
     "delta_weight",
     "factored_update",
     "folded_weight",
+    "in_transform",
     "make_operator",
     "reference_delta_weight",
 ]

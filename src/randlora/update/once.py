@@ -1,4 +1,4 @@
-"""Second derivatives: the fast strategies have none, and must say so."""
+"""Where custom autograd functions end: second derivatives, which they refuse, and torch.func, which does without."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -10,6 +10,11 @@ from torch import Tensor
 from randlora.errors import UpdateError
 
 Backward = Callable[..., tuple[Tensor | None, ...]]
+
+
+def in_transform() -> bool:
+    """Whether a transform of torch.func is running; a custom autograd function would need rules of its own for it."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 class _FirstDerivative(torch.autograd.Function):

@@ -63,7 +63,8 @@ class StructuredOperator:
         by_block = coefficients.transpose(0, 1)
         if onto is None:
             return self._columns(_bmm_by_row(hidden, by_block))
-        if self._whole_blocks() == self.left.shape[1]:
+        # The compiler cannot write through a transposed view.
+        if self._whole_blocks() == self.left.shape[1] and not torch.compiler.is_compiling():
             self._slots(onto).transpose(0, 1).baddbmm_(hidden, by_block)
             return onto
         return onto.add_(self.unmix(coefficients, hidden))

@@ -1,0 +1,54 @@
+"""Gradients by torch.func, for which custom autograd functions have no rules."""
+
+import peft
+import pytest
+import torch
+from torch.func import functional_call, grad, vmap
+
+from every_method import METHODS, config
+from kinds import KINDS
+from networks import FAMILIES, Net, random_config, rows
+
+TARGETS = ["a", "b", "c"]
+
+
+@pytest.fixture(params=[*FAMILIES, *METHODS])
+def model(request):
+    is_family = request.param in FAMILIES
+    chosen = random_config(bases=request.param, target_modules=TARGETS) if is_family else config(request.param)
+    model = peft.get_peft_model(Net(), chosen).double().eval()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(generator=torch.Generator().manual_seed(parameter.numel()))
+    return model
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return KINDS[request.param]
+
+
+def test_gradients_by_sample(model):
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+    def loss(parameters, row):
+        return functional_call(model, parameters, (row[None],)).square().sum()
+
+    found = vmap(grad(loss), in_dims=(None, 0))(trained, rows().double())
+    for number, row in enumerate(rows().double()):
+        expected = torch.autograd.grad(loss(trained, row), list(trained.values()))
+        for name, gradient in zip(trained, expected, strict=True):
+            torch.testing.assert_close(found[name][number], gradient)
+
+
+def test_other_kinds_of_layers(kind):
+    model, x = kind.adapted().double(), kind.batch(torch.float64)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+    def loss(parameters):
+        return functional_call(model, parameters, (x,)).square().sum()
+
+    found = grad(loss)(trained)
+    expected = torch.autograd.grad(loss(trained), list(trained.values()))
+    for name, gradient in zip(trained, expected, strict=True):
+        torch.testing.assert_close(found[name], gradient)
