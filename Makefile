@@ -21,7 +21,9 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+# The packages that quantize are not in the dev extra: they print warnings of their own whenever PEFT is imported.
 test: lint
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,quantized]'
 	$(BIN)/python -m pytest -q
 
 # Speed and memory on this machine's processor, and the page docs/performance.md; leave the machine idle meanwhile.
