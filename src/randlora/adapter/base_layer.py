@@ -1,18 +1,18 @@
-"""What every additive adapter on a layer has in common: trained tensors, dropout, forward and merging.
+"""What every additive adapter on a layer has in common: trained tensors, dropout and forward.
 
 A method says which tensors it trains and computes ΔW from them; the rest is here.
 """
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from randlora.adapter.merging import MergingLayer
 from randlora.adapter.quantized import quantized_format
 from randlora.adapter.weights import (
     LINEARS,
@@ -23,15 +23,14 @@ from randlora.adapter.weights import (
     weight_device,
     weight_dtype,
     why_not,
-    write_weight,
 )
-from randlora.errors import LayerError, RandLoraError, UpdateError
+from randlora.errors import LayerError, UpdateError
 
 BASE_MODEL = "__base__"
 """PEFT's name for no adapter, among the adapter names of a batch."""
 
 
-class AdapterLayer(nn.Module, BaseTunerLayer):
+class AdapterLayer(nn.Module, MergingLayer):
     """An `nn.Linear` or `Conv1D` with adapters of one method; subclasses take other kinds of layers.
 
     A subclass names its trained tensors in `adapter_layer_names`; each is an `nn.ParameterDict` by adapter name. They
@@ -236,64 +235,6 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         """
         return as_stored(self.get_base_layer(), self._delta_weight(adapter_name))
 
-    @torch.no_grad()
-    def merge_refusal(self, adapter_names: list[str] | None, *, exact: bool) -> RandLoraError | None:
-        """The error of merging adapters, known before anything is written; None where they can be merged.
-
-        Args:
-            adapter_names: Which; None are the active ones.
-            exact: Neither rounding to a quantized format nor values that are not finite are wanted.
-        """
-        base_layer = self.get_base_layer()
-        if (refusal := _quantized_refusal(base_layer, exact=exact)) is not None or not exact:
-            return refusal
-        merged = read_weight(base_layer)
-        for name in self.active_adapters if adapter_names is None else adapter_names:
-            if name in self.adapter_dropout and name not in self.merged_adapters:
-                merged = (merged + self._delta_weight(name).to(merged.device)).to(merged.dtype)
-                if not torch.isfinite(merged).all():
-                    return LayerError(
-                        f"adapter {name!r}",
-                        expected="finite merged weights",
-                        hint=f"its {' or '.join(self.adapter_layer_names)} holds NaN or infinity, or is too large",
-                    )
-        return None
-
-    @torch.no_grad()
-    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Add ΔW of adapters to the base weight.
-
-        Args:
-            safe_merge: Check before writing that the result is finite, and that it can be written: a quantized weight
-                is rounded to its format, which a plain merge does with a warning.
-            adapter_names: Which; None merges the active ones.
-
-        Raises:
-            LayerError: `safe_merge` found a value that is not finite, or the weight is quantized and cannot be
-                written, for `safe_merge` not exactly; the weight is as it was.
-        """
-        if refusal := self.merge_refusal(adapter_names, exact=safe_merge):
-            raise refusal
-        for name in check_adapters_to_merge(self, adapter_names):
-            if name in self.adapter_dropout:
-                self._add_to_weight(self._delta_weight(name))
-                self.merged_adapters.append(name)
-
-    @torch.no_grad()
-    def unmerge(self) -> None:
-        """Subtract ΔW of every merged adapter; the weight comes back up to the rounding of its dtype."""
-        while self.merged_adapters:
-            name = self.merged_adapters.pop()
-            if name in self.adapter_dropout:
-                self._add_to_weight(-self._delta_weight(name))
-
-    def _add_to_weight(self, delta: Tensor) -> None:
-        base_layer = self.get_base_layer()
-        weight = read_weight(base_layer)
-        if (quantized := quantized_format(base_layer)) is not None:
-            warnings.warn(f"the sum of weight and update is rounded to {quantized.name}", stacklevel=4)
-        write_weight(base_layer, weight + delta.to(weight.device))
-
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:  # noqa: ARG002 - PEFT's signature
         """ΔW is additive, so PEFT can convert it on a linear layer."""
         return isinstance(self.get_base_layer(), LINEARS)
@@ -308,22 +249,6 @@ def _fetch(parameters: nn.ParameterDict, name: str) -> Tensor:
     fetched = parameters[name]
     hook.post_forward(parameters, None)
     return fetched
-
-
-def _quantized_refusal(layer: nn.Module, *, exact: bool) -> LayerError | None:
-    """The error of a merge into a quantized weight that cannot be written, or not exactly; None where it can be."""
-    quantized = quantized_format(layer)
-    if quantized is None or (quantized.requantize is not None and not exact):
-        return None
-    hint = "load the model without quantization to merge into it, or keep the adapter unmerged"
-    if quantized.requantize is not None:
-        hint = f"without safe_merge the sum is rounded to the format; or {hint}"
-    return LayerError(
-        type(layer).__name__,
-        expected="a weight that a sum can be written to" + (" exactly" if quantized.requantize is not None else ""),
-        got=f"one in {quantized.name}",
-        hint=hint,
-    )
 
 
 def compute_dtype(x: Tensor, layer: nn.Module) -> torch.dtype:

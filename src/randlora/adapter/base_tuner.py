@@ -7,12 +7,13 @@ from typing import Any, cast
 
 from accelerate import init_empty_weights
 from peft.config import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers, onload_layer
+from peft.tuners.tuners_utils import _maybe_include_all_linear_layers
 from peft.utils import TRANSFORMERS_MODELS_TO_RANDLORA_TARGET_MODULES_MAPPING, _get_submodules
 from torch import Tensor, nn
 
 from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.checkpoint import check_state_dict
+from randlora.adapter.merging import MergingTuner
 from randlora.adapter.mixed_batch import adapters_by_sample
 from randlora.adapter.parameters import AdaptedModule, ParameterLayer
 from randlora.adapter.targets import matched_parameters, outer_modules, reads_weights, stacked_weights
@@ -20,7 +21,7 @@ from randlora.adapter.weights import StackedWeight, innermost, layer_shape
 from randlora.errors import ConfigError, LayerError
 
 
-class AdapterTuner(BaseTuner):
+class AdapterTuner(MergingTuner):
     """Puts adapters into a model; used through `peft.get_peft_model` and `peft.PeftModel`.
 
     A subclass sets `prefix` and `tuner_layer_cls`, whose `update_layer(adapter_name, config, ...)` takes what
@@ -173,77 +174,6 @@ class AdapterTuner(BaseTuner):
             setattr(parent, child_name, new_module)
         else:
             super()._replace_module(parent, child_name, new_module, child)
-
-    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
-        """PEFT's, with every layer checked before the first weight is written.
-
-        Args:
-            adapter_names: Which; None merges the active ones.
-            safe_merge: See `AdapterLayer.merge`.
-
-        Raises:
-            ConfigError: There is no adapter of a name.
-            LayerError: A weight cannot be merged into; none has been.
-            UpdateError: The method's update is no weight.
-        """
-        self._check_merge(adapter_names, exact=safe_merge)
-        for layer in self._adapted():
-            with onload_layer(layer):
-                layer.merge(adapter_names=adapter_names)
-
-    def unmerge_adapter(self) -> None:
-        """PEFT's, with modules whose parameters are adapted as a whole, so that accelerate can load them."""
-        for layer in self._adapted():
-            with onload_layer(layer):
-                layer.unmerge()
-
-    def _unload_and_optionally_merge(
-        self,
-        merge: bool = True,
-        progressbar: bool = False,
-        safe_merge: bool = False,
-        adapter_names: list[str] | None = None,
-    ) -> nn.Module:
-        if merge:
-            self._check_merge(adapter_names, exact=safe_merge)
-        return super()._unload_and_optionally_merge(merge, progressbar, adapter_names=adapter_names)
-
-    def _adapted(self) -> list[Any]:
-        return [module for _, module in outer_modules(self.model) if isinstance(module, BaseTunerLayer)]
-
-    def _check_merge(self, adapter_names: list[str] | None, *, exact: bool) -> None:
-        if isinstance(adapter_names, str) or not set(adapter_names or ()) <= set(self.peft_config):
-            known = ", ".join(map(repr, self.peft_config))
-            raise ConfigError("adapter_names", expected=f"a list with names of {known}", got=repr(adapter_names))
-        self._check_merge_allowed()
-        for layer in self._adapted():
-            with onload_layer(layer) if exact else nullcontext():  # it reads the weights
-                refusal = layer.merge_refusal(adapter_names, exact=exact)
-            if refusal is not None:
-                raise refusal
-
-    def _check_merge_allowed(self) -> None:
-        """PEFT's hook before a merge: refuse to write into a weight that another module reads too (tied embeddings).
-
-        Raises:
-            LayerError: Merging would change what the other module computes.
-        """
-        readers: dict[int, dict[int, str]] = {}  # by parameter: what reads it, an adapted layer as one
-        modules = dict(self.model.named_modules(remove_duplicate=False))
-        for name, module in modules.items():
-            reader = f"{name}.".partition(".base_layer.")[0].removesuffix(".")
-            for parameter in module.parameters(recurse=False):
-                readers.setdefault(id(parameter), {})[id(modules[reader])] = reader
-        for layer in modules.values():
-            weight = getattr(innermost(layer), "weight", None) if isinstance(layer, AdapterLayer) else None
-            names = list(readers.get(id(weight), {}).values())
-            if len(names) > 1:
-                raise LayerError(
-                    f"module {names[0]!r}",
-                    expected="a weight of its own, to merge into",
-                    got=f"one that {names[1]!r} has too",
-                    hint="load the model with tie_word_embeddings=False, or keep the adapter unmerged",
-                )
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *_args: Any, **kwargs: Any) -> Iterator[None]:
