@@ -15,7 +15,7 @@ from randlora.errors import ConfigError, LayerError, RandLoraError
 
 
 class MergingLayer(BaseTunerLayer):
-    """The part of an adapter layer that merges; the layer has `_delta_weight(adapter_name)`."""
+    """The part of an adapter layer that merges its `_delta_weight(adapter_name)`; of a module, that of its layers."""
 
     adapter_dropout: nn.ModuleDict
     _delta_weight: Any
@@ -132,8 +132,8 @@ class MergingTuner(BaseTuner):
             self._check_merge(adapter_names, exact=safe_merge)
         return super()._unload_and_optionally_merge(merge, progressbar, adapter_names=adapter_names)
 
-    def _adapted(self) -> list[Any]:
-        return [module for _, module in outer_modules(self.model) if isinstance(module, BaseTunerLayer)]
+    def _adapted(self) -> list[MergingLayer]:
+        return [module for _, module in outer_modules(self.model) if isinstance(module, MergingLayer)]
 
     def _check_merge(self, adapter_names: list[str] | None, *, exact: bool) -> None:
         if isinstance(adapter_names, str) or not set(adapter_names or ()) <= set(self.peft_config):

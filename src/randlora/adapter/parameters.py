@@ -1,16 +1,17 @@
 """Adapters on the parameters of a module that does more with them than one product: attention, stacked experts.
 
 The module is called as it is, with W₀ + ΔW in place of the parameters. Each adapted parameter has an adapter layer
-of its own, beside the module, which holds the trained tensors and is what PEFT merges, switches and deletes.
+of its own, beside the module, which holds the trained tensors and is what PEFT switches and deletes; merging goes by
+the module.
 """
 
 from typing import Any, NamedTuple, cast
 
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from randlora.adapter.base_layer import AdapterLayer
+from randlora.adapter.merging import MergingLayer
 from randlora.adapter.weights import StackedWeight
 from randlora.errors import RandLoraError
 
@@ -34,7 +35,7 @@ class ParameterLayer(AdapterLayer):
         return False
 
 
-class AdaptedModule(nn.Module, BaseTunerLayer):
+class AdaptedModule(nn.Module, MergingLayer):
     """A module with adapters on some of its parameters.
 
     Reading an adapted parameter gives W₀ + ΔW too, so that code which reads it past the module's forward (the fast path
