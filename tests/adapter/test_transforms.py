@@ -1,4 +1,4 @@
-"""Gradients by torch.func, for which custom autograd functions have no rules."""
+"""Gradients by torch.func, for which custom autograd functions have no rules, and programs of torch.export."""
 
 import peft
 import pytest
@@ -52,3 +52,12 @@ def test_other_kinds_of_layers(kind):
     expected = torch.autograd.grad(loss(trained), list(trained.values()))
     for name, gradient in zip(trained, expected, strict=True):
         torch.testing.assert_close(found[name], gradient)
+
+
+@pytest.mark.parametrize("model", ["structured", "uniform", NolaConfig, PrancConfig, RandLoraAConfig], indirect=True)
+def test_exported_for_any_number_of_rows(model):  # before any other pass: nothing is left to draw
+    program = torch.export.export(
+        model.base_model.model, (rows().double(),), dynamic_shapes={"x": {0: torch.export.Dim("rows", min=2, max=4096)}}
+    )
+    x = torch.randn(300, 13, dtype=torch.float64)
+    torch.testing.assert_close(program.module()(x), model(x))

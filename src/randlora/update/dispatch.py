@@ -6,6 +6,8 @@ to measured times (`benchmarks/costs.py`; tables in docs/performance.md).
 
 from typing import NamedTuple
 
+import torch
+
 from randlora.update.dense import gradient_counts, product_price
 from randlora.update.operators import UpdateSpec
 
@@ -71,12 +73,14 @@ def cost(strategy: str, spec: UpdateSpec, tokens: int, *, backward: bool) -> flo
 
 
 def choose_plan(spec: UpdateSpec, tokens: int) -> Plan:
-    """The strategy that `cost` finds cheaper, for each pass.
+    """The strategy that `cost` finds cheaper, for each pass; factored where torch.export leaves the rows open.
 
     Args:
         spec: The adapter on the layer.
         tokens: T, rows of the input.
     """
+    if torch.compiler.is_exporting() and type(tokens) is not int:  # one graph for every T, without branches
+        return Plan(FACTORED, FACTORED)
     return Plan(_cheaper(spec, tokens, backward=False), _cheaper(spec, tokens, backward=True))
 
 
