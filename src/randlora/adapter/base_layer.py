@@ -4,7 +4,7 @@ A method says which tensors it trains and computes ΔW from them; the rest is he
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -115,7 +115,23 @@ class AdapterLayer(nn.Module, MergingLayer):
             getattr(self, name)[adapter_name] = nn.Parameter(tensor.to(self.trained_dtype))
         self.adapter_dropout[adapter_name] = nn.Dropout(dropout) if dropout else nn.Identity()
         self._move_adapter_to_device_of_base_layer(adapter_name)
+        self._prepare_bases()
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "AdapterLayer":
+        super()._apply(fn, recurse)
+        self._prepare_bases()  # bases are no buffers of this module, yet they follow it to a device or dtype
+        return self
+
+    def _prepare_bases(self) -> None:
+        """Have frozen bases drawn where the layer is, so that no forward pass, compiled or not, has to draw them."""
+        device = weight_device(self.get_base_layer())
+        if device.type != "meta":
+            for name in self.adapter_dropout:
+                self._draw_bases(name, device)
+
+    def _draw_bases(self, adapter_name: str, device: torch.device) -> None:
+        """Have an adapter's bases drawn on a device, where it has some and keeps them; for subclasses."""
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         """As PEFT's, without the cast to the base layer's dtype: the trained tensors keep their own."""

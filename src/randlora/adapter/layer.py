@@ -1,6 +1,5 @@
 """The state of the RandLoRA adapters on one base layer: λ, γ, the frozen bases, and ΔW from them."""
 
-from collections.abc import Callable
 from functools import partial
 from math import sqrt
 
@@ -54,11 +53,6 @@ class RandLoraLayer(AdapterLayer):
         self.strategy: dict[str, str] = {}
         self.randlora_bases: dict[str, Bases | SpectralBases] = {}
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RandLoraLayer":
-        super()._apply(fn, recurse)
-        self._prepare_bases()  # the bases are no buffers of this module, yet they follow it to a device or dtype
-        return self
-
     @property
     def small_is_input(self) -> bool:
         """Whether the trained diagonals sit on the input side (in ≤ out)."""
@@ -110,7 +104,6 @@ class RandLoraLayer(AdapterLayer):
         self.strategy[adapter_name] = strategy
         self.randlora_bases[adapter_name] = bases
         self.scaling[adapter_name] = bases.scale(r) * scaling
-        self._prepare_bases()
 
     def _start(self, config: RandLoraConfig, rows: int, r: int) -> tuple[Tensor, ...]:
         """Initial values of λ (rows, r) and γ (rows, m), on a stack of matrices for each."""
@@ -143,12 +136,10 @@ class RandLoraLayer(AdapterLayer):
         r, bases_count = self.r[adapter_name], self.num_bases[adapter_name]
         return self.randlora_bases[adapter_name].tensors(r, small, large, device, dtype, bases_count)
 
-    def _prepare_bases(self) -> None:
-        """Have the bases drawn where the layer is, so that no forward pass, compiled or not, has to draw them."""
-        device, dtype = weight_device(self.get_base_layer()), weight_dtype(self.get_base_layer())
-        if device.type != "meta" and dtype is not None:
-            for name in self.randlora_bases:
-                self.bases_tensors(name, device, dtype)
+    def _draw_bases(self, adapter_name: str, device: torch.device) -> None:
+        dtype = weight_dtype(self.get_base_layer())
+        if dtype is not None:
+            self.bases_tensors(adapter_name, device, dtype)
 
     def _delta_weight(self, adapter_name: str) -> Tensor:
         lambda_, gamma = self.diagonals(adapter_name)

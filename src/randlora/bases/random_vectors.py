@@ -36,10 +36,21 @@ class RandomVectors:
         return random_vectors, (self.seed, self.stream)
 
     def reserve(self, count: int, size: int) -> None:
-        """Make room for `count` vectors of `size` entries; drawn when first used."""
+        """Make room for `count` vectors of `size` entries; drawn by `prepare`, or when first used."""
         if count > self._count or size > self._size:
             self._count, self._size = max(count, self._count), max(size, self._size)
             self._kept.clear()
+
+    def prepare(self, device: torch.device) -> None:
+        """Draw on a device what was reserved, unless it is there already or more than is kept."""
+        if device in self._kept or self._count * self._size > _KEPT_ENTRIES:
+            return
+        # A first use inside inference_mode must not make the vectors unusable for training.
+        with torch.inference_mode(mode=False), torch.no_grad():
+            kept = torch.empty(self._count, self._size, dtype=torch.bfloat16, device=device)
+            for rows in _slices(self._count, self._size):
+                kept[rows] = self._draw(rows, self._size, device).bfloat16()
+        self._kept[device] = kept
 
     def slabs(self, count: int, size: int, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
         """The first `size` entries of the first `count` vectors, some vectors at a time.
@@ -53,14 +64,8 @@ class RandomVectors:
             Which vectors, and a (vectors, size) tensor of them in bfloat16 or float32.
         """
         self.reserve(count, size)
+        self.prepare(device)
         kept = self._kept.get(device)
-        if kept is None and self._count * self._size <= _KEPT_ENTRIES:
-            # A first use inside inference_mode must not make the vectors unusable for training.
-            with torch.inference_mode(mode=False), torch.no_grad():
-                kept = torch.empty(self._count, self._size, dtype=torch.bfloat16, device=device)
-                for rows in _slices(self._count, self._size):
-                    kept[rows] = self._draw(rows, self._size, device).bfloat16()
-            self._kept[device] = kept
         for rows in _slices(count, size):
             yield rows, self._draw(rows, size, device) if kept is None else kept[rows, :size]
 

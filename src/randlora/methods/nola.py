@@ -80,6 +80,10 @@ class NolaLayer(AdapterLayer):
         start = (alpha, torch.zeros(config.num_bases))
         self.add_adapter(adapter_name, start, config.dropout, inference_mode=config.inference_mode)
 
+    def _draw_bases(self, adapter_name: str, device: torch.device) -> None:
+        for vectors in self.vectors[adapter_name]:
+            vectors.prepare(device)
+
     def _factors(self, adapter_name: str) -> tuple[Tensor, Tensor]:
         """A (r, in) and B (out, r)."""
         alpha, beta = self.trained(adapter_name)

@@ -67,6 +67,9 @@ class PrancLayer(AdapterLayer):
         start = (torch.zeros(config.num_bases),)
         self.add_adapter(adapter_name, start, config.dropout, inference_mode=config.inference_mode)
 
+    def _draw_bases(self, adapter_name: str, device: torch.device) -> None:
+        self.vectors[adapter_name].prepare(device)
+
     def _delta_weight(self, adapter_name: str) -> Tensor:
         (alpha,) = self.trained(adapter_name)
         return combine(alpha, self.vectors[adapter_name], (self.out_features, self.in_features))

@@ -61,6 +61,7 @@ class RandLoraALayer(AdapterLayer):
 
     adapter_layer_names = ("randloraa_lambda", "randloraa_gamma")
     other_param_names = (*AdapterLayer.other_param_names, "scaling", "shared_bases")
+    randloraa_lambda: nn.ParameterDict
 
     def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
         super().__init__(base_layer, adapter_name)
@@ -79,13 +80,19 @@ class RandLoraALayer(AdapterLayer):
         start = torch.ones(bases_count, config.r), torch.zeros(bases_count, small)
         self.add_adapter(adapter_name, start, config.dropout, inference_mode=config.inference_mode)
 
+    def _bases_tensors(self, adapter_name: str, device: torch.device) -> tuple[Tensor, ...]:
+        small, large = sorted((self.in_features, self.out_features))
+        lambda_ = self.randloraa_lambda[adapter_name]
+        return self.shared_bases[adapter_name].tensors(lambda_.shape[1], small, large, device, lambda_.dtype)
+
+    def _draw_bases(self, adapter_name: str, device: torch.device) -> None:
+        self._bases_tensors(adapter_name, device)
+
     def _factors(self, adapter_name: str) -> tuple[Tensor, Tensor]:
         """Σ_j B_j Λ_j (M, r) with g, and Σ_j A_j Γ_j (r, m)."""
         lambda_, gamma = self.trained(adapter_name)
-        r, small = lambda_.shape[1], gamma.shape[1]
-        large = max(self.in_features, self.out_features)
-        bases = self.shared_bases[adapter_name]
-        A, B = bases.tensors(r, small, large, gamma.device, gamma.dtype)
+        r = lambda_.shape[1]
+        A, B = self._bases_tensors(adapter_name, gamma.device)
         summed_b = torch.einsum("Mkj,jk->Mk", B.unflatten(1, (r, -1)), self.scaling[adapter_name] * lambda_)
         return summed_b, torch.einsum("kjm,jm->km", A.unflatten(0, (r, -1)), gamma)
 
