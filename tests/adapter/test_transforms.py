@@ -54,7 +54,7 @@ def test_other_kinds_of_layers(kind):
         torch.testing.assert_close(found[name], gradient)
 
 
-@pytest.mark.parametrize("model", ["structured", "uniform", NolaConfig, PrancConfig, RandLoraAConfig], indirect=True)
+@pytest.mark.parametrize("model", ["structured", "uniform", "nola", "pranc", "randlora_a", "hybrid"], indirect=True)
 def test_exported_for_any_number_of_rows(model):  # before any other pass: nothing is left to draw
     program = torch.export.export(
         model.base_model.model, (rows().double(),), dynamic_shapes={"x": {0: torch.export.Dim("rows", min=2, max=4096)}}
