@@ -1,8 +1,9 @@
 """What the accuracy benchmarks share: every method at its best learning rate, repeated with all seeds."""
 
+import argparse
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -88,8 +89,27 @@ def at_best_rate(config: TrainConfig, rates: Sequence[float], seeds: Sequence[in
     }
 
 
-def add_result(file_name: str, name: str, result: dict) -> None:
-    """Put one method's result into a file of results, which several processes may be filling."""
+def command_line(description: str | None, methods: Iterable[str], runs: str) -> argparse.Namespace:
+    """The arguments of a benchmark of accuracy: train, test, methods and runs.
+
+    Args:
+        description: Of the benchmark.
+        methods: Names of what it can run.
+        runs: Where its runs are kept, if the user does not say.
+    """
+    names = list(methods)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", required=True, help="file of the training split")
+    parser.add_argument("--test", required=True, help="file of the test split")
+    parser.add_argument("--methods", nargs="+", choices=names, default=names, help="which to run")
+    parser.add_argument("--runs", type=Path, default=Path(runs), help="folder of the runs")
+    return parser.parse_args()
+
+
+def report(file_name: str, name: str, result: dict) -> None:
+    """Print one method's result and put it into a file of results, which several processes may be filling."""
+    spread = "" if result["spread"] is None else f" ± {result['spread']:.2f}"
+    print(f"{name}: {result['mean']:.2f}{spread} % at {result['best_learning_rate']:g}", flush=True)
     path = RESULTS / file_name
     summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     summary[name] = result

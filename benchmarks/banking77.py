@@ -7,11 +7,9 @@ Every method is tried at three learning rates with the first seed; its best one 
 are kept in --runs and not repeated; the summary goes to benchmarks/results/banking77.json.
 """
 
-import argparse
 from dataclasses import replace
-from pathlib import Path
 
-from accuracy import SUITES, add_result, at_best_rate, with_lora_merged
+from accuracy import SUITES, at_best_rate, command_line, report, with_lora_merged
 from randlora.training import MethodConfig, TrainConfig, load_config
 
 SEEDS = (0, 1, 2)
@@ -40,12 +38,7 @@ def base_config(train: str, test: str, *overrides: str) -> TrainConfig:
 
 def main() -> None:
     """Run what is not run yet and write the summary."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", required=True, help="CSV file of the training split")
-    parser.add_argument("--test", required=True, help="CSV file of the test split")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="which to run")
-    parser.add_argument("--runs", type=Path, default=Path("runs/banking77"), help="folder of the runs")
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, METHODS, "runs/banking77")
     base = base_config(arguments.train, arguments.test)
     for name in arguments.methods:
         method, rates = METHODS[name]
@@ -54,9 +47,7 @@ def main() -> None:
         if name == "refine":
             config = with_lora_merged(config, LORA_PART, rates)
         result = at_best_rate(config, rates, SEEDS)
-        accuracy = f"{result['mean']:.2f} ± {result['spread']:.2f} %"
-        print(f"{name}: {accuracy} at {result['best_learning_rate']:g}", flush=True)
-        add_result("banking77.json", name, result)
+        report("banking77.json", name, result)
 
 
 if __name__ == "__main__":

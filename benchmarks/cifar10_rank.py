@@ -9,11 +9,9 @@ rates or more (see `at_best_rate`) with the first seed and repeated at its best 
 and not repeated; the summary goes to benchmarks/results/cifar10_rank.json.
 """
 
-import argparse
 from dataclasses import replace
-from pathlib import Path
 
-from accuracy import SUITES, add_result, at_best_rate, with_lora_merged
+from accuracy import SUITES, at_best_rate, command_line, report, with_lora_merged
 from randlora.demo.pretrain import PretrainRecipe, pretrained_clip
 from randlora.training import MethodConfig, load_config
 
@@ -52,13 +50,7 @@ METHODS = {
 
 def main() -> None:
     """Run what is not run yet and write the summary."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", required=True, help="Parquet file of the training images")
-    parser.add_argument("--test", required=True, help="Parquet file of the test images")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="which to run")
-    parser.add_argument("--epochs", type=int, default=4, help="passes over the training images")
-    parser.add_argument("--runs", type=Path, default=Path("runs/cifar10-rank"), help="folder of the runs")
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, METHODS, "runs/cifar10-rank")
     overrides = {
         "model": str(pretrained_clip(PRETRAINING)),
         "data.train": arguments.train,
@@ -66,7 +58,7 @@ def main() -> None:
         "data.image_column": "image",
         "data.shots": "null",
         "data.prompt_templates": "['a photo of a {}.']",
-        "optimization.epochs": str(arguments.epochs),
+        "optimization.epochs": "4",
         "optimization.batch_size": "64",
     }
     base = load_config(SUITES / "cifar10-clip.yaml", [part for k, v in overrides.items() for part in (f"--{k}", v)])
@@ -78,9 +70,7 @@ def main() -> None:
         if name == "refine":
             config = with_lora_merged(config, LORA_PART, RATES)
         result = at_best_rate(config, RATES, SEEDS)
-        accuracy = f"{result['mean']:.2f} ± {result['spread']:.2f} %"
-        print(f"{name}: {accuracy} at {result['best_learning_rate']:g}", flush=True)
-        add_result("cifar10_rank.json", name, result)
+        report("cifar10_rank.json", name, result)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,13 @@ with the columns `text` and `category`. Runs are kept in --runs and not repeated
 benchmarks/results/every_method.json.
 """
 
-import argparse
 from dataclasses import replace
-from pathlib import Path
 
-from accuracy import add_result, at_best_rate
+from accuracy import at_best_rate, command_line, report
 from banking77 import base_config
 from randlora.training import MethodConfig
 
-RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
 MORE = 2  # rates beyond the first three, on each side
 # Where each search begins: the middle one of its first three rates.
 MIDDLE = {
@@ -56,20 +54,14 @@ MIDDLE = {
 
 def main() -> None:
     """Run what is not run yet and write the summary."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", required=True, help="CSV file of the training split")
-    parser.add_argument("--test", required=True, help="CSV file of the test split")
-    parser.add_argument("--methods", nargs="+", choices=MIDDLE, default=list(MIDDLE), help="which to run")
-    parser.add_argument("--runs", type=Path, default=Path("runs/every-method"), help="folder of the runs")
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, MIDDLE, "runs/every-method")
     base = base_config(arguments.train, arguments.test, "--optimization.epochs", "1")
     for name in arguments.methods:
         method = MethodConfig(name=name, target_modules=None if name == "full" else base.method.target_modules)
         middle = RATES.index(MIDDLE[name])
         rates = RATES[middle - 1 - MORE : middle + 2 + MORE]
         result = at_best_rate(replace(base, method=method, output=str(arguments.runs / name)), rates, [base.seed])
-        print(f"{name}: {result['mean']:.2f} % at {result['best_learning_rate']:g}", flush=True)
-        add_result("every_method.json", name, result)
+        report("every_method.json", name, result)
 
 
 if __name__ == "__main__":

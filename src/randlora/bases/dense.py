@@ -9,7 +9,7 @@ import hashlib
 from functools import lru_cache
 from math import sqrt
 from statistics import NormalDist
-from typing import Literal
+from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 import torch
@@ -142,13 +142,9 @@ class DenseBases:
         """
         columns = r * (num_bases or -(-small // r))
         self.reserve(r, small, large, num_bases)
-        pair = self._pairs.get(device)
-        if pair is None:
-            pair = self._pairs[device] = self._draw_pair(device, dtype)
-        if pair[0].dtype != dtype:
-            pair = cast_tensors(pair, dtype)
-            if not torch.compiler.is_compiling():
-                self._pairs[device] = pair
+        if device not in self._pairs:
+            self._pairs[device] = self._draw_pair(device, dtype)
+        pair = held_in(self._pairs, device, dtype)
         A, B = pair[0][: columns if self.separate else r, :small], pair[1][:large, :columns]
         return (A, B) if self.density(device) == 1 else (A, B, *self._rows_of(B))
 
@@ -160,15 +156,10 @@ class DenseBases:
     def _rows_of(self, B: Tensor) -> tuple[Tensor, ...]:
         """B and Bᵀ by rows, held once per shape in the dtype last asked for."""
         large, columns = B.shape
-        by_rows = self._by_rows.get((large, columns))
-        if by_rows is None:
+        if (large, columns) not in self._by_rows:
             with torch.inference_mode(mode=False), torch.no_grad():
-                by_rows = self._by_rows[large, columns] = (*_by_rows(B), *_by_rows(B.T))
-        if by_rows[0].dtype != B.dtype:
-            by_rows = cast_tensors(by_rows, B.dtype)
-            if not torch.compiler.is_compiling():
-                self._by_rows[large, columns] = by_rows
-        return by_rows
+                self._by_rows[large, columns] = (*_by_rows(B), *_by_rows(B.T))
+        return held_in(self._by_rows, (large, columns), B.dtype)
 
     def fingerprint(self) -> str:
         """A hash of the corner of the draw: equal wherever and whenever the same bases are drawn."""
@@ -228,6 +219,16 @@ def cast_tensors(
         return tuple(map(cast, tensors))
     with torch.inference_mode(mode=False), torch.no_grad():
         return tuple(map(cast, tensors))
+
+
+def held_in(held: dict[Any, tuple[Tensor, ...]], key: Any, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """The tensors held under a key in a dtype; those in another are replaced, but for a compiler's trace of this."""
+    tensors = held[key]
+    if tensors[0].dtype != dtype:
+        tensors = cast_tensors(tensors, dtype)
+        if not torch.compiler.is_compiling():
+            held[key] = tensors
+    return tensors
 
 
 def digest(name: str, *tensors: Tensor) -> str:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from randlora.bases.dense import cast_tensors, digest
+from randlora.bases.dense import digest, held_in
 from randlora.bases.hadamard import hadamard_factors, hadamard_order
 from randlora.bases.rng import random_words
 
@@ -62,14 +62,9 @@ class StructuredBases:
     ) -> tuple[Tensor, ...]:
         """The `StructuredTensors` for a layer with sides `small` ≤ `large`, basis rank `r` and n bases (⌈small/r⌉)."""
         key = (r, num_bases or -(-small // r), large, device)
-        held = self._held.get(key)
-        if held is None:
-            held = self._held[key] = _draw(self.seed, *key, dtype)
-        if held[0].dtype != dtype:
-            held = cast_tensors(held, dtype)
-            if not torch.compiler.is_compiling():
-                self._held[key] = held
-        return held
+        if key not in self._held:
+            self._held[key] = _draw(self.seed, *key, dtype)
+        return held_in(self._held, key, dtype)
 
     def stored_bytes(self) -> int:
         """Nothing dense is stored."""
