@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from randlora.cli import main
-from randlora.training.run_folder import as_dict
+from randlora.tasks import load_test
+from randlora.training import load_config
+from randlora.training.evaluate import trained_model
+from randlora.training.methods import task_of
+from randlora.training.run_folder import RunFolder, as_dict
 
 
 @pytest.fixture
@@ -43,6 +48,17 @@ def refused(capsys, *words):
     return lines[0]
 
 
+def logits_of(run, merged):
+    """Logits of the first test example: of a run, and of what should be the same model."""
+    config = load_config(run / "config.yaml")
+    labels = json.loads((run / "record.json").read_text())["label_names"]
+    task = task_of(config, labels)
+    adapted = trained_model(task, config, RunFolder(run)).eval()
+    batch = task.collate([task.dataset(load_test(config.data, "text", labels), training_seed=None)[0]])
+    batch.pop("labels")
+    return merged(**batch).logits, adapted(**batch).logits
+
+
 def test_train_evaluate_inspect_merge(run, capsys, tmp_path, texts):
     record = json.loads((run / "record.json").read_text())
     wanted = "method metrics trainable_parameters adapter_bytes train_seconds step_seconds_median peak_memory_bytes"
@@ -60,19 +76,8 @@ def test_train_evaluate_inspect_merge(run, capsys, tmp_path, texts):
     assert main(["merge", str(run), "--output", str(tmp_path / "merged")]) == 0
     merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
     assert (tmp_path / "merged" / "tokenizer.json").is_file()
-    from randlora.tasks import load_test
-    from randlora.training import load_config
-    from randlora.training.evaluate import trained_model
-    from randlora.training.methods import task_of
-    from randlora.training.run_folder import RunFolder
-
-    config = load_config(run / "config.yaml")
-    task = task_of(config, record["label_names"])
-    adapted = trained_model(task, config, RunFolder(run)).eval()
-    batch = task.collate([task.dataset(load_test(config.data, "text", record["label_names"]), training_seed=None)[0]])
-    batch.pop("labels")
     with torch.no_grad():
-        torch.testing.assert_close(merged.eval()(**batch).logits, adapted(**batch).logits, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(*logits_of(run, merged.eval()), rtol=1e-5, atol=1e-6)
 
 
 def test_merging_a_mean_pooled_run_keeps_its_head_beside_the_encoder(config_file, tmp_path):
@@ -81,6 +86,13 @@ def test_merging_a_mean_pooled_run_keeps_its_head_beside_the_encoder(config_file
     assert main(["merge", str(tmp_path / "run"), "--output", str(tmp_path / "merged")]) == 0
     AutoModel.from_pretrained(tmp_path / "merged")
     assert set(load_file(tmp_path / "merged" / "head.safetensors")) == {"weight", "bias"}
+    # Training goes on from it, with its head.
+    again = replace(load_config(tmp_path / "run" / "config.yaml"), model=str(tmp_path / "merged"))
+    labels = json.loads((tmp_path / "run" / "record.json").read_text())["label_names"]
+    with torch.no_grad():
+        torch.testing.assert_close(
+            *logits_of(tmp_path / "run", task_of(again, labels).backbone.eval()), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_the_same_command_again_returns_the_finished_run(run, config_file, capsys):

@@ -1,11 +1,16 @@
 """A text classifier over the mean of the tokens, the form in which sentence encoders were trained."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
+
+HEAD_FILE = "head.safetensors"
+"""Weight and bias of the head beside a merged encoder: logits = mean of the tokens · weightᵀ + bias."""
 
 
 class MeanPoolingClassifier(PreTrainedModel):
@@ -32,6 +37,18 @@ class MeanPoolingClassifier(PreTrainedModel):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels, dtype=self.encoder.dtype)
         nn.init.normal_(self.classifier.weight, std=getattr(config, "initializer_range", 0.02))
         nn.init.zeros_(self.classifier.bias)
+
+    def save_merged(self, folder: Path) -> None:
+        """Write the encoder as transformers would, and the head beside it, as transformers has no class for both."""
+        save_file(self.classifier.state_dict(), folder / HEAD_FILE)
+        self.encoder.save_pretrained(folder)
+
+    def load_head(self, folder: Path) -> None:
+        """Take the head that lies in a folder, if there is one and it has as many classes."""
+        if (folder / HEAD_FILE).is_file():
+            head = load_file(folder / HEAD_FILE)
+            if head["weight"].shape == self.classifier.weight.shape:
+                self.classifier.load_state_dict(head)
 
     def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
         """The encoder's."""

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
+from randlora.errors import ConfigError
 from randlora.tasks.config import DataConfig
 from randlora.tasks.examples import Examples, require_texts
 from randlora.tasks.mean_pooling import MeanPoolingClassifier
-from randlora.tasks.sources import load
+from randlora.tasks.sources import load, locate
 from randlora.tasks.task import labels_of
 
 
@@ -33,7 +35,8 @@ class TextClassification:
     """A transformers sequence classifier; see `randlora.tasks.task.Task` for the attributes.
 
     The head is whatever `AutoModelForSequenceClassification` puts beside the pre-trained part, or a linear layer over
-    the mean of the tokens. It starts at random, so the caller seeds before this is built.
+    the mean of the tokens. A model that comes with a head for as many classes keeps it; any other head starts at
+    random, so the caller seeds before this is built.
 
     Args:
         model: Hub id, folder or `package:NAME/PATH`.
@@ -56,7 +59,8 @@ class TextClassification:
             AutoTokenizer.from_pretrained, model, what="tokenizer", trust_remote_code=trust_remote_code
         )
         architecture = AutoModel if pooling == "mean" else AutoModelForSequenceClassification
-        self.backbone: Any = load(
+        self.backbone: Any
+        self.backbone, report = load(
             architecture.from_pretrained,
             model,
             what="weights",
@@ -64,9 +68,13 @@ class TextClassification:
             use_safetensors=True,
             id2label=dict(enumerate(label_names)),
             label2id={name: index for index, name in enumerate(label_names)},
+            # A head for other classes starts anew; nothing else may, see below.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
         if pooling == "mean":
             self.backbone = MeanPoolingClassifier(self.backbone.config, self.backbone)
+            self.backbone.load_head(Path(locate(model)))
         if self.tokenizer.pad_token_id is None:
             # Decoders such as GPT-2 have no padding token of their own.
             self.tokenizer.pad_token = self.tokenizer.eos_token
@@ -76,6 +84,11 @@ class TextClassification:
             for name, child in self.backbone.named_children()
             if name != self.backbone.base_model_prefix and any(True for _ in child.parameters())
         )
+        wrong = sorted(name for name, *_ in report["mismatched_keys"] if name.split(".")[0] not in self.head)
+        if wrong:
+            raise ConfigError(
+                "model", expected="weights of the shapes its config.json says", got=f"another shape of {wrong[0]}"
+            )
         self.max_length = data.max_length
 
     def dataset(self, examples: Examples, *, training_seed: int | None) -> Dataset[dict[str, Any]]:

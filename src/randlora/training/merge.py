@@ -6,16 +6,12 @@ from typing import Any
 
 import transformers
 from peft import PeftModel
-from safetensors.torch import save_file
 
 from randlora.errors import CheckpointError, LayerError
 from randlora.files import new_folder
 from randlora.tasks.mean_pooling import MeanPoolingClassifier
 from randlora.tasks.sources import load
 from randlora.training.adapted import load_adapted
-
-HEAD_FILE = "head.safetensors"
-"""Weight and bias of the head where `pooling` is "mean": logits = mean of the tokens · weightᵀ + bias."""
 
 # What lies beside the weights of a model and is wanted beside the merged ones.
 _COMPANIONS = (
@@ -49,10 +45,9 @@ def merge(source: str | Path, output: str | Path, model: str | None = None) -> P
     merged: Any = _unload(adapted) if isinstance(adapted, PeftModel) else adapted
     with new_folder(output) as folder:
         if isinstance(merged, MeanPoolingClassifier):
-            # transformers has no class for it: the encoder as it is, the linear layer over the mean beside it.
-            save_file({name: t.contiguous() for name, t in merged.classifier.state_dict().items()}, folder / HEAD_FILE)
-            merged = merged.encoder
-        merged.save_pretrained(folder)
+            merged.save_merged(folder)
+        else:
+            merged.save_pretrained(folder)
         for pattern in _COMPANIONS if Path(location).is_dir() else ():
             for companion in Path(location).glob(pattern):
                 shutil.copy(companion, folder)
