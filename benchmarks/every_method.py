@@ -27,7 +27,7 @@ MIDDLE = {
     "dora": 3e-3,
     "vera": 3e-2,
     "nola": 1e-2,
-    "pranc": 3e-2,
+    "pranc": 3e-3,
     "adalora": 1e-2,
     "pissa": 1e-3,
     "lora_xs": 1e-2,
