@@ -28,7 +28,8 @@ test: lint
 
 # Speed and memory on this machine's processor, and the page docs/performance.md; leave the machine idle meanwhile.
 bench: $(STAMP)
-	$(BIN)/python benchmarks/steps.py --workloads llama-256 llama-1024 llama-4096 roberta-base
+	for workload in llama-256 llama-1024 llama-4096 roberta-base; do \
+	  $(BIN)/python benchmarks/steps.py --workloads $$workload || exit; done
 	$(BIN)/python benchmarks/steps.py --workloads clip-vit-b32 --methods 'PEFT LoRA' structured uniform --repetitions 3
 	$(BIN)/python benchmarks/linears.py
 	$(BIN)/python benchmarks/inference.py
