@@ -1,6 +1,7 @@
 """Which head a text classifier starts with."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -38,3 +39,10 @@ def test_weights_that_contradict_the_config_are_refused(classifier, tmp_path):
         ConfigError, match=r"^model: expected weights of the shapes .* another shape of \S*intermediate"
     ):
         task_of(classifier[0], ["a", "b"])
+
+
+def test_a_damaged_head_is_refused(text_config, bert, tmp_path):
+    folder = shutil.copytree(bert, tmp_path / "merged")
+    (folder / "head.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ConfigError, match=r"^model: expected a model whose head can be loaded"):
+        task_of(replace(text_config, pooling="mean", model=str(folder)), ["a", "b"])

@@ -43,10 +43,11 @@ class MeanPoolingClassifier(PreTrainedModel):
         save_file(self.classifier.state_dict(), folder / HEAD_FILE)
         self.encoder.save_pretrained(folder)
 
-    def load_head(self, folder: Path) -> None:
+    def load_head(self, folder: str) -> None:
         """Take the head that lies in a folder, if there is one and it has as many classes."""
-        if (folder / HEAD_FILE).is_file():
-            head = load_file(folder / HEAD_FILE)
+        path = Path(folder) / HEAD_FILE
+        if path.is_file():
+            head = load_file(path)
             if head["weight"].shape == self.classifier.weight.shape:
                 self.classifier.load_state_dict(head)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from randlora.errors import ConfigError
 from randlora.tasks.config import DataConfig
 from randlora.tasks.examples import Examples, require_texts
 from randlora.tasks.mean_pooling import MeanPoolingClassifier
-from randlora.tasks.sources import load, locate
+from randlora.tasks.sources import load
 from randlora.tasks.task import labels_of
 
 
@@ -74,7 +73,7 @@ class TextClassification:
         )
         if pooling == "mean":
             self.backbone = MeanPoolingClassifier(self.backbone.config, self.backbone)
-            self.backbone.load_head(Path(locate(model)))
+            load(self.backbone.load_head, model, what="head")
         if self.tokenizer.pad_token_id is None:
             # Decoders such as GPT-2 have no padding token of their own.
             self.tokenizer.pad_token = self.tokenizer.eos_token
