@@ -129,8 +129,18 @@ class RandLoraConfig(AdapterConfig):
             r: Its basis rank, in place of the config's.
         """
         small = min(shape)
+        columns, bases_count = self.basis_sizes(small, r)
+        return self.terms * bases_count * (columns + small)
+
+    def basis_sizes(self, small: int, r: int) -> tuple[int, int]:
+        """Columns of a basis, r times `rank_fraction`, and number of bases n, for a layer with small side m.
+
+        Args:
+            small: m.
+            r: The layer's basis rank, in place of the config's.
+        """
         bases_count = min(-(-small // r), self.num_bases or small)
-        return self.terms * bases_count * (max(1, round(self.rank_fraction * r)) + small)
+        return max(1, round(self.rank_fraction * r)), bases_count
 
     def _check_variant(self) -> None:
         if self.num_bases is not None:

@@ -142,6 +142,24 @@ def test_an_adapter_of_another_base_model(saved):
             load(other, saved[0])
 
 
+@pytest.mark.parametrize("bases", [name for name in FAMILIES if name != "peft"])
+def test_an_adapter_of_the_first_version_loads_where_its_bases_are_the_same(bases, tmp_path):
+    config = random_config(bases=bases, target_modules=["a", "b"], rank_pattern={"b": 7})  # c alone is nearly square
+    model = peft.get_peft_model(Net(), config)
+    model.save_pretrained(tmp_path)
+    edit(tmp_path, bases_version=1)
+    assert torch.equal(load_adapter(Net(), tmp_path)(rows()), model(rows()))
+
+
+def test_an_adapter_of_the_first_version_is_refused_where_its_bases_had_less_than_full_rank(saved):
+    edit(saved[0], bases_version=1)
+    with pytest.raises(CheckpointError, match=r"layer 'c' of shape \(11, 11\): .*version 1.*r=4.*full rank"):
+        load_adapter(Net(), saved[0])
+    edit(saved[0], bases_version=1, rank_pattern={"c": 11})  # found before the tensors' shapes are compared
+    with pytest.raises(CheckpointError, match=r"c.*expected \(1, 11\), got \(3, 4\)"):
+        load_adapter(Net(), saved[0])
+
+
 def test_sqrt_sparsity_becomes_a_number_that_is_kept(tmp_path):
     model = peft.get_peft_model(Net(), random_config(bases="ternary", sparsity="sqrt", target_modules=["a", "b"]))
     assert model.peft_config["default"].sparsity == pytest.approx(13**0.5)

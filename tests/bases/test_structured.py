@@ -1,4 +1,5 @@
 import hashlib
+from itertools import pairwise
 
 import pytest
 import torch
@@ -61,12 +62,21 @@ def test_b_is_the_product_of_two_matrices_of_signs(shape, seed):
     _, B = _pair(*shape, seed=seed)
     assert B.shape == (large, n * r)
     assert B.abs().eq(1).all()
-    # Every block of n rows and n columns is R, up to its sign.
+    # Every block of n rows and n columns is R, up to its sign; of fewer rows its beginning.
     for k in range(r):
-        for row in range(0, large, n):
-            block = B[row : row + n, k * n : (k + 1) * n]
+        for part in _row_blocks(large, r, n):
+            block = B[part, k * n : (k + 1) * n]
             first = B[: block.shape[0], :n]
             assert torch.equal(block, first) or torch.equal(block, -first)
+
+
+def _row_blocks(large, r, n):
+    """The rows in blocks of n; of fewer than r·n rows the last blocks lack a row each, else the last block is cut."""
+    short = max(0, r * n - large)
+    heights = [n] * (r - short) + [n - 1] * short if short else [n] * (large // n) + [large % n]
+    starts = [0, *torch.tensor(heights).cumsum(0).tolist()]
+    assert starts[-1] == large
+    return [slice(start, stop) for start, stop in pairwise(starts)]
 
 
 @pytest.mark.parametrize("shape", ODD_SHAPES)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 FAMILIES = ("uniform", "normal", "ternary-6", "ternary-20", "structured", "peft")
-SHAPES = [(4, 48, 64), (8, 96, 96), (16, 61, 131)]
+SHAPES = [(4, 48, 64), (8, 96, 96), (16, 61, 131), (13, 61, 62)]
 
 # A value rounded to bfloat16 is off by at most u = 2⁻⁸ of itself. A matrix product sums L products in float32 and is
 # rounded once, so it adds u and L · 2⁻²⁴, L at most 200 here (2⁻¹⁶, far below u). Roundings are independent: in the

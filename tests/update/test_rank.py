@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from randlora.bases import DenseBases, StructuredBases
-from randlora.update import UpdateSpec, make_operator, reference_delta_weight
+from randlora.update import UpdateSpec, delta_weight, make_operator, reference_delta_weight
 
 CPU = torch.device("cpu")
 SHAPES = [(1, 7, 9), (1, 24, 24), (4, 24, 24), (5, 24, 40), (24, 24, 24), (30, 24, 31), (8, 61, 61), (16, 64, 256)]
@@ -34,11 +34,58 @@ def test_delta_weight_has_full_rank(make, shape):
     assert _rank(make(), *shape)[0] == shape[1]
 
 
+# (m, M): every remainder of small layers; nearly square, where the blocks of rows are short; layers of real models.
+SMALL = [(m, M) for m in (1, 2, 3, 5, 8, 13, 16, 24, 31, 45) for M in (m, m + 1, m + 5)]
+REAL = [
+    (64, 64),
+    (64, 384),
+    (128, 128),
+    (192, 192),
+    (192, 576),
+    (256, 256),
+    (320, 384),
+    (384, 384),
+    (512, 512),
+    (576, 576),
+]
+LARGE = [(768, 768), (1000, 1024), (1024, 1024)]
+
+
+def _is_full(r, small, large):
+    """Whether ΔW of structured bases, for random λ and γ, has rank m: R of ΔW = Q·R has no zero on its diagonal.
+
+    A column that depends on those before it has one; rounding leaves some 1e-12 of it in float64.
+    """
+    bases, bases_count = StructuredBases(0), -(-small // r)
+    spec = UpdateSpec(bases.kind, r, bases_count, small, large, small_is_input=True, scaling=1.0)
+    generator = torch.Generator().manual_seed(r)
+    lambda_, gamma = (torch.randn(bases_count, side, dtype=torch.float64, generator=generator) for side in (r, small))
+    delta = delta_weight(spec, bases.tensors(r, small, large, CPU, torch.float64), lambda_, gamma)
+    diagonal = torch.linalg.qr(delta, mode="r").R.diagonal().abs()
+    return bool(diagonal.min() > 1e-9 * diagonal.max())
+
+
+@pytest.mark.parametrize("shape", SMALL, ids=str)
+def test_structured_bases_of_every_rank_give_full_rank(shape):
+    assert [r for r in range(1, shape[0] + 3) if not _is_full(r, *shape)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", REAL, ids=str)
+def test_structured_bases_of_every_rank_give_full_rank_on_layers_of_real_models(shape):
+    assert [r for r in range(1, shape[0] + 1) if not _is_full(r, *shape)] == []
+
+
+@pytest.mark.parametrize("shape", LARGE, ids=str)
+def test_structured_bases_give_full_rank_on_large_layers(shape):
+    assert [r for r in (7, 13, 29, 48, 100, 333) if not _is_full(r, *shape)] == []
+
+
 @pytest.mark.parametrize("make", FULL.values(), ids=FULL.keys())
-@pytest.mark.parametrize("bases_count", [1, 2, 5])
+@pytest.mark.parametrize("bases_count", [1, 2, 5, 19])
 def test_fewer_bases_have_the_rank_of_their_sum(make, bases_count):
-    for r, small, large in [(4, 24, 24), (5, 24, 40), (3, 61, 61)]:
-        if bases_count * r < small:
+    for r, small, large in [(4, 24, 24), (5, 24, 40), (3, 61, 61), (7, 45, 46)]:
+        if bases_count < -(-small // r):
             assert _rank(make(), r, small, large, bases_count)[0] == bases_count * r
 
 

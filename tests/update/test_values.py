@@ -10,7 +10,18 @@ from randlora.errors import UpdateError
 FAMILIES = ("uniform", "normal", "ternary", "ternary-6", "ternary-20", "structured", "peft", "separate")
 STRATEGIES = ("reference", "added", "factored", "folded", "mixed")
 # (r, m, M): m = 1, primes, m no multiple of r, r > m, r = m, square, and sides of real models in small.
-SHAPES = [(1, 1, 1), (3, 1, 4), (2, 7, 13), (4, 6, 6), (5, 13, 13), (9, 4, 11), (6, 6, 17), (16, 48, 64), (1, 11, 12)]
+SHAPES = [
+    (1, 1, 1),
+    (3, 1, 4),
+    (2, 7, 13),
+    (4, 6, 6),
+    (5, 13, 13),
+    (9, 4, 11),
+    (6, 6, 17),
+    (16, 48, 64),
+    (1, 11, 12),
+    (9, 11, 12),
+]
 # Leading dimensions: none, none of length 1, empty, fewer and more rows than sides, three of them.
 BATCHES = [(), (1,), (0,), (3, 0), (5,), (70,), (2, 3), (2, 1, 4)]
 

@@ -1,5 +1,6 @@
 """From a config and the shapes of the adapted layers to the bases, and the check that they are the recorded ones."""
 
+from collections.abc import Mapping
 from math import sqrt
 from typing import Any, cast
 
@@ -10,12 +11,12 @@ from randlora.config import RandLoraConfig
 from randlora.errors import CheckpointError
 
 
-def resolve_bases(config: RandLoraConfig, shapes: list[tuple[int, int]]) -> Bases:
+def resolve_bases(config: RandLoraConfig, layers: Mapping[str, tuple[tuple[int, int], int]]) -> Bases:
     """The bases of an adapter; writes what a later load needs into the config, and checks it where it is there.
 
     Args:
         config: The adapter's configuration; its `sparsity`, `bases_…` and `peft_draw` fields are filled in.
-        shapes: (out, in) of every adapted layer.
+        layers: Name of every adapted layer -> its (out, in) and its r.
 
     Raises:
         CheckpointError: The config records bases that this version draws differently, or does not know.
@@ -27,7 +28,9 @@ def resolve_bases(config: RandLoraConfig, shapes: list[tuple[int, int]]) -> Base
             got=repr(config.bases_version),
             hint="a newer randlora wrote the adapter: upgrade; or its config is damaged",
         )
-    bases = _make_bases(config, shapes)
+    if config.bases_version == 1 and config.bases == "structured":
+        _check_first_version(config, layers)
+    bases = _make_bases(config, [shape for shape, _ in layers.values()])
     fingerprint = bases.fingerprint()
     if config.bases_fingerprint is not None and config.bases_fingerprint != fingerprint:
         raise CheckpointError(
@@ -38,6 +41,19 @@ def resolve_bases(config: RandLoraConfig, shapes: list[tuple[int, int]]) -> Base
         )
     config.bases_version, config.bases_fingerprint = SCHEME_VERSION, fingerprint
     return bases
+
+
+def _check_first_version(config: RandLoraConfig, layers: Mapping[str, tuple[tuple[int, int], int]]) -> None:
+    """Raise where the first version of the structured bases of a layer was another (see `SCHEME_VERSION`)."""
+    for name, (shape, r) in layers.items():
+        columns, bases_count = config.basis_sizes(min(shape), r)
+        if max(shape) < columns * bases_count:
+            raise CheckpointError(
+                f"layer {name!r} of shape {shape}",
+                expected=f"structured bases of version {SCHEME_VERSION}",
+                got=f"those of version 1, with which r={r} does not give this layer full rank",
+                hint="train the adapter again, or load it with the version of randlora that wrote it",
+            )
 
 
 def _make_bases(config: RandLoraConfig, shapes: list[tuple[int, int]]) -> Bases:

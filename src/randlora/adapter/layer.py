@@ -78,10 +78,7 @@ class RandLoraLayer(AdapterLayer):
             bases: Its frozen bases.
         """
         small = min(self.in_features, self.out_features)
-        bases_count = -(-small // r)
-        if config.num_bases is not None:
-            bases_count = min(bases_count, config.num_bases)
-        r = max(1, round(config.rank_fraction * r))
+        r, bases_count = config.basis_sizes(small, r)
         scaling = alpha / r if config.bases == "peft" else balanced_scaling(alpha, r, small)
         self.set_update(adapter_name, bases, strategy, r, bases_count, scaling)
         start = self._start(config, config.terms * bases_count, r)

@@ -17,7 +17,6 @@ _IRRELEVANT = frozenset(
     {
         "auto_mapping",
         "base_model_name_or_path",
-        "bases_version",
         "dropout",
         "exclude_modules",
         "fan_in_fan_out",

@@ -37,7 +37,8 @@ class RandLoraTuner(AdapterTuner):
             if peft_config.bases == "peft" and not isinstance(layer, LINEARS):
                 raise ConfigError("bases", expected="other than 'peft', which has linear layers only", got=name)
         shapes = self.matched_shapes(peft_config, model)
-        self._bases: Bases = resolve_bases(peft_config, list(shapes.values()))
+        ranks = {name: _by_pattern(peft_config.rank_pattern, name, peft_config.r) for name in shapes}
+        self._bases: Bases = resolve_bases(peft_config, {name: (shape, ranks[name]) for name, shape in shapes.items()})
         for shape in shapes.values():
             self._bases.reserve(peft_config.r, min(shape), max(shape), peft_config.num_bases)
 

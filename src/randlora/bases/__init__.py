@@ -11,8 +11,12 @@ from randlora.bases.peft_draw import PeftBases, StoredBases
 from randlora.bases.spectral import SpectralBases
 from randlora.bases.structured import StructuredBases
 
-SCHEME_VERSION = 1
-"""Version of the draws. It changes if a seed should ever mean other bases; an adapter records it."""
+SCHEME_VERSION = 2
+"""Version of the draws. It changes where a seed comes to mean other bases; an adapter records it.
+
+Version 1 cut the last rows off structured bases on layers with M < r·n too, where ΔW then lacked some rank; all its
+other bases are the same.
+"""
 
 Bases = DenseBases | StructuredBases | PeftBases | StoredBases
 

@@ -80,10 +80,10 @@ class StructuredBases:
 def _draw(
     seed: int, r: int, bases_count: int, large: int, device: torch.device, dtype: torch.dtype
 ) -> StructuredTensors:
-    rows = -(-large // bases_count)
+    rows = max(r, -(-large // bases_count))
     # A first use inside inference_mode, or under a default device of the caller's, must not mark these tensors.
     with torch.inference_mode(mode=False), torch.no_grad(), torch.device("cpu"):
-        left = torch.kron(*hadamard_factors(hadamard_order(max(rows, r))))[:rows, :r]
+        left = torch.kron(*hadamard_factors(hadamard_order(rows)))[:rows, :r]
         outer, inner = hadamard_factors(hadamard_order(bases_count))
         left = _random_row_signs(left, seed, _STREAM_LEFT)
         if bases_count <= _LARGEST_SINGLE_FACTOR:

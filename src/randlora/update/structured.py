@@ -1,11 +1,14 @@
-"""Structured bases: A adds up r contiguous blocks of columns, B = (L ⊗ R)[:M]. Nothing dense is stored.
+"""Structured bases: A adds up r contiguous blocks of columns, B has M rows of L ⊗ R. Nothing dense is stored.
 
 Write F = R·C for the n × m matrix of the blocks R·C_k side by side. Cut into blocks of n rows, ΔW holds L[a, k] · F_k
 in block (a, k). So to fold it costs one pass over the weight, and a product with it is r products with the n × w blocks
 F_k and one with L.
 
-The blocks are w = ⌈m/r⌉ columns wide, where m is no multiple of r some of them one less. The *slots* are the columns
+The blocks are w = ⌈m/r⌉ columns wide, where m is no multiple of r the last ones one less. The *slots* are the columns
 with a zero at the end of each short block, r·w in all. There are n = w bases unless fewer are asked for.
+
+L has p = max(r, ⌈M/n⌉) rows. Where M < r·n the last blocks of rows, too, are one row shorter, else the last block is
+cut off: ΔW has full rank because of the former (README).
 """
 
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from randlora.update.kernels import available, structured_fold, structured_gradients
+from randlora.update.partition import Partition
 from randlora.update.scratch import scratch
 
 # T products with L, one for each row, are faster than a copy and one product only in 16 bits and with blocks this wide.
@@ -30,7 +34,7 @@ class StructuredOperator:
     small: int
     large: int
     num_bases: int
-    left: Float[Tensor, "a r"]
+    left: Float[Tensor, "p r"]
     outer: Float[Tensor, "b b"]
     inner: Float[Tensor, "c c"]
 
@@ -39,14 +43,16 @@ class StructuredOperator:
     def pair(self) -> tuple[Float[Tensor, "r m"], Float[Tensor, "M rn"]]:
         """A and B written out (A without the factor √r that gives it unit variance)."""
         r, n = self.left.shape[1], self.num_bases
-        blocks = torch.eye(r, dtype=self.left.dtype, device=self.left.device)[:, :, None].expand(r, r, self._width())
-        return self._columns(blocks), torch.kron(self.left, torch.kron(self.outer, self.inner)[:n, :n])[: self.large]
+        columns = self._columns
+        blocks = torch.eye(r, dtype=self.left.dtype, device=self.left.device)[:, :, None].expand(r, r, columns.width)
+        product = torch.kron(self.left, torch.kron(self.outer, self.inner)[:n, :n])
+        return columns.join(blocks), self._rows.join(product.T.unflatten(1, (-1, n))).T
 
     def coefficients(
         self, lambda_: Float[Tensor, "t r"], gamma: Float[Tensor, "t m"], scaling: float, dtype: torch.dtype
     ) -> Float[Tensor, "n r w"]:
         """F = R·C; C is rounded once, and so is F."""
-        scaled = (scaling * lambda_)[:, :, None] * self._slots(gamma)
+        scaled = (scaling * lambda_)[:, :, None] * self._columns.split(gamma)
         if len(scaled) > self.num_bases:
             scaled = scaled.unflatten(0, (-1, self.num_bases)).sum(dim=0)
         return _kronecker(self.outer, self.inner, scaled.to(dtype).flatten(1)).view_as(scaled)
@@ -54,7 +60,7 @@ class StructuredOperator:
     def mix(self, coefficients: Float[Tensor, "n r w"], small: Float[Tensor, "T m"]) -> Float[Tensor, "r T n"]:
         """Small · Fᵀ, block by block."""
         by_block = coefficients.transpose(0, 1).contiguous()
-        return torch.bmm(self._slots(small).transpose(0, 1), by_block.transpose(1, 2))
+        return torch.bmm(self._columns.split(small).transpose(0, 1), by_block.transpose(1, 2))
 
     def unmix(
         self, coefficients: Float[Tensor, "n r w"], hidden: Float[Tensor, "r T n"], onto: Tensor | None = None
@@ -62,10 +68,10 @@ class StructuredOperator:
         """Hidden · F, block by block."""
         by_block = coefficients.transpose(0, 1)
         if onto is None:
-            return self._columns(_bmm_by_row(hidden, by_block))
+            return self._columns.join(_bmm_by_row(hidden, by_block))
         # The compiler cannot write through a transposed view.
-        if self._whole_blocks() == self.left.shape[1] and not torch.compiler.is_compiling():
-            self._slots(onto).transpose(0, 1).baddbmm_(hidden, by_block)
+        if not self._columns.missing and not torch.compiler.is_compiling():
+            self._columns.split(onto).transpose(0, 1).baddbmm_(hidden, by_block)
             return onto
         return onto.add_(self.unmix(coefficients, hidden))
 
@@ -73,15 +79,15 @@ class StructuredOperator:
         """Hidden · Lᵀ: from blocks of the small side to blocks of the large one."""
         factors = self.left.expand(hidden.shape[1], -1, -1), hidden.transpose(0, 1)
         if onto is None:
-            return torch.bmm(*factors).flatten(1)[:, : self.large]
-        if self.left.shape[0] * self.num_bases == self.large:
-            onto.unflatten(1, (-1, self.num_bases)).baddbmm_(*factors)
+            return self._rows.join(torch.bmm(*factors))
+        if not self._rows.missing:
+            self._rows.split(onto).baddbmm_(*factors)
             return onto
         return onto.add_(self.expand(hidden))
 
     def project(self, large: Float[Tensor, "T M"]) -> Float[Tensor, "r T n"]:
         """Large · L, the transpose of `expand`; block by block in memory, for the products that follow."""
-        blocks = _pad(large, self.left.shape[0] * self.num_bases).unflatten(1, (-1, self.num_bases))
+        blocks = self._rows.split(large)
         if self.num_bases >= _WIDE_BLOCK and large.dtype.itemsize == 2:
             return _bmm_by_row(self.left.T.expand(large.shape[0], -1, -1), blocks)
         by_block = blocks.transpose(0, 1)
@@ -96,29 +102,30 @@ class StructuredOperator:
         out: Float[Tensor, "M m"] | None = None,
     ) -> Float[Tensor, "M m"]:
         """Weight + ΔW in one pass, in the weight's dtype and layout; every sum is rounded once."""
-        if out is None and available(weight) and self._width() == self.num_bases:
-            return structured_fold(weight, self._columns(coefficients), self.left)
-        n = self.num_bases
-        update = self._columns(coefficients).to(weight.dtype)
-        signs = self._columns(self.left[:, :, None].expand(-1, -1, self._width())).to(weight.dtype)
+        columns, rows = self._columns, self._rows
+        if out is None and available(weight) and columns.width == self.num_bases and not (rows.spread and rows.missing):
+            return structured_fold(weight, columns.join(coefficients), self.left)
+        update = columns.join(coefficients).to(weight.dtype)
+        signs = columns.join(self.left[:, :, None].expand(-1, -1, columns.width)).to(weight.dtype)
         if weight.stride(0) < weight.stride(1):  # so that the pass reads them in the order of the weight
             update, signs = update.T.contiguous().T, signs.T.contiguous().T
-        whole, rest = divmod(self.large, n)
-        blocks = weight[: whole * n].unflatten(0, (whole, n))
+        folded = []
+        for part, which, height in rows.groups:
+            shape = which.stop - which.start, height
+            into = None if out is None else out[part].unflatten(0, shape)
+            blocks = weight[part].unflatten(0, shape)
+            folded.append(torch.addcmul(blocks, signs[which, None], update[:height], out=into).flatten(0, 1))
         if out is not None:
-            torch.addcmul(blocks, signs[:whole, None], update, out=out[: whole * n].unflatten(0, (whole, n)))
-            if rest:
-                torch.addcmul(weight[whole * n :], signs[whole], update[:rest], out=out[whole * n :])
             return out
-        folded = torch.addcmul(blocks, signs[:whole, None], update).flatten(0, 1)
-        if rest:
-            folded = torch.cat([folded, torch.addcmul(weight[whole * n :], signs[whole], update[:rest])])
-        return folded
+        return torch.cat(folded) if len(folded) > 1 else folded[0]
 
     def rows(self, coefficients: Float[Tensor, "n r w"], index: Int[Tensor, " T"]) -> Float[Tensor, "T m"]:
-        """Row a·n + b of ΔW is row b of every F_k, times L[a, k]."""
+        """Row b of block a of ΔW is row b of every F_k, times L[a, k]."""
         n = self.num_bases
-        return self._columns(coefficients[index % n] * self.left[index // n][:, :, None])
+        if self._rows.spread and self._rows.missing:
+            numbers = torch.arange(self.left.shape[0] * n, device=index.device)
+            index = self._rows.join(numbers.view(-1, n))[index]
+        return self._columns.join(coefficients[index % n] * self.left[index // n][:, :, None])
 
     def gradients(
         self,
@@ -131,39 +138,24 @@ class StructuredOperator:
     ) -> tuple[Float[Tensor, "t r"], Float[Tensor, "t m"]]:
         """DF = the n × n blocks of projectedᵀ · small, dC = Rᵀ · dF; never G = largeᵀ · small."""
         hidden = self.project(large) if projected is None else projected
-        blocks = _bmm_by_row(hidden.transpose(1, 2), self._slots(small).transpose(0, 1))
+        blocks = _bmm_by_row(hidden.transpose(1, 2), self._columns.split(small).transpose(0, 1))
         gradient = _kronecker(self.outer.T, self.inner.T, blocks.flatten(1)).view_as(blocks)
         if len(gamma) > self.num_bases:
             gradient = gradient.repeat(len(gamma) // self.num_bases, 1, 1)
-        elif available(gradient) and self._width() == self.num_bases:
+        elif available(gradient) and self._columns.width == self.num_bases:
             return structured_gradients(gradient, lambda_, gamma, scaling)
         scaled = (scaling * lambda_)[:, :, None]
-        return (gradient * self._slots(gamma)).sum(dim=2) * scaling, self._columns(gradient * scaled)
+        return (gradient * self._columns.split(gamma)).sum(dim=2) * scaling, self._columns.join(gradient * scaled)
 
-    def _width(self) -> int:
-        return -(-self.small // self.left.shape[1])
+    @property
+    def _columns(self) -> Partition:
+        r = self.left.shape[1]
+        return Partition(self.small, r, -(-self.small // r), spread=True)
 
-    def _whole_blocks(self) -> int:
-        return self.small - self.left.shape[1] * (self._width() - 1)
-
-    def _slots(self, columns: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch r w"]:
-        r, width, whole = self.left.shape[1], self._width(), self._whole_blocks()
-        if whole == r:
-            return columns.unflatten(-1, (r, width))
-        full = columns[..., : whole * width].unflatten(-1, (whole, width))
-        short = columns[..., whole * width :].unflatten(-1, (r - whole, width - 1))
-        return torch.cat([full, _pad(short, width)], dim=-2)
-
-    def _columns(self, slots: Float[Tensor, "*batch r w"]) -> Float[Tensor, "*batch m"]:
-        r, width, whole = self.left.shape[1], self._width(), self._whole_blocks()
-        if whole == r:
-            return slots.flatten(-2)
-        return torch.cat([slots[..., :whole, :].flatten(-2), slots[..., whole:, : width - 1].flatten(-2)], dim=-1)
-
-
-def _pad(rows: Tensor, length: int) -> Tensor:
-    """Zeros at the end of the last dimension, up to this length."""
-    return F.pad(rows, (0, length - rows.shape[-1])) if rows.shape[-1] < length else rows
+    @property
+    def _rows(self) -> Partition:
+        blocks, r = self.left.shape
+        return Partition(self.large, blocks, self.num_bases, spread=blocks == r)
 
 
 def _bmm_by_row(left: Float[Tensor, "b p q"], right: Float[Tensor, "b q s"]) -> Float[Tensor, "p b s"]:
@@ -183,6 +175,7 @@ def _kronecker(outer: Tensor, inner: Tensor, matrix: Float[Tensor, "n w"]) -> Fl
     """(outer ⊗ inner)[:n, :n] · matrix, as two products with the small factors."""
     if outer.shape[0] == 1:
         return inner @ matrix
-    blocks = _pad(matrix.T, outer.shape[0] * inner.shape[0]).T.unflatten(0, (outer.shape[0], -1))
+    padded = F.pad(matrix, (0, 0, 0, outer.shape[0] * inner.shape[0] - matrix.shape[0]))
+    blocks = padded.unflatten(0, (outer.shape[0], -1))
     rotated = (outer @ blocks.flatten(1)).view_as(blocks)
     return torch.matmul(inner, rotated).flatten(0, 1)[: matrix.shape[0]]
