@@ -4,7 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench accuracy clean
+# Processes that run the tests; each computes with one thread.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
+
+.PHONY: demo test quick lint bench accuracy clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,7 +28,12 @@ lint: $(STAMP)
 # The packages that quantize are not in the dev extra: they print warnings of their own whenever PEFT is imported.
 test: lint
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,quantized]'
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
+
+# For daily work: under a minute, without whole training runs, separate processes and compilation.
+quick: $(STAMP)
+	$(BIN)/ruff check .
+	$(PYTEST) -m 'not slow' -p no:warnings
 
 # Speed and memory on this machine's processor, and the page docs/performance.md; leave the machine idle meanwhile.
 bench: $(STAMP)

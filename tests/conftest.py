@@ -24,6 +24,13 @@ settings.register_profile(
 settings.load_profile("ci")
 
 
+def pytest_collection_modifyitems(items):
+    """Starting Python with PyTorch and transformers takes some five seconds."""
+    for item in items:
+        if "in_new_process" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seed():
     torch.manual_seed(0)

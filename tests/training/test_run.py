@@ -219,6 +219,7 @@ def test_an_unreadable_image_is_named_and_leaves_nothing_behind(image_config, im
     assert not Path(image_config.output).exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_an_output_error_and_leaves_nothing_behind(text_config):
     text_config.method.name = "full"
     text_config.optimization.max_steps = 1
