@@ -27,9 +27,14 @@ class AdapterConfig(PeftConfig):
         exclude_modules: Names to leave out: a list of suffixes or one regular expression.
         modules_to_save: Names of further modules to train whole and to save.
         bias: Which biases to train: `none` (default), `all` or the adapted layers' (the prefix and `only`).
-        layers_to_transform: Index or indices of the blocks to adapt; None adapts all.
+        layers_to_transform: Index or indices of the blocks to adapt; None adapts all. A layer's block is the first
+            number in its name; layers in no block are left out unless their full name is listed.
         layers_pattern: Name of the block list, where it is not one of the usual names.
         fan_in_fan_out: Accepted for PEFT's callers; the layout is read from the layer itself.
+        base_shapes: Adapted layer -> its shape, blocks with the same shapes in one entry; filled in, checked at load.
+
+    What is filled in goes into the adapter's own copy of the config (`model.peft_config[name]`): the object given to
+    PEFT can be used again.
 
     Raises:
         ConfigError: A value is out of range or does not go with another.
@@ -47,6 +52,7 @@ class AdapterConfig(PeftConfig):
     layers_to_transform: list[int] | int | None = None
     layers_pattern: list[str] | str | None = None
     fan_in_fan_out: bool = False
+    base_shapes: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,6 +73,7 @@ class AdapterConfig(PeftConfig):
                 raise ConfigError("layers_to_transform", expected="block indices of 0 or more", got=repr(blocks))
         if self.layers_pattern and self.layers_to_transform is None:
             raise ConfigError("layers_pattern", hint="it needs layers_to_transform; give that too, or leave both out")
+        check_texts("base_shapes", self.base_shapes)
         if not is_number(self.dropout) or not 0 <= self.dropout < 1:
             raise ConfigError("dropout", expected="a probability in [0, 1)", got=repr(self.dropout))
 
@@ -74,6 +81,14 @@ class AdapterConfig(PeftConfig):
 def is_number(value: Any) -> bool:
     """Whether a value is an int or a float, and no bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def check_texts(name: str, value: Any) -> None:
+    """Raise a ConfigError unless a value is None or a dictionary of texts."""
+    if value is not None and not (
+        isinstance(value, dict) and all(isinstance(text, str) for pair in value.items() for text in pair)
+    ):
+        raise ConfigError(name, expected="a text for each of some names", got=repr(value))
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -58,12 +58,14 @@ class RandLoraConfig(AdapterConfig):
         exclude_modules: Names to leave out: a list of suffixes or one regular expression.
         modules_to_save: Names of further modules to train whole and to save.
         bias: Which biases to train: `none` (default), `all` or `randlora_only`.
-        layers_to_transform: Index or indices of the blocks to adapt; None adapts all.
+        layers_to_transform: Index or indices of the blocks to adapt; None adapts all. A layer's block is the first
+            number in its name; layers in no block are left out unless their full name is listed.
         layers_pattern: Name of the block list, where it is not one of the usual names.
         rank_pattern: Layer name or regular expression -> its r.
         alpha_pattern: Layer name or regular expression -> its alpha.
         strategy_pattern: Layer name or regular expression -> its strategy, where the cost model's is not wanted.
         fan_in_fan_out: Accepted for PEFT's callers; the layout is read from the layer itself.
+        base_shapes: Adapted layer -> its shape; filled in, checked at load.
         init_weights: True starts with ΔW = 0; False with random λ and γ, for tests.
         bases_version: Version of the draw; filled in.
         bases_fingerprint: Hash of the drawn bases; filled in, checked at load.

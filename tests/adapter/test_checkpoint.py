@@ -138,7 +138,7 @@ def test_an_adapter_of_another_base_model(saved):
     other.b = nn.Linear(29, 17)
     other.c = nn.Linear(17, 11)
     for load in (load_adapter, peft.PeftModel.from_pretrained):
-        with pytest.raises(CheckpointError, match=r"\.b\.randlora_\w+.*another base model"):
+        with pytest.raises(CheckpointError, match=r"layer 'b': expected shape 11x29.*got 17x29.*another base model"):
             load(other, saved[0])
 
 

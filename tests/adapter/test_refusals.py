@@ -53,7 +53,7 @@ def test_ranks_that_peft_does_not_have():
 
 def test_a_config_whose_peft_draw_was_made_for_a_smaller_model():
     config = random_config(bases="peft", target_modules=["0"])
-    peft.get_peft_model(nn.Sequential(nn.Linear(4, 4)), config)
+    config.peft_draw = {"rows": 4, "columns": 4, "dtype": "bfloat16"}
     model = nn.Sequential(nn.Linear(40, 40))
     with pytest.raises(CheckpointError, match=r"at most 4 and 4.*new config"):
         peft.get_peft_model(model, config)

@@ -32,10 +32,12 @@ def combination(coefficients, stream, shape):
 
 
 def singular_triples(W):
-    U, sigma, Vh = torch.linalg.svd(W, full_matrices=False)
+    """Of the weight rounded to bfloat16, u on the side of a vector of multiples of the golden ratio, less integers."""
+    U, sigma, Vh = torch.linalg.svd(W.bfloat16().double(), full_matrices=False)
+    direction = torch.tensor([(i * (1 + sqrt(5)) / 2) % 1 - 0.5 for i in range(1, len(U) + 1)], dtype=torch.float64)
     for j in range(len(sigma)):
         u, v = U[:, j], Vh[j]
-        yield (u, sigma[j], v) if u[u.abs().argmax()] > 0 else (-u, sigma[j], -v)
+        yield (u, sigma[j], v) if direction @ u > 0 else (-u, sigma[j], -v)
 
 
 def nola(x, W, alpha, beta):
@@ -205,7 +207,7 @@ def test_a_checkpoint_of_another_size_is_refused(name, tmp_path):
         changed = text.replace('"num_bases": 7', '"num_bases": 6').replace('"num_bases": 9', '"num_bases": 6')
         file.write_text(changed.replace('"r": 3', '"r": 2'))
         other = Net()
-    with pytest.raises(CheckpointError, match=r"adapter tensor .*expected \("):
+    with pytest.raises(CheckpointError, match=r"adapter tensor .*expected \(|layer 'a': expected shape 29x13.*7x13"):
         peft.PeftModel.from_pretrained(other, tmp_path)
 
 

@@ -216,7 +216,7 @@ def test_a_table_of_another_size_is_refused_whatever_is_ignored(tmp_path):
     nets = [torch.nn.Sequential(torch.nn.Embedding(entries, 6), torch.nn.Linear(6, 5)) for entries in (4, 5)]
     adapted("randlora", nets[0], target_modules=["0", "1"]).save_pretrained(tmp_path)
     for options in ({}, {"ignore_mismatched_sizes": True}):
-        with pytest.raises(CheckpointError, match=r"adapter tensor .*0\.randlora_lambda.*expected \(2, 4\)"):
+        with pytest.raises(CheckpointError, match=r"layer '0': expected shape 4x6.*got 5x6"):
             peft.PeftModel.from_pretrained(nets[1], tmp_path, **options)
 
 

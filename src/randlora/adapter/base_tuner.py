@@ -2,22 +2,30 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from copy import copy
+from copy import copy, deepcopy
 from typing import Any, cast
 
 from accelerate import init_empty_weights
 from peft.config import PeftConfig
-from peft.tuners.tuners_utils import _maybe_include_all_linear_layers
 from peft.utils import TRANSFORMERS_MODELS_TO_RANDLORA_TARGET_MODULES_MAPPING, _get_submodules
 from torch import Tensor, nn
 
 from randlora.adapter.base_layer import AdapterLayer
+from randlora.adapter.base_shapes import settle_shapes
 from randlora.adapter.checkpoint import check_state_dict
 from randlora.adapter.merging import MergingTuner
 from randlora.adapter.mixed_batch import adapters_by_sample
 from randlora.adapter.parameters import AdaptedModule, ParameterLayer
-from randlora.adapter.targets import matched_parameters, outer_modules, reads_weights, stacked_weights
-from randlora.adapter.weights import StackedWeight, innermost, layer_shape
+from randlora.adapter.targets import (
+    is_target_module,
+    matched_parameters,
+    outer_modules,
+    reads_weights,
+    settle_targets,
+    stacked_weights,
+)
+from randlora.adapter.weights import StackedWeight, innermost
+from randlora.adapter_config import AdapterConfig
 from randlora.errors import ConfigError, LayerError
 
 
@@ -34,17 +42,31 @@ class AdapterTuner(MergingTuner):
     target_module_mapping = TRANSFORMERS_MODELS_TO_RANDLORA_TARGET_MODULES_MAPPING
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
-        """PEFT's, with the name checked first.
+        """PEFT's, with the name checked first, and a config of the adapter's own, so that the caller's stays as it is.
 
         Raises:
             ConfigError: Torch has no parameter of this name.
         """
         check_adapter_name(adapter_name)
+        config = self.peft_config[adapter_name]
+        if not config.inference_mode:  # a config for loading PEFT changes itself, and keeps
+            self.peft_config[adapter_name] = deepcopy(config)
         super().inject_adapter(model, adapter_name, *args, **kwargs)
 
     def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
         """Check every matched layer before the first module is replaced."""
-        self.matched_shapes(peft_config, model)
+        config = cast("AdapterConfig", peft_config)
+        layers = self.matched_layers(config, model)
+        settle_shapes(config, layers)
+        self._prepare_layers(config, layers)
+
+    def _prepare_layers(self, config: Any, layers: dict[str, nn.Module]) -> None:
+        """Check further and prepare what the layers share, for subclasses; `layers` is what `matched_layers` gives."""
+
+    @staticmethod
+    def _check_target_module_exists(peft_config: PeftConfig, key: str) -> Any:
+        """PEFT's hook; see `is_target_module`."""
+        return is_target_module(peft_config, key)
 
     def _layer_options(self, config: Any, key: str) -> dict[str, Any]:  # noqa: ARG002 - for subclasses
         """What `update_layer` of the layer called `key` takes beside the adapter's name and its config."""
@@ -52,9 +74,10 @@ class AdapterTuner(MergingTuner):
 
     def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
         """PEFT's hook to fill in the target modules, which a config with target parameters need not have."""
-        if peft_config.target_modules is None and peft_config.target_parameters:
-            return peft_config
-        return super()._prepare_adapter_config(peft_config, model_config)
+        if peft_config.target_modules is not None or not peft_config.target_parameters:
+            peft_config = super()._prepare_adapter_config(peft_config, model_config)
+        settle_targets(cast("AdapterConfig", peft_config), self.model)
+        return peft_config
 
     @classmethod
     def matched_layers(cls, config: Any, model: nn.Module) -> dict[str, nn.Module]:
@@ -68,11 +91,12 @@ class AdapterTuner(MergingTuner):
             LayerError: A matched layer cannot be adapted, or a target parameter is not there.
             ConfigError: The config asks for what a matched layer does not have.
         """
-        config = _maybe_include_all_linear_layers(copy(config), model)
+        config = copy(config)
+        settle_targets(config, model)
         layers: dict[str, nn.Module] = {}
         for name, module in outer_modules(model):
             layer = innermost(module)
-            if name and cls._check_target_module_exists(config, name):
+            if name and is_target_module(config, name):
                 if isinstance(module, AdaptedModule) and not isinstance(layer, nn.MultiheadAttention):
                     raise LayerError(
                         f"module {name!r}",
@@ -81,15 +105,10 @@ class AdapterTuner(MergingTuner):
                         hint="name its parameters in target_parameters instead",
                     )
                 layers |= stacked_weights(name, layer) if isinstance(layer, nn.MultiheadAttention) else {name: layer}
-        layers |= matched_parameters(config.target_parameters or (), model, set(layers))
+        layers |= matched_parameters(config, model, set(layers))
         for name, layer in layers.items():
             cls._layer_class(config, name, layer)
         return layers
-
-    @classmethod
-    def matched_shapes(cls, config: Any, model: nn.Module) -> dict[str, tuple[int, int]]:
-        """(out, in) of every layer of `matched_layers`."""
-        return {name: layer_shape(layer) for name, layer in cls.matched_layers(config, model).items()}
 
     @classmethod
     def _layer_class(cls, config: Any, name: str, layer: nn.Module) -> type[AdapterLayer]:
@@ -159,7 +178,7 @@ class AdapterTuner(MergingTuner):
         self, peft_config: Any, model: nn.Module, adapter_name: str, low_cpu_mem_usage: bool
     ) -> list[str]:
         """PEFT's hook for `target_parameters`; all were checked in `_prepare_model`."""
-        matched = matched_parameters(peft_config.target_parameters, model)
+        matched = matched_parameters(peft_config, model)
         for name, stack in matched.items():
             parent, target, target_name = _get_submodules(model, name.removesuffix(f".{stack.name}"))
             adapted = target if isinstance(target, AdaptedModule) else AdaptedModule(target)

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from randlora.adapter.base_layer import AdapterLayer
+from randlora.adapter.base_shapes import check_shapes
 from randlora.adapter.checkpoint import WEIGHTS_FILE, modules_to_save_of, read_adapter_config, read_tensor_shapes
 from randlora.adapter_config import AdapterConfig
 from randlora.errors import CheckpointError, ConfigError, UpdateError
@@ -17,6 +18,7 @@ _IRRELEVANT = frozenset(
     {
         "auto_mapping",
         "base_model_name_or_path",
+        "base_shapes",
         "dropout",
         "exclude_modules",
         "fan_in_fan_out",
@@ -68,6 +70,8 @@ def swap_adapter(model: nn.Module, folder: str | Path, adapter_name: str = "defa
 def _check_config(loaded: AdapterConfig, folder: str | Path) -> None:
     read_adapter_config(folder)
     other: dict[str, Any] = PeftConfig.from_pretrained(str(folder)).to_dict()
+    check_shapes(other.get("base_shapes") or {}, loaded.base_shapes or {})
+    check_shapes(loaded.base_shapes or {}, other.get("base_shapes") or {})
     for name, value in loaded.to_dict().items():
         if name not in _IRRELEVANT and other.get(name) != value:
             raise CheckpointError(

@@ -1,12 +1,16 @@
 """Find what a config names: modules outside of adapters, and parameters as stacks of matrices."""
 
+import re
 from collections.abc import Collection, Iterator
+from copy import copy
+from typing import Any
 
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTunerLayer, _maybe_include_all_linear_layers, check_target_module_exists
 from torch import nn
 
-from randlora.adapter.weights import StackedWeight, innermost
-from randlora.errors import LayerError
+from randlora.adapter.weights import LINEARS, StackedWeight, innermost
+from randlora.adapter_config import AdapterConfig
+from randlora.errors import ConfigError, LayerError
 
 # Of transformers; MHAttentionMap is the end of several names.
 _READERS = ("WavLMAttention", "DisentangledSelfAttention", "MHAttentionMap")
@@ -43,13 +47,101 @@ def stacked_weights(name: str, attention: nn.MultiheadAttention) -> dict[str, St
     return {f"{name}.{parameter}": StackedWeight(attention, parameter, count) for parameter, count in counts.items()}
 
 
-def matched_parameters(
-    targets: Collection[str], model: nn.Module, taken: Collection[str] = ()
-) -> dict[str, StackedWeight]:
-    """The parameters whose names end in one of the target names, by name.
+def settle_targets(config: AdapterConfig, model: nn.Module) -> None:
+    """Write the names that "all-linear" stands for, in the chosen blocks, into a config.
 
     Args:
-        targets: `target_parameters` of a config.
+        config: Changed where its `target_modules` is "all-linear".
+        model: The base model, with or without other adapters.
+
+    Raises:
+        ConfigError: No block of the model has one of the numbers in `layers_to_transform`.
+    """
+    _check_blocks(config, model)
+    before = config.target_modules
+    _maybe_include_all_linear_layers(config, model)
+    if config.target_modules is not before:
+        named = {*(config.target_modules or ()), *_adapted_linears(model)}
+        config.target_modules = {name for name in named if _in_chosen_blocks(config, name, is_full_name=False)}
+
+
+def _adapted_linears(model: nn.Module) -> Iterator[str]:
+    """The linear layers that have an adapter already, which PEFT knows by the name of their class; but no head."""
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    for name, module in outer_modules(model):
+        if isinstance(module, BaseTunerLayer) and isinstance(innermost(module), LINEARS) and module is not head:
+            yield name
+
+
+def is_target_module(config: Any, name: str) -> Any:
+    """Whether a config names a module: PEFT's answer, with the blocks looked at for every form of `target_modules`.
+
+    Args:
+        config: An adapter's configuration.
+        name: The module's full name.
+    """
+    found = check_target_module_exists(_without_blocks(config), name)
+    # What PEFT answers for an excluded module is false too, and told apart by it.
+    if found and not _in_chosen_blocks(config, name, is_full_name=name in _listed(config.target_modules)):
+        return False
+    return found
+
+
+def _without_blocks(config: AdapterConfig) -> AdapterConfig:
+    if config.layers_to_transform is None:
+        return config
+    plain = copy(config)
+    plain.layers_to_transform = None
+    return plain
+
+
+def _listed(targets: Any) -> Collection[str]:
+    return () if targets is None or isinstance(targets, str) else targets
+
+
+def _in_chosen_blocks(config: AdapterConfig, name: str, *, is_full_name: bool) -> bool:
+    """Whether `layers_to_transform` leaves something in; what lies in no block only if its full name is listed."""
+    chosen = _chosen_blocks(config)
+    if not chosen:
+        return True
+    block = _block_of(config, name)
+    return is_full_name if block is None else block in chosen
+
+
+def _chosen_blocks(config: AdapterConfig) -> Collection[int]:
+    """The numbers in `layers_to_transform`; none of them means all blocks."""
+    chosen = config.layers_to_transform
+    return [chosen] if isinstance(chosen, int) else chosen or []
+
+
+def _block_of(config: AdapterConfig, name: str) -> int | None:
+    """The first number in a name, or the one behind the name of the block list where the config gives it."""
+    patterns = config.layers_pattern or ()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        if match := re.match(rf"(?:^|.*?\.)(?:{pattern})\.(?P<block>\d+)(?:\.|$)", name):
+            return int(match["block"])
+    if not patterns and (match := re.match(r"(?:^|.*?\.)(?P<block>\d+)(?:\.|$)", name)):
+        return int(match["block"])
+    return None
+
+
+def _check_blocks(config: AdapterConfig, model: nn.Module) -> None:
+    """Raise unless some module of the model lies in one of the chosen blocks."""
+    if any(_in_chosen_blocks(config, name, is_full_name=False) for name, _ in outer_modules(model)):
+        return
+    where = f" in {config.layers_pattern}" if config.layers_pattern else ""
+    raise ConfigError(
+        "layers_to_transform", expected=f"numbers of blocks of the model{where}", got=repr(config.layers_to_transform)
+    )
+
+
+def matched_parameters(
+    config: AdapterConfig, model: nn.Module, taken: Collection[str] = ()
+) -> dict[str, StackedWeight]:
+    """The parameters whose names end in one of a config's `target_parameters`, by name.
+
+    Args:
+        config: The adapter's configuration; `layers_to_transform` and `exclude_modules` hold for parameters too.
         model: The base model, with or without other adapters.
         taken: Names of the layers that the config adapts as modules.
 
@@ -57,6 +149,7 @@ def matched_parameters(
         LayerError: A target is not there, is of the whole model itself, or is adapted with its module.
     """
     found = {}
+    targets = config.target_parameters or ()
     missing = set(targets)
     for module_name, module in outer_modules(model) if targets else ():
         layer = innermost(module)
@@ -66,6 +159,10 @@ def matched_parameters(
             if not fitting:
                 continue
             missing -= fitting
+            if not _in_chosen_blocks(config, name, is_full_name=name in targets) or _is_excluded(
+                config, module_name, name
+            ):
+                continue
             _check_place(name, module_name, module, taken)
             found[name] = StackedWeight(layer, parameter)
     if missing:
@@ -75,6 +172,13 @@ def matched_parameters(
             got="none that ends so",
         )
     return found
+
+
+def _is_excluded(config: AdapterConfig, *names: str) -> bool:
+    excluded = config.exclude_modules or ()
+    if isinstance(excluded, str):
+        return any(re.fullmatch(excluded, name) for name in names)
+    return any(name == entry or name.endswith(f".{entry}") for name in names for entry in excluded)
 
 
 def _check_place(name: str, module_name: str, module: nn.Module, taken: Collection[str]) -> None:

@@ -13,7 +13,7 @@ from randlora.adapter.kinds import RandLoraConvolution, RandLoraEmbedding, RandL
 from randlora.adapter.layer import RandLoraLayer
 from randlora.adapter.linear import RandLoraLinear
 from randlora.adapter.sum import check_summable, fill_sum
-from randlora.adapter.weights import LINEARS
+from randlora.adapter.weights import LINEARS, layer_shape
 from randlora.bases import Bases, StoredBases
 from randlora.config import RandLoraConfig
 from randlora.errors import ConfigError
@@ -31,16 +31,16 @@ class RandLoraTuner(AdapterTuner):
         RandLoraParameter,
     )
 
-    def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
-        """Check every matched layer and settle the bases before the first module is replaced."""
-        for name, layer in self.matched_layers(peft_config, model).items():
-            if peft_config.bases == "peft" and not isinstance(layer, LINEARS):
+    def _prepare_layers(self, config: Any, layers: dict[str, nn.Module]) -> None:
+        """Settle the bases."""
+        for name, layer in layers.items():
+            if config.bases == "peft" and not isinstance(layer, LINEARS):
                 raise ConfigError("bases", expected="other than 'peft', which has linear layers only", got=name)
-        shapes = self.matched_shapes(peft_config, model)
-        ranks = {name: _by_pattern(peft_config.rank_pattern, name, peft_config.r) for name in shapes}
-        self._bases: Bases = resolve_bases(peft_config, {name: (shape, ranks[name]) for name, shape in shapes.items()})
+        shapes = {name: layer_shape(layer) for name, layer in layers.items()}
+        ranks = {name: _by_pattern(config.rank_pattern, name, config.r) for name in shapes}
+        self._bases: Bases = resolve_bases(config, {name: (shape, ranks[name]) for name, shape in shapes.items()})
         for shape in shapes.values():
-            self._bases.reserve(peft_config.r, min(shape), max(shape), peft_config.num_bases)
+            self._bases.reserve(config.r, min(shape), max(shape), config.num_bases)
 
     def _create_and_replace(self, peft_config: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         if isinstance(self._bases, StoredBases):

@@ -99,6 +99,13 @@ def layer_shape(layer: nn.Module) -> tuple[int, int]:
     return weight.shape[0], weight.shape[1:].numel()
 
 
+def full_shape(layer: nn.Module) -> tuple[int, ...]:
+    """`layer_shape` with what it hides: the sides of a convolution's kernel, the number of matrices of a stack."""
+    base: Any = innermost(layer)
+    is_kernel = quantized_format(base) is None and not isinstance(base, (*LINEARS, nn.Embedding, StackedWeight))
+    return tuple(base.weight.shape) if is_kernel else stack_shape(base) + layer_shape(base)
+
+
 def stack_shape(layer: Any) -> tuple[int, ...]:
     """(count,) of a stack of matrices, () of a single one."""
     return (layer.shape[0],) if isinstance(layer, StackedWeight) else ()

@@ -17,21 +17,39 @@ class Factors(NamedTuple):
     V: Tensor
 
 
-def decompose(weight: Tensor, k: int) -> Factors:
-    """The k largest singular values of a weight and their vectors, in the weight's dtype.
+DECOMPOSITION_VERSION = 2
+"""Version of `decompose`, which an adapter records.
 
-    Computed in float64, so that the same weight gives the same vectors, to the precision of float32, on every
-    device; of each pair (u, v), which is determined up to a common sign, the largest entry of u is positive. Vectors
-    of equal singular values are not determined.
+Version 1 took the weights in the dtype that they were loaded in: those of a float32 model, loaded in bfloat16, have
+other singular vectors where singular values lie close together. Its sign made the largest entry of u positive.
+"""
+
+
+def decompose(weight: Tensor, k: int, version: int = DECOMPOSITION_VERSION) -> Factors:
+    """The k largest singular values of a weight rounded to bfloat16, and their vectors, in float64.
+
+    A model loaded in bfloat16 has the rounded weights of the same model in float32: their singular vectors are the
+    same. Of each pair (u, v), which is determined up to a common sign, the product of u and a fixed vector is positive:
+    as little as a product can, it changes its sign with a small change of u. Vectors of equal singular values are not
+    determined.
 
     Args:
         weight: W₀ (out, in).
         k: At most min(out, in).
+        version: 1 for adapters made by it, see `DECOMPOSITION_VERSION`.
     """
-    U, sigma, Vh = torch.linalg.svd(weight.detach().double(), full_matrices=False)
-    largest = U.gather(0, U.abs().argmax(dim=0, keepdim=True))
-    signs = torch.where(largest < 0, -1.0, 1.0)
-    return Factors(*(part.to(weight.dtype) for part in ((U * signs)[:, :k], sigma[:k], (Vh.T * signs)[:, :k])))
+    weight = weight.detach()
+    if version > 1:
+        weight = weight.bfloat16()
+    U, sigma, Vh = torch.linalg.svd(weight.double(), full_matrices=False)
+    if version > 1:
+        golden_ratio = (1 + sqrt(5)) / 2
+        direction = torch.arange(1, len(U) + 1, device=U.device, dtype=U.dtype) * golden_ratio % 1 - 0.5
+        signed = direction @ U
+    else:
+        signed = U.gather(0, U.abs().argmax(dim=0, keepdim=True))
+    signs = torch.where(signed < 0, -1.0, 1.0)
+    return Factors((U * signs)[:, :k], sigma[:k], (Vh.T * signs)[:, :k])
 
 
 class SpectralBases:
@@ -53,15 +71,16 @@ class SpectralBases:
     Args:
         weight: W₀ (out, in), with no update in it.
         r: Basis rank, at most m.
+        version: Of the decomposition.
     """
 
     kind = "dense"
 
-    def __init__(self, weight: Tensor, r: int) -> None:
+    def __init__(self, weight: Tensor, r: int, version: int = DECOMPOSITION_VERSION) -> None:
         small = min(weight.shape)
         # A first use inside inference_mode must not make the pair unusable for training.
         with torch.inference_mode(mode=False), torch.no_grad():
-            U, _, V = decompose(weight, small)
+            U, _, V = decompose(weight, small, version)
             on_large, on_small = (U, V) if weight.shape[1] == small else (V, U)
             # Column k·n + j of B is column k of B_j.
             first = torch.arange(0, small, r, device=weight.device)

@@ -59,7 +59,7 @@ class LoraXsLayer(SvdLayer):
     def update_layer(self, adapter_name: str, config: LoraXsConfig) -> None:
         """Add an adapter, or replace the one of this name."""
         self.scaling[adapter_name] = config.alpha / config.r
-        self.decompose_base(adapter_name, config.r)
+        self.decompose_base(adapter_name, config.r, config.decomposition)
         start = (_START_DEVIATION * torch.randn(config.r, config.r),)
         self.add_adapter(adapter_name, start, config.dropout, inference_mode=config.inference_mode)
 

@@ -62,7 +62,7 @@ class SpectralLayer(RandLoraLinear):
         """Add an adapter, or replace the one of this name."""
         r, small = config.r, min(self.in_features, self.out_features)
         bases_count = -(-small // r)
-        bases = SpectralBases(read_weight(self.get_base_layer()), r)
+        bases = SpectralBases(read_weight(self.get_base_layer()), r, config.decomposition or 1)
         scaling = balanced_scaling(config.alpha, r, small)
         self.set_update(adapter_name, bases, config.strategy, r, bases_count, scaling)
         start = torch.ones(bases_count, r), torch.zeros(bases_count, small)

@@ -10,11 +10,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from randlora.adapter import AdapterLayer, AdapterTuner
-from randlora.adapter.weights import innermost, layer_shape, read_weight, weight_device
+from randlora.adapter.quantized import quantized_format
+from randlora.adapter.weights import layer_shape, read_weight, weight_device
 from randlora.adapter_config import AdapterConfig
 from randlora.bases.dense import digest
-from randlora.bases.spectral import Factors, decompose
-from randlora.errors import LayerError
+from randlora.bases.spectral import DECOMPOSITION_VERSION, Factors, decompose
+from randlora.errors import ConfigError, LayerError
 
 
 @dataclass
@@ -22,11 +23,24 @@ class SvdConfig(AdapterConfig):
     """What the configs of such adapters share.
 
     Attributes:
-        base_fingerprint: Hash of the adapted base weights, rounded to bfloat16; filled in. Loading an adapter onto
-            other weights warns, since its coefficients then mean something else.
+        base_fingerprint: Hash of the adapted base weights, rounded to bfloat16, of which the singular vectors are;
+            filled in. Loading an adapter onto other weights warns, since its coefficients then mean something else.
+        decomposition: Version of the decomposition; filled in. An adapter without it has a version that took the
+            weights in the dtype they were loaded in.
     """
 
     base_fingerprint: str | None = None
+    decomposition: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decomposition not in (None, *range(1, DECOMPOSITION_VERSION + 1)):
+            raise ConfigError(
+                "decomposition",
+                expected=f"an integer from 1 to {DECOMPOSITION_VERSION}",
+                got=repr(self.decomposition),
+                hint="a newer randlora wrote the adapter: upgrade; or its config is damaged",
+            )
 
 
 class SvdLayer(AdapterLayer):
@@ -44,10 +58,19 @@ class SvdLayer(AdapterLayer):
         super().__init__(base_layer, adapter_name)
         self.factors: dict[str, Factors] = {}
 
-    def decompose_base(self, adapter_name: str, k: int) -> Factors:
-        """Decompose the base weight for an adapter."""
-        factors = self.factors[adapter_name] = decompose(read_weight(self.get_base_layer()), k)
-        return factors
+    def decompose_base(self, adapter_name: str, k: int, version: int | None) -> Factors:
+        """Decompose the base weight for an adapter, and keep the factors in the weight's dtype.
+
+        Args:
+            adapter_name: Its name.
+            k: Number of singular vectors.
+            version: Its config's `decomposition`.
+        """
+        weight = read_weight(self.get_base_layer())
+        version = version or 1
+        factors = decompose(weight, k, version)
+        kept = self.factors[adapter_name] = Factors(*(part.to(weight.dtype) for part in factors))
+        return factors if version > 1 else kept
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SvdLayer":
         super()._apply(fn, recurse)
@@ -78,16 +101,15 @@ class SvdTuner(AdapterTuner):
                 )
         return layers
 
-    def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
+    def _prepare_layers(self, config: Any, layers: dict[str, nn.Module]) -> None:
         """Check every matched layer before the first weight is decomposed, and whether they are the recorded ones.
 
         Raises:
             LayerError: A weight is not in memory, or holds another adapter's update.
         """
-        hashes = []
-        for name in self.matched_shapes(peft_config, model):
-            layer = model.get_submodule(name)
-            base_layer = innermost(layer)
+        hashes, formats = [], set()
+        for name, base_layer in layers.items():
+            layer = self.model.get_submodule(name)
             if isinstance(layer, BaseTunerLayer) and layer.merged:
                 raise LayerError(
                     f"module {name!r}",
@@ -97,12 +119,30 @@ class SvdTuner(AdapterTuner):
                 )
             if weight_device(base_layer).type == "meta":
                 raise LayerError(f"module {name!r}", expected="a weight in memory, for its SVD", got="a meta tensor")
-            hashes.append(digest(name, read_weight(base_layer).detach().to("cpu", torch.bfloat16).view(torch.int16)))
+            weight, quantized = read_weight(base_layer).detach(), quantized_format(base_layer)
+            formats.add(quantized.name if quantized else str(weight.dtype).removeprefix("torch."))
+            hashes.append(digest(name, weight.to("cpu", torch.bfloat16).view(torch.int16)))
         found = digest("".join(hashes))
-        if peft_config.base_fingerprint not in (None, found):
-            warnings.warn(
-                f"{type(self).__name__}: these are not the base weights that the adapter was made for; its singular "
-                "vectors, and so its update, will differ",
-                stacklevel=2,
-            )
-        peft_config.base_fingerprint = found
+        if config.base_fingerprint is None:
+            config.decomposition = DECOMPOSITION_VERSION
+        elif complaint := _complaint(config, found, formats):
+            warnings.warn(f"{type(self).__name__}: {complaint}", stacklevel=2)
+        config.base_fingerprint = found
+
+
+def _complaint(config: SvdConfig, found: str, formats: set[str]) -> str:
+    """What a user is told whose base weights are not those of an adapter; empty if they are."""
+    kinds = " and ".join(sorted(formats))
+    if config.base_fingerprint != found:
+        return (
+            f"these are not the base weights that the adapter was made for, rounded to bfloat16 (they are in {kinds}): "
+            "their singular vectors differ, and the adapter loses part of what it learned, all on another model, much "
+            "on a quantized one, a few hundredths on a float32 model loaded in float16; there put the adapter on the "
+            "model in float32 or bfloat16, and convert or quantize it then"
+        )
+    if config.decomposition is None and formats != {"float32"}:
+        return (
+            f"an earlier version of randlora made this adapter for weights of one dtype; if that was not {kinds}, it "
+            "loses up to half of what it learned: load the base model in the dtype of the training"
+        )
+    return ""

@@ -94,7 +94,7 @@ class SvftLayer(SvdLayer):
 
     def update_layer(self, adapter_name: str, config: SvftConfig) -> None:
         """Add an adapter, or replace the one of this name."""
-        factors = self.decompose_base(adapter_name, min(self.in_features, self.out_features))
+        factors = self.decompose_base(adapter_name, min(self.in_features, self.out_features), config.decomposition)
         positions = self.positions[adapter_name] = trained_positions(config, factors)
         start = (torch.zeros(len(positions)),)
         self.add_adapter(adapter_name, start, config.dropout, inference_mode=config.inference_mode)
