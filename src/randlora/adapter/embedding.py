@@ -5,7 +5,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from randlora.adapter.base_layer import AdapterLayer
 
@@ -35,11 +34,6 @@ class EmbeddingLayer(AdapterLayer):
     def takes_dropout(cls, layer: nn.Module) -> bool:
         """Whether the inputs of an update on this layer can be dropped."""
         return type(layer).forward is nn.Embedding.forward
-
-    def _add_updates(self, adapter_names: list[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if adapter_names and not self.takes_dropout(self.get_base_layer()):
-            return functional_call(self.base_layer, {"weight": self._folded(adapter_names)}, (x, *args), kwargs)
-        return super()._add_updates(adapter_names, x, *args, **kwargs)
 
     def _update(self, adapter_name: str, x: Tensor) -> Tensor:
         rows = self._rows(adapter_name, x)

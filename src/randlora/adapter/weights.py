@@ -18,6 +18,7 @@ from randlora.adapter.quantized import is_torchao, quantized_format
 from randlora.errors import LayerError
 
 LINEARS = (nn.Linear, Conv1D)
+_PLAIN_FORWARDS = {layer.forward for layer in (*LINEARS, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Module)}
 _RECOMPUTED = {"weight_g", "weight_orig"}
 """Parameters from which hooks of torch.nn.utils compute the weight anew in every forward pass."""
 
@@ -75,6 +76,15 @@ def why_not(layer: Any) -> str:
     wrong_sides = isinstance(layer, StackedWeight) and len(layer.shape) != 3
     expected = "a parameter with two or three sides" if wrong_sides else "a weight that holds numbers"
     return expected if wrong_sides or not weight.numel() else ""
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether the forward of a layer is the product with its weight, or its rows, and a bias: torch's, or as good."""
+    return (
+        type(layer).forward in _PLAIN_FORWARDS
+        or type(layer).__name__ == "FalconLinear"  # of transformers, which rounds between product and bias
+        or quantized_format(layer) is not None
+    )
 
 
 def innermost(layer: nn.Module) -> nn.Module:
