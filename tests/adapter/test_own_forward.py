@@ -1,4 +1,4 @@
-"""Layers whose forward is more than a product: the update goes through it, in every form; and batches by sample."""
+"""Layers whose forward is more than a product, and batches by sample on every kind of layer, for every method."""
 
 import copy
 
@@ -9,7 +9,7 @@ from torch import nn
 from transformers import BartConfig, BartForConditionalGeneration, Gemma3ForCausalLM, Gemma3TextConfig
 from transformers.models.falcon.modeling_falcon import FalconLinear
 
-from every_method import MERGEABLE, METHODS, adapted, config, fill, layers
+from every_method import MERGEABLE, METHODS, adapted, config, fill
 from kinds import KINDS, Kind, Packed, Scaled, Sum
 from networks import gpt2, token_ids
 from randlora.errors import UpdateError
@@ -22,14 +22,6 @@ class Tripled(nn.Linear):
 
     def forward(self, x, factor=3):
         return factor * super().forward(x)
-
-
-class Grouped(nn.Linear):
-    """Of transformers' DeepSeek: a block of rows of the weight for each group of inputs."""
-
-    def forward(self, x):
-        groups = self.weight.view(2, -1, self.in_features)
-        return torch.einsum("bgi,goi->bgo", x.unflatten(1, (2, -1)), groups).flatten(1)
 
 
 class Normed(nn.Embedding):
@@ -48,7 +40,6 @@ class Positions(nn.Embedding):
 
 ODD = {
     "tripled": Kind(lambda: Sum(Tripled(6, 9), Tripled(6, 4, bias=False)), (6, 6)),
-    "grouped": Kind(lambda: nn.Sequential(Grouped(5, 8)), (6, 10)),
     "falcon": Kind(lambda: Sum(FalconLinear(6, 9), FalconLinear(6, 4, bias=False)), (6, 6)),
     "scaled rows": Kind(lambda: Sum(Scaled(9, 6), Scaled(30, 5, padding_idx=1)), (6, 4), ids=9),
     "normed rows": Kind(lambda: Sum(Normed(9, 6)), (6, 4), ids=9),
@@ -69,7 +60,7 @@ READ = ("lora_xs", "svft", "spectral")  # which decompose the weight
 def pairs(kinds, methods):
     for kind in kinds:
         for method in methods:
-            is_linear = kind in ("tripled", "grouped", "falcon", "linear", "packed")
+            is_linear = kind in ("tripled", "falcon", "linear", "packed")
             if (is_linear or method not in LINEAR_ONLY) and not (kind == "packed" and method in READ):
                 yield kind, method
 
@@ -84,11 +75,7 @@ def two(kind, method):
     return model.eval()
 
 
-@pytest.mark.parametrize(
-    ("name", "method"),
-    # HydraLoRA's update is no weight: it is added to the output, which here has another form.
-    [pair for pair in pairs(ODD | PLAIN, METHODS) if pair != ("grouped", "hydralora")],
-)
+@pytest.mark.parametrize(("name", "method"), pairs(ODD | PLAIN, METHODS))
 def test_by_sample_is_one_adapter_at_a_time(name, method):
     kind = (ODD | PLAIN)[name]
     model, x = two(kind, method), kind.batch()
@@ -106,7 +93,7 @@ def test_by_sample_is_one_adapter_at_a_time(name, method):
     assert (expected[0] - model(x[:1])).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(("name", "method"), pairs(ODD, MERGEABLE))
+@pytest.mark.parametrize(("name", "method"), [pair for pair in pairs(ODD, MERGEABLE) if pair[0] != "tripled"])
 def test_the_update_goes_through_the_layers_own_forward(name, method):
     kind = ODD[name]
     model, x = two(kind, method), kind.batch()
@@ -119,26 +106,23 @@ def test_the_update_goes_through_the_layers_own_forward(name, method):
         assert parameter.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("method", ["randlora", "svft", "nola"])
-def test_dropout_on_a_layer_with_a_forward_of_its_own(method):
-    base = nn.Sequential(Tripled(6, 9))
-    model = adapted(method, base, target_modules=["0"], dropout=0.5).train()
-    x = torch.randn(64, 6)
-    layer = model.base_model.model[0]
-    torch.manual_seed(7)
-    found = model(x)
-    torch.manual_seed(7)
-    dropped = nn.functional.dropout(x, 0.5)
-    expected = layer.base_layer(x) + 3 * dropped @ layer.get_delta_weight("default").T
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(model.eval()(x), layer.base_layer(x) + 3 * x @ layer.get_delta_weight("default").T)
+@pytest.mark.parametrize("method", MERGEABLE)
+def test_beside_a_linear_layer_with_a_forward_of_its_own_until_it_is_merged(method):
+    model = adapted(method, nn.Sequential(Tripled(6, 9)), target_modules=["0"])
+    layer, x = model.base_model.model[0], torch.randn(5, 6)
+    update = x @ layer.get_delta_weight("default").T
+    torch.testing.assert_close(model(x), layer.base_layer(x) + update, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(layer(x, factor=5), 5 / 3 * layer.base_layer(x) + update, rtol=1e-4, atol=1e-4)
+    expected = layer.base_layer(x) + 3 * update
+    with pytest.warns(UserWarning, match=r"module '0'.*Tripled.*forward of its own"):
+        merged = model.merge_and_unload()
+    torch.testing.assert_close(merged(x), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_arguments_of_the_forward_are_passed_on():
-    model = adapted("randlora", nn.Sequential(Tripled(6, 9)), target_modules=["0"])
-    layer, x = model.base_model.model[0], torch.randn(2, 6)
-    torch.testing.assert_close(5 * layer(x) / 3, layer(x, factor=5))
-    torch.testing.assert_close(layer(x, 5, adapter_names=["default"] * 2), layer(x, factor=5))
+@pytest.mark.parametrize("build", [nn.Linear, FalconLinear])
+def test_no_such_warning_for_a_plain_product(build, recwarn):
+    adapted("randlora", nn.Sequential(build(6, 9)), target_modules=["0"]).merge_and_unload()
+    assert not [warning for warning in recwarn if "forward of its own" in str(warning.message)]
 
 
 def gemma():
@@ -178,9 +162,3 @@ def test_a_table_that_all_samples_share_is_refused_in_one_line():
     with pytest.raises(UpdateError, match=r"expected 1 names.*samples share, as positions") as caught:
         model(token_ids(), adapter_names=["default", "__base__"])
     assert "\n" not in str(caught.value)
-
-
-def test_no_layer_loses_its_update():
-    assert all(
-        layer.has_delta_weight is (method != "hydralora") for method in METHODS for layer in layers(adapted(method))
-    )

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from randlora.adapter.merging import MergingLayer
 from randlora.adapter.quantized import quantized_format
@@ -19,7 +18,6 @@ from randlora.adapter.weights import (
     LINEARS,
     as_stored,
     innermost,
-    is_plain,
     layer_shape,
     read_weight,
     weight_device,
@@ -44,7 +42,6 @@ class AdapterLayer(nn.Module, MergingLayer):
         adapter_name: The adapter that is active until another is set.
 
     Attributes:
-        has_delta_weight: False of a method whose update is no weight.
         weight_is_read: True where code may read the layer's weight in place of calling the layer (see
             `targets.reads_weights`): `weight` is then W₀ + ΔW, as it is of parameters of modules.
         by_sample: True while every sample of a batch has its own adapter.
@@ -56,7 +53,6 @@ class AdapterLayer(nn.Module, MergingLayer):
     base_types: tuple[type[nn.Module], ...] = LINEARS
     adapter_layer_names: tuple[str, ...]
     other_param_names: tuple[str, ...] = ("adapter_dropout",)
-    has_delta_weight = True
     weight_is_read = False
     by_sample = False
     base_layer: Any
@@ -177,8 +173,6 @@ class AdapterLayer(nn.Module, MergingLayer):
         return [name for name in self.active_adapters if name in self.adapter_dropout]
 
     def _add_updates(self, adapter_names: list[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if adapter_names and self._takes_weight():
-            return self._with_weight(adapter_names, x, *args, **kwargs)
         result = self.base_layer(x, *args, **kwargs)
         for name in adapter_names:
             result = result + self._update(name, x).to(result.dtype)
@@ -192,31 +186,14 @@ class AdapterLayer(nn.Module, MergingLayer):
         result = self.base_layer(x, *args, **kwargs)
         for name in self.adapter_dropout if not self.disable_adapters else ():
             rows = torch.tensor([row for row, own in enumerate(adapter_names) if own == name], device=x.device)
-            if len(rows) and self._takes_weight():
-                result = result.expand(len(x), *result.shape[1:])  # of a table of positions one row for all samples
-                part = self._with_weight([name], x[rows], *args, **kwargs)
-                result = result.index_copy(0, rows, part.expand(len(rows), *part.shape[1:]))
-            elif len(rows):
-                result = result.index_add(0, rows, self._update(name, x[rows]).to(result.dtype))
+            if len(rows):
+                result = self._add_to_rows(result, rows, name, x, *args, **kwargs)
         return result
 
-    def _takes_weight(self) -> bool:
-        """Whether the base layer is called with W₀ + ΔW, since its output is more than a product and a bias."""
-        own_forward = self.has_delta_weight and not is_plain(self.get_base_layer())
-        return own_forward and not isinstance(self.base_layer, BaseTunerLayer)
-
-    def _with_weight(self, adapter_names: Sequence[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The base layer called with the weight W₀ + ΔW."""
-
-        def call(names: Sequence[str], x: Tensor) -> Tensor:
-            return functional_call(self.base_layer, {"weight": self._folded(names)}, (x, *args), kwargs)
-
-        dropping = [name for name in adapter_names if self._drops(name)]
-        result = call([name for name in adapter_names if name not in dropping], x)
-        for name in dropping:  # what the update changes, of the inputs that it is left
-            dropped = self.adapter_dropout[name](x)
-            result = result + call([name], dropped) - self.base_layer(dropped, *args, **kwargs)
-        return result
+    def _add_to_rows(
+        self, result: Tensor, rows: Tensor, adapter_name: str, x: Tensor, *_args: Any, **_kw: Any
+    ) -> Tensor:
+        return result.index_add(0, rows, self._update(adapter_name, x[rows]).to(result.dtype))
 
     def _update(self, adapter_name: str, x: Tensor) -> Tensor:
         dropout: nn.Module = self.adapter_dropout[adapter_name]
@@ -283,7 +260,7 @@ class AdapterLayer(nn.Module, MergingLayer):
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:  # noqa: ARG002 - PEFT's signature
         """ΔW is additive, so PEFT can convert it on a linear layer."""
-        return isinstance(self.get_base_layer(), LINEARS) and not self._takes_weight()
+        return isinstance(self.get_base_layer(), LINEARS)
 
 
 def _fetch(parameters: nn.ParameterDict, name: str) -> Tensor:

@@ -5,8 +5,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from randlora.adapter.base_layer import AdapterLayer
+from randlora.adapter.weights import is_plain
 
 
 class EmbeddingLayer(AdapterLayer):
@@ -26,14 +28,29 @@ class EmbeddingLayer(AdapterLayer):
                 return "max_norm=None (it rewrites the base weight in every forward pass)"
             if layer.scale_grad_by_freq:
                 return "scale_grad_by_freq=False (the gradients of an update are those of its bases, not of rows)"
-            if layer.sparse and type(layer).forward is not nn.Embedding.forward:
+            if layer.sparse and not is_plain(layer):
                 return "sparse=False on an embedding with a forward of its own"
         return super().refusal(layer)
 
     @classmethod
     def takes_dropout(cls, layer: nn.Module) -> bool:
         """Whether the inputs of an update on this layer can be dropped."""
-        return type(layer).forward is nn.Embedding.forward
+        return is_plain(layer)
+
+    def _add_updates(self, adapter_names: list[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if adapter_names and not is_plain(self.get_base_layer()):
+            return functional_call(self.base_layer, {"weight": self._folded(adapter_names)}, (x, *args), kwargs)
+        return super()._add_updates(adapter_names, x, *args, **kwargs)
+
+    def _add_to_rows(
+        self, result: Tensor, rows: Tensor, adapter_name: str, x: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        if is_plain(self.get_base_layer()):
+            return super()._add_to_rows(result, rows, adapter_name, x, *args, **kwargs)
+        part = self._add_updates([adapter_name], x[rows], *args, **kwargs)
+        # A table of positions may give one sample for all.
+        result, part = (out.expand(count, *out.shape[1:]) for out, count in ((result, len(x)), (part, len(rows))))
+        return result.index_copy(0, rows, part)
 
     def _update(self, adapter_name: str, x: Tensor) -> Tensor:
         rows = self._rows(adapter_name, x)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from randlora.adapter.quantized import quantized_format
 from randlora.adapter.targets import outer_modules
-from randlora.adapter.weights import innermost, read_weight, write_weight
+from randlora.adapter.tied import TiedWeight, kept_ties, settle_untied, tied_layers
+from randlora.adapter.weights import LINEARS, innermost, is_plain, read_weight, write_weight
 from randlora.errors import ConfigError, LayerError, RandLoraError
 
 
@@ -18,6 +19,7 @@ class MergingLayer(BaseTunerLayer):
     """The part of an adapter layer that merges its `_delta_weight(adapter_name)`; of a module, that of its layers."""
 
     adapter_dropout: nn.ModuleDict
+    tied_weight: TiedWeight | None = None
     _delta_weight: Any
 
     @torch.no_grad()
@@ -65,7 +67,14 @@ class MergingLayer(BaseTunerLayer):
 
     @torch.no_grad()
     def unmerge(self) -> None:
-        """Subtract ΔW of every merged adapter; the weight comes back up to the rounding of its dtype."""
+        """Subtract ΔW of every merged adapter; the weight comes back up to the rounding of its dtype.
+
+        Where it was untied for the merge, the layer has the tied weight again.
+        """
+        if self.tied_weight is not None:
+            self.tied_weight.restore()
+            self.tied_weight = None
+            self.merged_adapters.clear()
         while self.merged_adapters:
             name = self.merged_adapters.pop()
             if name in self.adapter_dropout:
@@ -95,6 +104,10 @@ def _quantized_refusal(layer: nn.Module, *, exact: bool) -> LayerError | None:
     )
 
 
+def _warn_untied(names: list[str], how: str) -> None:
+    warnings.warn(f"{' and '.join(names)} have one weight, which is untied for the merge, {how}", stacklevel=3)
+
+
 class MergingTuner(BaseTuner):
     """The part of a tuner that merges all its layers, or none."""
 
@@ -111,6 +124,8 @@ class MergingTuner(BaseTuner):
             UpdateError: The method's update is no weight.
         """
         self._check_merge(adapter_names, exact=safe_merge)
+        if untied := self._untie(adapter_names):
+            _warn_untied(untied, "until unmerge_adapter() ties them again")
         for layer in self._adapted():
             with onload_layer(layer):
                 layer.merge(adapter_names=adapter_names)
@@ -128,9 +143,19 @@ class MergingTuner(BaseTuner):
         safe_merge: bool = False,
         adapter_names: list[str] | None = None,
     ) -> nn.Module:
-        if merge:
-            self._check_merge(adapter_names, exact=safe_merge)
-        return super()._unload_and_optionally_merge(merge, progressbar, adapter_names=adapter_names)
+        if not merge:
+            return super()._unload_and_optionally_merge(merge, progressbar)
+        self._check_merge(adapter_names, exact=safe_merge)
+        untied = self._untie(adapter_names)
+        if not untied:
+            return super()._unload_and_optionally_merge(merge, progressbar, adapter_names=adapter_names)
+        with kept_ties(self.model), warnings.catch_warnings():
+            # PEFT's, which writes into the config what is settled here.
+            warnings.filterwarnings("ignore", message="Input and output embeddings are no longer tied")
+            merged = super()._unload_and_optionally_merge(merge, progressbar, adapter_names=adapter_names)
+        settle_untied(merged)
+        _warn_untied(untied, "and each has its own now, which is saved")
+        return merged
 
     def _adapted(self) -> list[MergingLayer]:
         return [module for _, module in outer_modules(self.model) if isinstance(module, MergingLayer)]
@@ -139,32 +164,47 @@ class MergingTuner(BaseTuner):
         if isinstance(adapter_names, str) or not set(adapter_names or ()) <= set(self.peft_config):
             known = ", ".join(map(repr, self.peft_config))
             raise ConfigError("adapter_names", expected=f"a list with names of {known}", got=repr(adapter_names))
-        self._check_merge_allowed()
         for layer in self._adapted():
             with onload_layer(layer) if exact else nullcontext():  # it reads the weights
                 refusal = layer.merge_refusal(adapter_names, exact=exact)
             if refusal is not None:
                 raise refusal
+        self._warn_of_own_forwards(adapter_names)
 
-    def _check_merge_allowed(self) -> None:
-        """PEFT's hook before a merge: refuse to write into a weight that another module reads too (tied embeddings).
+    def _warn_of_own_forwards(self, adapter_names: list[str] | None) -> None:
+        written = {id(layer.get_base_layer()) for layer in self._written(adapter_names)}
+        for name, layer in outer_modules(self.model):
+            base_layer = innermost(layer)
+            if id(base_layer) in written and isinstance(base_layer, LINEARS) and not is_plain(base_layer):
+                warnings.warn(
+                    f"module {name!r}: {type(base_layer).__name__} has a forward of its own, which the update goes "
+                    "through when it is merged; unmerged it is added to the output",
+                    stacklevel=4,
+                )
+                return
+
+    def _untie(self, adapter_names: list[str] | None) -> list[str]:
+        """Give every layer that is merged into a weight of its own; returns the names of what had shared ones.
 
         Raises:
-            LayerError: Merging would change what the other module computes.
+            LayerError: A weight cannot be copied; none has been.
         """
-        readers: dict[int, dict[int, str]] = {}  # by parameter: what reads it, an adapted layer as one
-        modules = dict(self.model.named_modules(remove_duplicate=False))
-        for name, module in modules.items():
-            reader = f"{name}.".partition(".base_layer.")[0].removesuffix(".")
-            for parameter in module.parameters(recurse=False):
-                readers.setdefault(id(parameter), {})[id(modules[reader])] = reader
-        for layer in modules.values():
-            weight = getattr(innermost(layer), "weight", None) if isinstance(layer, MergingLayer) else None
-            names = list(readers.get(id(weight), {}).values())
-            if len(names) > 1:
-                raise LayerError(
-                    f"module {names[0]!r}",
-                    expected="a weight of its own, to merge into",
-                    got=f"one that {names[1]!r} has too",
-                    hint="load the model with tie_word_embeddings=False, or keep the adapter unmerged",
-                )
+        layers = {layer.get_base_layer(): layer for layer in self._written(adapter_names)}
+        tied = list(tied_layers(self.model, layers))
+        for base_layer, _ in tied:
+            layers[base_layer].tied_weight = TiedWeight(base_layer)
+        return list(dict.fromkeys(name for _, names in tied for name in names))
+
+    def _written(self, adapter_names: list[str] | None) -> list[MergingLayer]:
+        """The layers, of modules with adapted parameters those of the parameters, that a merge writes into."""
+        layers: list[Any] = [module for module in self.model.modules() if isinstance(module, MergingLayer)]
+        return [
+            layer
+            for layer in layers
+            if not set(layer.active_adapters if adapter_names is None else adapter_names).isdisjoint(
+                getattr(layer, "adapter_dropout", ())
+            )
+        ]
+
+    def _check_merge_allowed(self) -> None:
+        """PEFT's hook, which warns of tied weights: here they are untied."""

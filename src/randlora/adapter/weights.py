@@ -18,7 +18,7 @@ from randlora.adapter.quantized import is_torchao, quantized_format
 from randlora.errors import LayerError
 
 LINEARS = (nn.Linear, Conv1D)
-_PLAIN_FORWARDS = {layer.forward for layer in (*LINEARS, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Module)}
+_PLAIN_FORWARDS = {layer.forward for layer in (*LINEARS, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)}
 _RECOMPUTED = {"weight_g", "weight_orig"}
 """Parameters from which hooks of torch.nn.utils compute the weight anew in every forward pass."""
 

@@ -55,7 +55,6 @@ class HydraLoraLayer(AdapterLayer):
         hydralora_router: Adapter name -> W_g (N, in), starts uniform in ±1/√in.
     """
 
-    has_delta_weight = False
     adapter_layer_names = ("hydralora_A", "hydralora_B", "hydralora_router")
     other_param_names = (*AdapterLayer.other_param_names, "scaling")
 
