@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from peft.utils.other import get_pattern_key
+
 from randlora.adapter_config import (
     AdapterConfig,
     check_choice,
@@ -158,6 +160,17 @@ class RandLoraConfig(AdapterConfig):
             raise ConfigError("bases", expected="num_bases and rank_fraction left out with bases='peft'")
         if self.bases == "peft" and self.rank_pattern:
             raise ConfigError("rank_pattern", expected="none with bases='peft'", hint="PEFT has one rank per adapter")
+
+
+def by_pattern(pattern: dict[str, Any], name: str, default: Any) -> Any:
+    """What a `…_pattern` of a config says of a layer.
+
+    Args:
+        pattern: Layer name or regular expression -> value.
+        name: The layer's name.
+        default: Of a layer that nothing matches.
+    """
+    return pattern.get(get_pattern_key(pattern.keys(), name), default)
 
 
 def check_strategy(name: str, strategy: Any, dropout: float) -> None:

@@ -194,6 +194,19 @@ class AdapterTuner(MergingTuner):
         else:
             super()._replace_module(parent, child_name, new_module, child)
 
+    def add_weighted_adapter(self, *_args: Any, **_options: Any) -> None:
+        """Not for every method: `RandLoraTuner` has it.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError(
+            "add_weighted_adapter",
+            expected="RandLoRA adapters",
+            got=f"{type(self).__name__}'s",
+            hint="merge the adapters, or activate several, instead",
+        )
+
     @contextmanager
     def _enable_peft_forward_hooks(self, *_args: Any, **kwargs: Any) -> Iterator[None]:
         """PEFT's hook around `forward` and `generate`: a batch whose samples name their adapters."""

@@ -1,10 +1,8 @@
 """The PEFT tuner of RandLoRA: each layer's rank, alpha and bases."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-from peft.utils.other import get_pattern_key
 from torch import nn
 
 from randlora.adapter.base_tuner import AdapterTuner, check_adapter_name
@@ -12,10 +10,10 @@ from randlora.adapter.bases_choice import resolve_bases
 from randlora.adapter.kinds import RandLoraConvolution, RandLoraEmbedding, RandLoraParameter
 from randlora.adapter.layer import RandLoraLayer
 from randlora.adapter.linear import RandLoraLinear
-from randlora.adapter.sum import check_summable, fill_sum
+from randlora.adapter.sum import check_linear, check_summable, fill_sum, sum_config
 from randlora.adapter.weights import LINEARS, layer_shape
 from randlora.bases import Bases, StoredBases
-from randlora.config import RandLoraConfig
+from randlora.config import RandLoraConfig, by_pattern
 from randlora.errors import ConfigError
 
 
@@ -37,7 +35,7 @@ class RandLoraTuner(AdapterTuner):
             if config.bases == "peft" and not isinstance(layer, LINEARS):
                 raise ConfigError("bases", expected="other than 'peft', which has linear layers only", got=name)
         shapes = {name: layer_shape(layer) for name, layer in layers.items()}
-        ranks = {name: _by_pattern(config.rank_pattern, name, config.r) for name in shapes}
+        ranks = {name: by_pattern(config.rank_pattern, name, config.r) for name in shapes}
         self._bases: Bases = resolve_bases(config, {name: (shape, ranks[name]) for name, shape in shapes.items()})
         for shape in shapes.values():
             self._bases.reserve(config.r, min(shape), max(shape), config.num_bases)
@@ -58,33 +56,36 @@ class RandLoraTuner(AdapterTuner):
 
     def _layer_options(self, config: RandLoraConfig, key: str) -> dict[str, Any]:
         return {
-            "r": _by_pattern(config.rank_pattern, key, config.r),
-            "alpha": _by_pattern(config.alpha_pattern, key, config.alpha),
-            "strategy": _by_pattern(config.strategy_pattern, key, config.strategy),
+            "r": by_pattern(config.rank_pattern, key, config.r),
+            "alpha": by_pattern(config.alpha_pattern, key, config.alpha),
+            "strategy": by_pattern(config.strategy_pattern, key, config.strategy),
             "bases": self._bases,
         }
 
-    def add_weighted_adapter(self, adapters: Sequence[str], weights: Sequence[float], adapter_name: str) -> None:
+    def add_weighted_adapter(
+        self,
+        adapters: Sequence[str],
+        weights: Sequence[float],
+        adapter_name: str,
+        combination_type: str = "linear",
+    ) -> None:
         """Add an adapter whose ΔW is the weighted sum of others', exactly: it keeps a λ and a γ for each of them.
 
         Args:
-            adapters: Names of adapters on the same layers with the same bases.
+            adapters: Names of adapters with the same bases; where two are on one layer, with the same r there.
             weights: A factor for each.
-            adapter_name: Name of the new one; the others stay.
+            adapter_name: Name of the new one, on every layer that one of them is on; the others stay.
+            combination_type: "linear", the sum.
 
         Raises:
             ConfigError: A name is unknown or taken, a factor is no number, or the adapters cannot be summed.
         """
         check_adapter_name(adapter_name)
+        check_linear(combination_type)
         configs = check_summable(self.peft_config, adapters, weights, adapter_name)
-        terms = sum(config.terms for config in configs)
-        self.peft_config[adapter_name] = replace(configs[0], terms=terms)
-        self.peft_config[adapter_name].inference_mode = True
+        config = sum_config(dict(zip(adapters, configs, strict=True)), self.model, terms=sum(c.terms for c in configs))
+        self.peft_config[adapter_name] = config
         self.inject_adapter(self.model, adapter_name)
         for layer in (module for module in self.model.modules() if isinstance(module, RandLoraLayer)):
             if adapter_name in layer.scaling:
-                fill_sum(layer, adapters, weights, adapter_name)
-
-
-def _by_pattern(pattern: dict[str, Any], key: str, default: Any) -> Any:
-    return pattern.get(get_pattern_key(pattern.keys(), key), default)
+                fill_sum(layer, list(zip(adapters, weights, configs, strict=True)), adapter_name)
