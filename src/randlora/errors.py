@@ -1,10 +1,13 @@
 """One family of errors: each message names the thing, what was expected, what was found and what to do."""
 
+from randlora.messages import printable
+
 
 class RandLoraError(Exception):
     """Base of every error that randlora raises on purpose.
 
-    The command-line tool prints it as one line and exits with code 2.
+    The command-line tool prints it as one line and exits with code 2. What does not print (control characters in the
+    names of files and labels) is written out in the message, and kept as it is in the attributes.
 
     Args:
         what: The thing that is wrong, by name (a layer, a file, a config key).
@@ -22,7 +25,7 @@ class RandLoraError(Exception):
             message += f"{', ' if expected else ': '}got {got}"
         if hint:
             message += f" ({hint})"
-        super().__init__(" ".join(message.split()))
+        super().__init__(printable(" ".join(message.split())))
 
 
 class ConfigError(RandLoraError, ValueError):

@@ -1,0 +1,26 @@
+"""Words for the user's terminal: one line each, with nothing in it that a terminal would obey."""
+
+import logging
+
+_LOGGER = logging.getLogger("randlora")
+
+
+def printable(text: str) -> str:
+    r"""Write out every character that does not print: control characters, lone surrogates, marks of direction.
+
+    Args:
+        text: Any string; file names and labels come from strangers.
+
+    Example:
+        >>> printable("a\x1b[31m")
+        'a\\x1b[31m'
+    """
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def note(text: str) -> None:
+    """Tell the user what was decided for them, as one line.
+
+    It goes to the logger `randlora`, and so to the terminal's error stream unless the program has a place for logs.
+    """
+    _LOGGER.warning("%s", printable(" ".join(text.split())))
