@@ -87,10 +87,10 @@ def test_a_label_unseen_in_training_is_named_with_its_row(tmp_path):
         load_test(DataConfig(train="x.csv", test=test), "text", ["card", "null", "pay"])
 
 
-@pytest.mark.parametrize("labels", [("x", ""), (1, 1.5)])
-def test_a_label_that_is_none_is_named_with_its_row(tmp_path, labels):
+@pytest.mark.parametrize(("labels", "kind"), [(("x", ""), "csv"), ((1, 1.5), "parquet")])
+def test_a_label_that_is_none_is_named_with_its_row(tmp_path, labels, kind):
     with pytest.raises(DataError, match=r"row \d, column 'label': expected a string or a whole number"):
-        training(tmp_path, [("a", labels[0]), ("b", labels[1])])
+        training(tmp_path, [("a", labels[0]), ("b", labels[1])], kind=kind)
 
 
 def test_an_absent_or_blank_text_is_named_with_its_row(tmp_path):

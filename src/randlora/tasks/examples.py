@@ -1,8 +1,10 @@
 """Labelled examples: rows with their labels as numbers, the same numbers in training and test."""
 
 import random
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import datasets
@@ -10,6 +12,11 @@ import datasets
 from randlora.errors import DataError
 from randlora.tasks.config import DataConfig
 from randlora.tasks.rows import is_local, load_rows
+
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+
+UNSEEN_SHOWN = 5
+"""Labels unseen in training that a message lists; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +28,14 @@ class Examples:
         column: Name of the input column in it.
         labels: Class of each row, counted from 0.
         source: Where the rows come from, for messages.
+        numbers: The row of each example in the source; empty where they are all rows in their order.
     """
 
     rows: datasets.Dataset
     column: str
     labels: list[int]
     source: str
+    numbers: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -34,7 +43,12 @@ class Examples:
     def select(self, indices: Sequence[int]) -> "Examples":
         """The examples at `indices`, in that order."""
         labels = [self.labels[index] for index in indices]
-        return Examples(self.rows.select(indices), self.column, labels, self.source)
+        numbers = [self.row(index) for index in indices]
+        return Examples(self.rows.select(indices), self.column, labels, self.source, numbers)
+
+    def row(self, index: int) -> int:
+        """The row of an example in the source."""
+        return self.numbers[index] if self.numbers else index
 
 
 def load_training(data: DataConfig, column: str, *, seed: int) -> tuple[Examples, list[str]]:
@@ -49,11 +63,16 @@ def load_training(data: DataConfig, column: str, *, seed: int) -> tuple[Examples
         The examples, and the label names in the order of their numbers.
 
     Raises:
-        DataError: The data cannot be read, a label is missing, or a class has fewer rows than `data.shots`.
+        DataError: The data cannot be read, a label is missing, all labels are the same, or a class has fewer rows than
+            `data.shots`.
     """
     rows = load_rows(data.train, split="train", columns=(column, data.label_column))
     values = _label_texts(rows, data.label_column, data.train)
     names = _label_names(rows, data.label_column, values)
+    if len(set(values)) == 1:
+        raise DataError(
+            f"{data.train}: column '{data.label_column}'", expected="two classes or more", got=f"only '{values[0]}'"
+        )
     number = {name: index for index, name in enumerate(names)}
     examples = Examples(rows, column, [number[value] for value in values], data.train)
     return _draw(examples, names, data, seed), names
@@ -76,44 +95,49 @@ def load_test(data: DataConfig, column: str, label_names: Sequence[str]) -> Exam
     rows = load_rows(source, split="test", columns=(column, data.label_column))
     number = {name: index for index, name in enumerate(label_names)}
     values = _label_texts(rows, data.label_column, source)
+    unseen: dict[str, int] = {}
     for row, value in enumerate(values):
         if value not in number:
-            raise DataError(
-                f"{source}: row {row}, column '{data.label_column}'",
-                expected=f"one of the {len(number)} labels seen in training",
-                got=f"'{value}'",
-                hint="remove the row or train with this label",
-            )
+            unseen.setdefault(value, row)
+    if unseen:
+        shown = ", ".join(f"'{value}'" for value in list(unseen)[:UNSEEN_SHOWN])
+        raise DataError(
+            f"{source}: row {min(unseen.values())}, column '{data.label_column}'",
+            expected=f"one of the {len(number)} labels seen in training",
+            got=shown + (f" and {len(unseen) - UNSEEN_SHOWN} others" if len(unseen) > UNSEEN_SHOWN else ""),
+            hint="remove the rows or train with these labels",
+        )
     return Examples(rows, column, [number[value] for value in values], source)
 
 
 def _label_texts(rows: datasets.Dataset, column: str, source: str) -> list[str]:
     """The labels as strings, whatever their kind, so that splits of different kinds can be compared."""
     feature = rows.features[column]
-    to_text = feature.int2str if hasattr(feature, "int2str") else str
+    to_text = getattr(feature, "int2str", None)
     texts = []
     for row, value in enumerate(rows[column]):
         # The hub marks rows of hidden labels with -1.
-        absent = value is None or value == "" or (hasattr(feature, "int2str") and value < 0)
-        if absent or not isinstance(value, str | int):
-            got = "none" if absent else f"{value!r}"
+        absent = value is None or value == "" or (to_text is not None and value < 0)
+        if absent or not isinstance(value, str | int) or (to_text is not None and value >= feature.num_classes):
             raise DataError(
-                f"{source}: row {row}, column '{column}'", expected="a string or a whole number as label", got=got
+                f"{source}: row {row}, column '{column}'",
+                expected="a string or a whole number as label" if to_text is None else "a label of the file's schema",
+                got="none" if absent else repr(value),
             )
-        texts.append(to_text(value))
+        if to_text is not None:
+            texts.append(to_text(value))
+        else:
+            texts.append(str(value).lower() if isinstance(value, bool) else str(value))
     return texts
 
 
 def _label_names(rows: datasets.Dataset, column: str, values: list[str]) -> list[str]:
+    """The classes in the order of their numbers: the schema's, that of their values, or that of their letters."""
     feature = rows.features[column]
     if hasattr(feature, "int2str"):
         return list(feature.names)
-    numeric = all(isinstance(value, int) for value in rows[column])
-    return sorted(set(values), key=_as_number if numeric else None)
-
-
-def _as_number(text: str) -> Any:
-    return {"False": 0, "True": 1}.get(text) if text in ("False", "True") else int(text)
+    names = sorted(set(values))
+    return sorted(names, key=Decimal) if all(_NUMBER.fullmatch(name) for name in names) else names
 
 
 def _draw(examples: Examples, names: Sequence[str], data: DataConfig, seed: int) -> Examples:
@@ -145,8 +169,10 @@ def require_texts(examples: Examples) -> None:
         DataError: One is not; the message names the row.
     """
     values: Iterable[Any] = examples.rows[examples.column]
-    for row, value in enumerate(values):
+    for index, value in enumerate(values):
         if not isinstance(value, str) or not value.strip():
             raise DataError(
-                f"{examples.source}: row {row}, column '{examples.column}'", expected="a text", got=repr(value)
+                f"{examples.source}: row {examples.row(index)}, column '{examples.column}'",
+                expected="a text",
+                got="an image" if isinstance(value, dict) else repr(value),
             )

@@ -1,10 +1,9 @@
 """Images: encoded bytes or paths in, normalized tensors out, with Pillow and torch alone."""
 
-import io
 import math
+import os
 import random
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -17,13 +16,18 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from randlora.errors import ConfigError, DataError
 from randlora.tasks.examples import Examples
+from randlora.tasks.paths import local
 from randlora.tasks.sources import load
+from randlora.tasks.viewing import view
 
 CROP_AREA = (0.5, 1.0)
 """Share of the image's area that a random crop keeps."""
 
 CROP_RATIO = (3 / 4, 4 / 3)
 """Width over height of a random crop."""
+
+LARGEST = 2**26
+"""Pixels of a resized image before its middle is cropped, 200 MB of them; only one of a few pixels' width has more."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +87,17 @@ class Preprocessing:
 
         Returns:
             (3, height, width), normalized.
+
+        Raises:
+            ValueError: The image is so narrow that it would be resized to more than `LARGEST` pixels.
         """
         if isinstance(self.resize, int):
             scale = self.resize / min(image.size)
             width, height = (max(self.resize, round(scale * edge)) for edge in image.size)
         else:
             height, width = self.resize
+        if width * height > LARGEST:
+            raise ValueError(f"{image.width} x {image.height} pixels are too long and narrow")
         left, top = (width - self.crop[1]) // 2, (height - self.crop[0]) // 2
         resized = image.resize((width, height), self._filter)
         return self._tensor(resized.crop((left, top, left + self.crop[1], top + self.crop[0])))
@@ -128,7 +137,7 @@ class ImageRows(Dataset[dict[str, Any]]):
     """Images and labels, read and preprocessed row by row.
 
     Args:
-        examples: The rows; images as encoded bytes or as paths, relative to the data file.
+        examples: The rows; images as encoded bytes or as paths, relative to the folder of the data file.
         preprocessing: What the model expects.
         augment_seed: Seed of the augmentation; None means none.
 
@@ -143,42 +152,51 @@ class ImageRows(Dataset[dict[str, Any]]):
             rows = rows.cast_column(examples.column, datasets.Image(decode=False))
         self.examples, self.preprocessing, self.augment_seed = examples, preprocessing, augment_seed
         self._rows = rows.select_columns([examples.column])
-        self._folder = Path(examples.source).parent
+        self._folder = local(examples.source).absolute().parent
         self._epoch = 0
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image = self._open(index)
-        if self.augment_seed is None:
-            pixels = self.preprocessing.plain(image)
-        else:
-            # A function of seed, epoch and row alone: a resumed run sees what an uninterrupted one does.
-            generator = random.Random(f"{self.augment_seed}/{self._epoch}/{index}")  # noqa: S311 - no secret
-            pixels = self.preprocessing.augmented(image, generator)
+        value = self._rows[index][self.examples.column]
+        name = _path_of(value)
+        try:
+            pixels = self._pixels(self._open(value, name), index)
+        # Pillow raises OSError, SyntaxError, ValueError and its own DecompressionBombError on bad files.
+        except Exception as error:
+            raise DataError(
+                f"{self.examples.source}: row {self.examples.row(index)}{f' ({name})' if name else ''}",
+                expected="an image that can be read",
+                got=f"{type(error).__name__}: {error}",
+                hint="replace the file or remove the row",
+            ) from error
         return {"pixel_values": pixels, "labels": self.examples.labels[index]}
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other crops and flips from now on."""
         self._epoch = epoch
 
-    def _open(self, index: int) -> PIL.Image.Image:
-        value = self._rows[index][self.examples.column]
-        encoded, path = (value["bytes"], value["path"] or "") if isinstance(value, dict) else (None, str(value))
-        try:
-            if encoded is not None:
-                source: Any = io.BytesIO(encoded)
-            else:
-                # An image folder's paths are whole already; joining leaves absolute ones as they are.
-                source = path if Path(path).is_file() else self._folder / path
-            with PIL.Image.open(source) as image:
-                return image.convert("RGB")
-        # Pillow raises OSError, SyntaxError, ValueError and its own DecompressionBombError on bad files.
-        except Exception as error:
-            raise DataError(
-                f"{self.examples.source}: row {index}{f' ({path})' if path else ''}",
-                expected="an image that can be read",
-                got=f"{type(error).__name__}: {error}",
-                hint="replace the file or remove the row",
-            ) from error
+    def _open(self, value: Any, name: str) -> PIL.Image.Image:
+        encoded = value.get("bytes") if isinstance(value, dict) else value
+        if isinstance(encoded, bytes):
+            return view(encoded)
+        if not name:
+            raise ValueError("neither an image nor a path")
+        # Joining leaves absolute paths as they are.
+        return view(self._folder / name)
+
+    def _pixels(self, image: PIL.Image.Image, index: int) -> Tensor:
+        if self.augment_seed is None:
+            return self.preprocessing.plain(image)
+        # A function of seed, epoch and row alone: a resumed run sees what an uninterrupted one does.
+        generator = random.Random(f"{self.augment_seed}/{self._epoch}/{index}")  # noqa: S311 - no secret
+        return self.preprocessing.augmented(image, generator)
+
+
+def _path_of(value: Any) -> str:
+    """The path in a cell, or nothing where the image itself is in it."""
+    path = value.get("path") if isinstance(value, dict) else value
+    if isinstance(path, bytes):
+        return os.fsdecode(path) if isinstance(value, dict) else ""
+    return path if isinstance(path, str) else ""

@@ -1,0 +1,27 @@
+"""The columns that a config names, among those that a table has."""
+
+from collections.abc import Sequence
+
+from randlora.errors import DataError
+
+
+def require_columns(source: str, wanted: Sequence[str], found: Sequence[str]) -> None:
+    """Check that each column is there, and once.
+
+    Args:
+        source: Where the table comes from, for the message.
+        wanted: Names of the input and the label column.
+        found: Names of the table's columns.
+
+    Raises:
+        DataError: It is not so; the message lists the columns there are.
+    """
+    for column in wanted:
+        count = found.count(column)
+        if count != 1:
+            raise DataError(
+                source,
+                expected=f"{'one' if count else 'a'} column '{column}'",
+                got=f"the columns {', '.join(found)}" if found else "none",
+                hint="name the right ones in data.text_column, data.image_column and data.label_column",
+            )
