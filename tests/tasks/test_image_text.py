@@ -77,6 +77,13 @@ def test_captions_are_class_by_class():
     assert captions(data, ["tabby_cat", "dog"]) == ["a tabby cat.", "one tabby cat!", "a dog.", "one dog!"]
     data.class_names = ["kitten", "puppy"]
     assert captions(data, ["tabby_cat", "dog"])[::2] == ["a kitten.", "a puppy."]
+    for names in (["dog", "tabby_cat"], ["dog", "tabby cat"]):
+        data.class_names = names
+        with pytest.raises(DataError, match=r"data\.class_names: expected the order of the labels, tabby_cat, dog"):
+            captions(data, ["tabby_cat", "dog"])
+    data.class_names = ["dog", "dog"]
+    with pytest.raises(DataError, match=r"data\.class_names: expected a name of its own .* got 'dog' twice"):
+        captions(data, ["tabby_cat", "dog"])
     data.class_names = ["kitten"]
     with pytest.raises(DataError, match=r"data\.class_names: expected 2 names"):
         captions(data, ["tabby_cat", "dog"])

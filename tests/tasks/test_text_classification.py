@@ -1,13 +1,19 @@
-"""Which head a text classifier starts with."""
+"""Which head a text classifier starts with, and how much of a text it reads."""
 
+import copy
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
+import datasets
 import pytest
 import torch
+import transformers
 
 from randlora.errors import ConfigError
+from randlora.tasks import DataConfig, Examples
+from randlora.tasks.text_classification import TextClassification
 from randlora.training.methods import task_of
 
 
@@ -22,14 +28,153 @@ def classifier(request, text_config, tmp_path):
     return replace(text_config, pooling=request.param, model=str(folder)), task.backbone.classifier.weight
 
 
-def test_a_head_for_as_many_classes_is_kept(classifier):
+def said(task, caplog):
+    """What the user is told when the task's training data are made."""
+    caplog.clear()
+    rows = datasets.Dataset.from_dict({"text": ["my card", "money"]})
+    task.dataset(Examples(rows, "text", [0, 1], "here"), training_seed=None)
+    assert not caplog.messages
+    task.dataset(Examples(rows, "text", [0, 1], "here"), training_seed=0)
+    return caplog.messages
+
+
+def test_a_head_for_the_same_classes_is_kept_without_a_word(classifier, caplog):
     config, head = classifier
-    assert torch.equal(task_of(config, ["yes", "no"]).backbone.classifier.weight, head)
+    task = task_of(config, ["pay", "lost"])
+    assert torch.equal(task.backbone.classifier.weight, head)
+    assert said(task, caplog) == []
 
 
-def test_a_head_for_other_classes_starts_anew(classifier):
-    config, _ = classifier
-    assert task_of(config, ["a", "b", "c"]).backbone.classifier.weight.shape == (3, 16)
+def test_a_head_for_the_same_classes_in_another_order_is_put_in_the_datas(classifier, caplog):
+    config, head = classifier
+    task = task_of(config, ["lost", "pay"])
+    assert torch.equal(task.backbone.classifier.weight, head.flip(0))
+    assert task.backbone.config.id2label == {0: "lost", 1: "pay"}
+    (message,) = said(task, caplog)
+    assert "another order" in message
+
+
+@pytest.mark.parametrize("names", [["lost", "paid"], ["a", "b", "c"]])
+def test_a_head_for_other_classes_starts_anew(classifier, names, caplog):
+    config, head = classifier
+    torch.manual_seed(1)
+    task = task_of(config, names)
+    weight = task.backbone.classifier.weight
+    assert weight.shape == (len(names), 16)
+    assert not any(torch.equal(row, old) for row in weight for old in head)
+    assert weight.std() > 0.005
+    assert torch.count_nonzero(task.backbone.classifier.bias) == 0
+    torch.manual_seed(1)
+    assert torch.equal(task_of(config, names).backbone.classifier.weight, weight)
+    (message,) = said(task, caplog)
+    assert "the head starts anew" in message
+
+
+def test_a_head_without_names_is_kept_and_said_so(classifier, caplog):
+    config, head = classifier
+    path = Path(config.model) / "config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in content.items() if key not in ("id2label", "label2id")}))
+    task = task_of(config, ["no", "yes"])
+    assert torch.equal(task.backbone.classifier.weight, head)
+    (message,) = said(task, caplog)
+    assert message == "the model's head has 2 classes without names; it is kept, for 'no', 'yes' in this order"
+
+
+def test_a_fresh_head_needs_no_word(text_config, caplog):
+    assert said(task_of(text_config, ["pay", "lost"]), caplog) == []
+
+
+TINY = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+DECODER = {"num_key_value_heads": 2, "max_position_embeddings": 32}
+BART = {
+    **{f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in (("layers", 1), ("ffn_dim", 16))},
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "d_model": 16,
+    "vocab_size": 20,
+    "max_position_embeddings": 32,
+    "eos_token_id": 3,
+    "pad_token_id": 0,
+    "decoder_start_token_id": 3,
+}
+T5 = {"vocab_size": 20, "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2, "eos_token_id": 3}
+ARCHITECTURES = {
+    "bert": transformers.BertConfig(**TINY, max_position_embeddings=32),
+    # The number of classes is the width, too: the layers before the last have as many rows.
+    "roberta": transformers.RobertaConfig(**{**TINY, "hidden_size": 4}, max_position_embeddings=33, pad_token_id=0),
+    "xlm-roberta": transformers.XLMRobertaConfig(**TINY, max_position_embeddings=34, pad_token_id=1),
+    "distilbert": transformers.DistilBertConfig(
+        vocab_size=20, dim=16, n_layers=1, n_heads=2, hidden_dim=16, max_position_embeddings=32
+    ),
+    "deberta": transformers.DebertaV2Config(**TINY, max_position_embeddings=32, relative_attention=True),
+    "electra": transformers.ElectraConfig(**TINY, embedding_size=16, max_position_embeddings=32),
+    "gpt2": transformers.GPT2Config(vocab_size=20, n_embd=16, n_layer=1, n_head=2, n_positions=32),
+    "llama": transformers.LlamaConfig(**TINY, **DECODER),
+    "bloom": transformers.BloomConfig(vocab_size=20, hidden_size=16, n_layer=1, n_head=2),
+    "xlnet": transformers.XLNetConfig(vocab_size=20, d_model=16, n_layer=1, n_head=2, d_inner=16),
+    "modernbert": transformers.ModernBertConfig(**TINY, max_position_embeddings=32, pad_token_id=0),
+    "bart": transformers.BartConfig(**BART),
+    "t5": transformers.T5Config(**T5, decoder_start_token_id=0),
+}
+LONGEST = dict.fromkeys(("bloom", "xlnet", "t5"), 48)
+"""What the tokenizer allows, for positions without an end; the others have 32."""
+
+
+@pytest.fixture
+def opened(bert, tmp_path):
+    """Write a model of an architecture beside a tokenizer, with a head for four classes; open it as a task."""
+
+    def open_task(name, names, **data):
+        folder = tmp_path / name
+        if not folder.exists():
+            shutil.copytree(bert, folder)
+            path = folder / "tokenizer_config.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": 48}))
+            config = copy.deepcopy(ARCHITECTURES[name])
+            config.id2label = dict(enumerate(["d", "b", "c", "a"]))
+            torch.manual_seed(0)
+            model = transformers.AutoModelForSequenceClassification.from_config(config)
+            for parameter in model.parameters():
+                torch.nn.init.normal_(parameter, std=0.3)
+            model.save_pretrained(folder)
+        return TextClassification(str(folder), DataConfig(**data), names, pooling="model", trust_remote_code=False)
+
+    return open_task
+
+
+def logits(task, text="lost my card"):
+    rows = datasets.Dataset.from_dict({"text": [text]})
+    data = task.dataset(Examples(rows, "text", [0], "here"), training_seed=0)
+    batch = task.collate([data[0]])
+    del batch["labels"]
+    with torch.no_grad():
+        return task.backbone.eval()(**batch).logits, batch["input_ids"].shape[1]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_head_of_every_architecture_follows_the_names(opened, architecture, caplog):
+    before, _ = logits(opened(architecture, ["d", "b", "c", "a"]))
+    assert not any("head" in message for message in caplog.messages)
+    after, _ = logits(opened(architecture, ["a", "b", "c", "d"]))
+    torch.testing.assert_close(after, before[:, [3, 1, 2, 0]])
+    fresh, _ = logits(opened(architecture, ["a", "b", "c", "e"]))
+    assert not torch.isclose(fresh, after).any()
+    assert sum("starts anew" in message for message in caplog.messages) == 1
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_texts_longer_than_the_models_positions_are_cut_and_said_so(opened, architecture, caplog):
+    task = opened(architecture, ["d", "b", "c", "a"])
+    longest = LONGEST.get(architecture, 32)
+    assert task.max_length == longest
+    assert f"data.max_length: 128 is more than the model reads; texts end at token {longest}" in caplog.messages
+    values, length = logits(task, "card " * 500)
+    assert length == longest
+    assert torch.isfinite(values).all()
+    caplog.clear()
+    assert opened(architecture, ["d", "b", "c", "a"], max_length=8).max_length == 8
+    assert not caplog.messages
 
 
 def test_weights_that_contradict_the_config_are_refused(classifier, tmp_path):

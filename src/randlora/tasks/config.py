@@ -13,13 +13,16 @@ class DataConfig:
         test: Test data, of the same kinds. None means the "test" split of the hub data set named in `train`; with
             files and folders it has to be given.
         text_column: Column with the texts (text-classification).
-        image_column: Column with the images: encoded images or paths, relative to the data file (image-text).
-        label_column: Column with the labels: strings, whole numbers or a schema's class labels.
+        image_column: Column with the images: encoded images or paths, relative to the data file's folder (image-text).
+        label_column: Column with the labels: strings, whole numbers or a schema's class labels. In CSV and JSON they
+            are strings as written. The classes are in the schema's order, by value where all are numbers, otherwise by
+            code point.
         shots: Train on this many examples of each class, drawn by the run's seed. None means all.
         fraction: Train on this fraction (0 to 1] of each class, drawn by the run's seed. None means all.
         prompt_templates: Sentences that turn a class name into a caption, each with one {} (image-text).
         augment: Random resized crops and horizontal flips of the training images (image-text).
-        max_length: Longest text in tokens; longer ones are cut (text-classification).
+        max_length: Longest text in tokens, at most what the model has positions for; longer ones are cut
+            (text-classification).
         class_names: What the prompts call the classes, in the order of the labels. None means the labels
             themselves, with underscores as spaces (image-text).
     """

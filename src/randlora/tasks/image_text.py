@@ -109,7 +109,7 @@ class ImageText:
 
     Raises:
         ConfigError: The model, its tokenizer or its preprocessing cannot be loaded.
-        DataError: `data.class_names` are not as many as the labels.
+        DataError: `data.class_names` do not fit the labels.
     """
 
     task_type: str | None = None
@@ -163,9 +163,21 @@ def captions(data: DataConfig, label_names: Sequence[str]) -> list[str]:
         label_names: Names of the classes, in the order of their numbers.
 
     Raises:
-        DataError: `data.class_names` are not as many as the labels.
+        DataError: `data.class_names` are not as many as the labels, not all different, or the labels themselves in
+            another order.
     """
-    names = data.class_names or [name.replace("_", " ") for name in label_names]
-    if len(names) != len(label_names):
-        raise DataError("data.class_names", expected=f"{len(label_names)} names, one per label", got=str(len(names)))
+    plain = [name.replace("_", " ") for name in label_names]
+    names = data.class_names or plain
+    if len(names) != len(plain):
+        raise DataError("data.class_names", expected=f"{len(plain)} names, one per label", got=str(len(names)))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError("data.class_names", expected="a name of its own for each label", got=f"'{twice}' twice")
+    if sorted(names) in (sorted(plain), sorted(label_names)) and names not in (plain, list(label_names)):
+        raise DataError(
+            "data.class_names",
+            expected=f"the order of the labels, {', '.join(label_names)}",
+            got=", ".join(names),
+            hint="these are the labels' own names, in another order",
+        )
     return [template.replace("{}", name) for name in names for template in data.prompt_templates]

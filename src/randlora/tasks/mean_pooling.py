@@ -43,13 +43,20 @@ class MeanPoolingClassifier(PreTrainedModel):
         save_file(self.classifier.state_dict(), folder / HEAD_FILE)
         self.encoder.save_pretrained(folder)
 
-    def load_head(self, folder: str) -> None:
-        """Take the head that lies in a folder, if there is one and it has as many classes."""
+    def load_head(self, folder: str) -> bool | None:
+        """Take the head that lies in a folder, if it has as many classes; `id2label` in the config names its rows.
+
+        Returns:
+            Whether it was taken; None where there is no head.
+        """
         path = Path(folder) / HEAD_FILE
-        if path.is_file():
-            head = load_file(path)
-            if head["weight"].shape == self.classifier.weight.shape:
-                self.classifier.load_state_dict(head)
+        if not path.is_file():
+            return None
+        head = load_file(path)
+        fits = head["weight"].shape == self.classifier.weight.shape
+        if fits:
+            self.classifier.load_state_dict(head)
+        return fits
 
     def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
         """The encoder's."""

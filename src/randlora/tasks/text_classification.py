@@ -6,12 +6,15 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from randlora.errors import ConfigError
+from randlora.messages import note
 from randlora.tasks.config import DataConfig
 from randlora.tasks.examples import Examples, require_texts
+from randlora.tasks.heads import class_names, fit_head, output_layer
 from randlora.tasks.mean_pooling import MeanPoolingClassifier
+from randlora.tasks.positions import longest_text
 from randlora.tasks.sources import load
 from randlora.tasks.task import labels_of
 
@@ -34,8 +37,8 @@ class TextClassification:
     """A transformers sequence classifier; see `randlora.tasks.task.Task` for the attributes.
 
     The head is whatever `AutoModelForSequenceClassification` puts beside the pre-trained part, or a linear layer over
-    the mean of the tokens. A model that comes with a head for as many classes keeps it; any other head starts at
-    random, so the caller seeds before this is built.
+    the mean of the tokens. A model that comes with a head for the same classes keeps it, with its rows in the data's
+    order; any other head starts at random, so the caller seeds before this is built.
 
     Args:
         model: Hub id, folder or `package:NAME/PATH`.
@@ -57,6 +60,7 @@ class TextClassification:
         self.tokenizer: Any = load(
             AutoTokenizer.from_pretrained, model, what="tokenizer", trust_remote_code=trust_remote_code
         )
+        known = class_names(load(AutoConfig.from_pretrained, model, what="config", trust_remote_code=trust_remote_code))
         architecture = AutoModel if pooling == "mean" else AutoModelForSequenceClassification
         self.backbone: Any
         self.backbone, report = load(
@@ -71,12 +75,19 @@ class TextClassification:
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
+        mean_head = None
         if pooling == "mean":
             self.backbone = MeanPoolingClassifier(self.backbone.config, self.backbone)
-            load(self.backbone.load_head, model, what="head")
+            mean_head = load(self.backbone.load_head, model, what="head")
         if self.tokenizer.pad_token_id is None:
             # Decoders such as GPT-2 have no padding token of their own.
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        if self.tokenizer.pad_token_id is None:
+            raise ConfigError(
+                "model",
+                expected="a tokenizer with a padding token or an end-of-text token",
+                got=f"neither in '{model}'",
+            )
         self.backbone.config.pad_token_id = self.tokenizer.pad_token_id
         self.head: tuple[str, ...] = tuple(
             name
@@ -88,11 +99,36 @@ class TextClassification:
             raise ConfigError(
                 "model", expected="weights of the shapes its config.json says", got=f"another shape of {wrong[0]}"
             )
-        self.max_length = data.max_length
+        self.max_length = min(data.max_length, longest_text(self.backbone, self.tokenizer))
+        if self.max_length < data.max_length:
+            note(
+                f"data.max_length: {data.max_length} is more than the model reads; texts end at token {self.max_length}"
+            )
+        self._said_in_training = self._fit_head(report, mean_head, known, label_names)
+
+    def _fit_head(
+        self, report: Mapping[str, Any], mean_head: bool | None, known: list[str] | None, label_names: Sequence[str]
+    ) -> str:
+        """Fit the head that was loaded, if one was, to the classes; what was done, for the user."""
+        found = output_layer(self.backbone, self.head, len(label_names))
+        if found is None:
+            return ""
+        name, layer = found
+        taken = mean_head
+        if not isinstance(self.backbone, MeanPoolingClassifier):
+            other_shape = f"{name}.weight" in {key for key, *_ in report["mismatched_keys"]}
+            taken = False if other_shape else None if f"{name}.weight" in report["missing_keys"] else True
+        if taken is None:
+            return ""
+        if not taken:
+            return f"the model's head is not for {len(label_names)} classes, as the data have; the head starts anew"
+        return fit_head(self.backbone, layer, known, label_names)
 
     def dataset(self, examples: Examples, *, training_seed: int | None) -> Dataset[dict[str, Any]]:
         """The examples: training ones as they are, test ones by length, so that batches need little padding."""
         require_texts(examples)
+        if training_seed is not None and self._said_in_training:
+            note(self._said_in_training)  # elsewhere a trained head takes its place
         if training_seed is None:
             texts = examples.rows[examples.column]
             examples = examples.select(sorted(range(len(examples)), key=lambda row: len(texts[row])))
