@@ -1,3 +1,4 @@
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,6 +25,25 @@ def test_accuracy_is_in_percent():
 def test_locate_finds_a_folder_of_an_installed_package():
     assert locate("package:peft/tuners").endswith("peft/tuners")
     assert locate("some/hub-id") == "some/hub-id"
+
+
+def test_locate_asks_what_lies_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model" / "onnx").mkdir(parents=True)
+    (tmp_path / "model" / "dead.md").symlink_to("nowhere")
+    (tmp_path / "link").symlink_to("model")
+    assert locate("~/model") == str(tmp_path / "model")
+    assert locate("link") == "link"
+    (tmp_path / "file").write_text("weights")
+    (tmp_path / "dead").symlink_to("nowhere")
+    (tmp_path / "circle").symlink_to("circle")
+    os.mkfifo(tmp_path / "model" / "config.json")
+    wrong = {"file": "a file", "dead": "a link to nothing", "circle": "symbolic links", "model": "config.json, a pipe"}
+    for name, message in wrong.items():
+        for path in (name, f"./{name}"):
+            with pytest.raises(ConfigError, match=f"^model: expected .*{message}"):
+                locate(path)
 
 
 @pytest.mark.parametrize("model", ["package:no_such_package/model", "package:peft/no_such_folder", "./nowhere"])

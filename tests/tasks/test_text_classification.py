@@ -168,13 +168,22 @@ def test_texts_longer_than_the_models_positions_are_cut_and_said_so(opened, arch
     task = opened(architecture, ["d", "b", "c", "a"])
     longest = LONGEST.get(architecture, 32)
     assert task.max_length == longest
-    assert f"data.max_length: 128 is more than the model reads; texts end at token {longest}" in caplog.messages
-    values, length = logits(task, "card " * 500)
+    for _ in range(2):  # and said once
+        values, length = logits(task, "card " * 500)
+    message = f"data.max_length: 128 is more than the model reads; texts end at token {longest}"
+    assert caplog.messages.count(message) == 1
     assert length == longest
     assert torch.isfinite(values).all()
     caplog.clear()
-    assert opened(architecture, ["d", "b", "c", "a"], max_length=8).max_length == 8
+    assert logits(opened(architecture, ["d", "b", "c", "a"], max_length=8), "card " * 500)[1] == 8
     assert not caplog.messages
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_a_length_that_leaves_no_room_for_the_text_is_refused(text_config, length):
+    text_config.data.max_length = length
+    with pytest.raises(ConfigError, match=r"data\.max_length: expected more than the 2 tokens around each text, got"):
+        task_of(text_config, ["a", "b"])
 
 
 def test_weights_that_contradict_the_config_are_refused(classifier, tmp_path):

@@ -4,14 +4,15 @@ import stat
 from pathlib import Path
 
 FILE, FOLDER, NOTHING = "a file", "a folder", "nothing"
+UNREADABLE = PIPE, SOCKET, DEVICE = "a pipe", "a socket", "a device"
 
 _KINDS = (
     (stat.S_ISREG, FILE),
     (stat.S_ISDIR, FOLDER),
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
+    (stat.S_ISFIFO, PIPE),
+    (stat.S_ISSOCK, SOCKET),
+    (stat.S_ISCHR, DEVICE),
+    (stat.S_ISBLK, DEVICE),
 )
 
 

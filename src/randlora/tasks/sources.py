@@ -6,24 +6,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from randlora.errors import ConfigError
+from randlora.tasks.paths import FOLDER, NOTHING, UNREADABLE, kind_of, local
 
 Loaded = TypeVar("Loaded")
 PACKAGE = "package:"
 
 
 def locate(model: str) -> str:
-    """Turn `package:NAME/PATH` into the folder PATH of the installed package NAME; the rest passes through.
+    """Turn `package:NAME/PATH` into the folder PATH of the installed package NAME, and `~` into the home folder.
 
     Args:
         model: Hub id, local folder or `package:NAME/PATH`.
 
     Raises:
-        ConfigError: The package is not installed, or the folder does not exist.
+        ConfigError: The package is not installed, the folder does not exist, or it holds a pipe, a socket or a device.
     """
     if not model.startswith(PACKAGE):
-        if model.startswith((".", "/", "~")) and not Path(model).is_dir():
-            raise ConfigError("model", expected="a model folder", got=f"{model}, which does not exist")
-        return model
+        return _folder_or_hub_id(model)
     name, _, path = model.removeprefix(PACKAGE).partition("/")
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
@@ -32,6 +31,23 @@ def locate(model: str) -> str:
     if not folder.is_dir():
         raise ConfigError("model", expected=f"a folder in the package '{name}'", got=f"'{path}'")
     return str(folder)
+
+
+def _folder_or_hub_id(model: str) -> str:
+    path = local(model)
+    kind = kind_of(path)
+    if kind == NOTHING and not model.startswith((".", "/", "~")):
+        return model
+    if kind != FOLDER:
+        got = f"{model}, which does not exist" if kind == NOTHING else f"{model}: {kind}"
+        raise ConfigError("model", expected="a model folder", got=got)
+    try:
+        strange = [f"{entry.name}, {kind_of(entry)}" for entry in path.iterdir() if kind_of(entry) in UNREADABLE]
+    except OSError as error:
+        raise ConfigError("model", expected="a folder that can be read", got=f"{model}: {error.strerror}") from error
+    if strange:  # to open it would be to wait for ever
+        raise ConfigError("model", expected=f"files in {model}", got=strange[0])
+    return str(path) if model.startswith("~") else model
 
 
 def load(loader: Callable[..., Loaded], model: str, *, what: str, **options: Any) -> Loaded:

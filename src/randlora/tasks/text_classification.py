@@ -48,7 +48,7 @@ class TextClassification:
         trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
-        ConfigError: The model or its tokenizer cannot be loaded.
+        ConfigError: The model or its tokenizer cannot be loaded, or `data.max_length` leaves no room for a text.
     """
 
     task_type: str | None = "SEQ_CLS"
@@ -100,11 +100,17 @@ class TextClassification:
                 "model", expected="weights of the shapes its config.json says", got=f"another shape of {wrong[0]}"
             )
         self.max_length = min(data.max_length, longest_text(self.backbone, self.tokenizer))
+        special = self.tokenizer.num_special_tokens_to_add()
+        if self.max_length <= special:
+            raise ConfigError(
+                "data.max_length", expected=f"more than the {special} tokens around each text", got=str(self.max_length)
+            )
+        self._untold: list[str] = []
         if self.max_length < data.max_length:
-            note(
+            self._untold.append(
                 f"data.max_length: {data.max_length} is more than the model reads; texts end at token {self.max_length}"
             )
-        self._said_in_training = self._fit_head(report, mean_head, known, label_names)
+        self._head_story = self._fit_head(report, mean_head, known, label_names)
 
     def _fit_head(
         self, report: Mapping[str, Any], mean_head: bool | None, known: list[str] | None, label_names: Sequence[str]
@@ -127,8 +133,10 @@ class TextClassification:
     def dataset(self, examples: Examples, *, training_seed: int | None) -> Dataset[dict[str, Any]]:
         """The examples: training ones as they are, test ones by length, so that batches need little padding."""
         require_texts(examples)
-        if training_seed is not None and self._said_in_training:
-            note(self._said_in_training)  # elsewhere a trained head takes its place
+        if training_seed is not None and self._head_story:
+            note(self._head_story)  # elsewhere a trained head takes its place
+        while self._untold:
+            note(self._untold.pop())
         if training_seed is None:
             texts = examples.rows[examples.column]
             examples = examples.select(sorted(range(len(examples)), key=lambda row: len(texts[row])))
