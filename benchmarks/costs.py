@@ -13,17 +13,19 @@ import statistics
 import torch
 
 from linears import FAMILIES, RESULTS, R
-from randlora.update import UpdateSpec
-from randlora.update.dispatch import FACTORED, FOLDED, Rates, counts
+from randlora.update import DenseForm, Form, Sizes, StructuredForm, UpdateSpec
+from randlora.update.dispatch import FACTORED, FOLDED, counts
+from randlora.update.operators import Rates
 
 DTYPE = "bf16"
 
 
-def spec_of(shape: tuple[int, int], family: str) -> UpdateSpec:
-    """The adapter of a cell."""
+def adapter_of(shape: tuple[int, int], family: str) -> tuple[Form, UpdateSpec]:
+    """The adapter of a cell; the form without its tensors, which the model does not read."""
     small, large = sorted(shape)
-    kind = "structured" if family == "structured" else "dense"
-    return UpdateSpec(kind, R, -(-small // R), small, large, shape[1] <= shape[0], scaling=1.0)
+    nothing = torch.empty(0)
+    form = StructuredForm(nothing, nothing, nothing) if family == "structured" else DenseForm(nothing, nothing)
+    return form, UpdateSpec(Sizes(R, -(-small // R), small, large), shape[1] <= shape[0], scaling=1.0)
 
 
 def product_rate(cells: dict) -> float:
@@ -52,9 +54,9 @@ def equations(cells: dict, family: str) -> tuple[torch.Tensor, torch.Tensor]:
             times = entry["backward" if backward else "forward"]
             names = [f"folded/{s}" if backward else f"{s}/{s}" for s in (FACTORED, FOLDED)]
             factored, folded = (times[f"{family}, {n}"]["median"] for n in names)
-            spec = spec_of(shape, family)
+            adapter = adapter_of(shape, family)
             here = [
-                torch.tensor(counts(strategy, spec, tokens, backward=backward), dtype=torch.float64)
+                torch.tensor(counts(strategy, *adapter, tokens, backward=backward), dtype=torch.float64)
                 for strategy in (FACTORED, FOLDED)
             ]
             weight = 1 / min(factored, folded)  # a relative error counts alike in every cell

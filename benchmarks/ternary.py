@@ -27,6 +27,7 @@ from measure import in_turn, relative_error, steady_heap, summary
 from randlora import RandLoraConfig
 from randlora.bases import DenseBases
 from randlora.training.record import hardware, versions
+from randlora.update import Sizes
 from randlora.update.sparse import SparseRows
 
 RESULTS = Path(__file__).parent / "results" / "ternary.json"
@@ -139,10 +140,10 @@ def layer_steps(layer: tuple, sparsity: float, dtype: torch.dtype, clock: Callab
     exact = adapted(nn.Linear(inputs, out, bias=False, dtype=torch.float64), config)
     exact.load_state_dict(model.state_dict())
 
-    def use(density: Callable) -> Callable[[], None]:
-        return lambda: setattr(DenseBases, "density", density)
+    def use(is_sparse: Callable) -> Callable[[], None]:
+        return lambda: setattr(DenseBases, "_is_sparse", is_sparse)
 
-    choose = {"dense": use(lambda *_: 1.0), "in use": use(DenseBases.density)}
+    choose = {"dense": use(lambda *_: False), "in use": use(DenseBases._is_sparse)}
     cells = {}
     for tokens in TOKENS:
         x, direction = torch.randn(tokens, inputs).to(dtype), torch.randn(tokens, out).to(dtype)
@@ -169,7 +170,7 @@ def layer_steps(layer: tuple, sparsity: float, dtype: torch.dtype, clock: Callab
 def cell(layer: tuple, sparsity: float, dtype: torch.dtype, clock: Callable, repetitions: int) -> dict:
     """All products and steps of one layer, sparsity and dtype."""
     large, small, r = layer
-    A, B = DenseBases("ternary", 0, sparsity).tensors(r, small, large, CPU, dtype)[:2]
+    A, B = DenseBases("ternary", 0, sparsity).form(Sizes(r, -(-small // r), small, large), CPU, dtype)[:2]
     kept = A.any(dim=0).nonzero()[:, 0]  # the other columns of C, and of ΔW, are zero
     torch.manual_seed(0)
     C = (A.repeat_interleave(B.shape[1] // r, dim=0) * torch.randn(B.shape[1], small)).to(dtype)

@@ -13,7 +13,6 @@ from torch.func import functional_call
 from networks import random_config
 from randlora.adapter import RandLoraLayer
 from randlora.adapter.weights import StackedWeight
-from randlora.update import make_operator
 
 
 class Sum(nn.Module):
@@ -156,14 +155,13 @@ def adapted_layers(model):
 def equation_4(layer, adapter_name="default", *, stored=True):
     """ΔW = g Σ_j B_j Λ_j A Γ_j as a sum over bases in float64, for every matrix of a stack, as the weight is stored."""
     spec = layer.update_spec(adapter_name)
-    bases = layer.bases_tensors(adapter_name, torch.device("cpu"), torch.float64)
-    A, B = make_operator(spec, bases).pair()
+    A, B = layer.form(adapter_name, torch.device("cpu"), torch.float64).operator(spec.sizes).pair()
     lambda_, gamma = (tensors[adapter_name].double() for tensors in (layer.randlora_lambda, layer.randlora_gamma))
     matrices = []
     for diagonals, columns in zip(
         lambda_.reshape(-1, *lambda_.shape[-2:]), gamma.reshape(-1, *gamma.shape[-2:]), strict=True
     ):
-        n = spec.num_bases
+        n = spec.sizes.num_bases
         terms = [B[:, j::n] @ torch.diag(diagonals[j]) @ A @ torch.diag(columns[j]) for j in range(n)]
         total = spec.scaling * functools.reduce(torch.add, terms)
         matrices.append(total if spec.small_is_input else total.T)

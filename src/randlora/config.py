@@ -16,6 +16,7 @@ from randlora.adapter_config import (
     is_number,
 )
 from randlora.errors import ConfigError
+from randlora.update import Sizes
 
 PEFT_TYPE = "RANDLORA_FULLRANK"
 """The adapter's own PEFT type: PEFT without this package stops at it instead of reading it as its own RandLora."""
@@ -132,19 +133,19 @@ class RandLoraConfig(AdapterConfig):
             shape: (out, in).
             r: Its basis rank, in place of the config's.
         """
-        small = min(shape)
-        columns, bases_count = self.basis_sizes(small, r)
-        return self.terms * bases_count * (columns + small)
+        sizes = self.basis_sizes(shape, r)
+        return self.terms * sizes.num_bases * (sizes.r + sizes.small)
 
-    def basis_sizes(self, small: int, r: int) -> tuple[int, int]:
-        """Columns of a basis, r times `rank_fraction`, and number of bases n, for a layer with small side m.
+    def basis_sizes(self, shape: tuple[int, int], r: int) -> Sizes:
+        """Of a layer's bases, whose rank is r times `rank_fraction`.
 
         Args:
-            small: m.
+            shape: (out, in).
             r: The layer's basis rank, in place of the config's.
         """
+        small, large = sorted(shape)
         bases_count = min(-(-small // r), self.num_bases or small)
-        return max(1, round(self.rank_fraction * r)), bases_count
+        return Sizes(max(1, round(self.rank_fraction * r)), bases_count, small, large)
 
     def _check_variant(self) -> None:
         if self.num_bases is not None:

@@ -25,7 +25,7 @@ def _pointers(*models):
         for layer in model.modules():
             if isinstance(layer, RandLoraLayer):
                 for name in layer.randlora_bases:
-                    tensors = layer.bases_tensors(name, torch.device("cpu"), torch.float32)
+                    tensors = layer.form(name, torch.device("cpu"), torch.float32)
                     found.add(tuple(t.data_ptr() for t in tensors))
     return found
 

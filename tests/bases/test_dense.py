@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from randlora.bases.dense import DenseBases, draw, unit_scale
+from randlora.update import DenseForm, SparseForm
+from sizes import sizes
 
 CPU = torch.device("cpu")
 FAMILIES = [("uniform", 2.0), ("normal", 2.0), ("ternary", 2.0), ("ternary", 6.0), ("ternary", sqrt(768))]
@@ -88,7 +90,7 @@ def test_entries_are_exact_in_every_dtype(case):
 def test_every_normal_quantile_is_exact_in_float16():
     # The rarest and smallest, ±2e-5, are subnormal there.
     bases = DenseBases("normal", 0)
-    entries = bases.tensors(16, 4096, 16, CPU, torch.float32)[0]
+    entries = bases.form(sizes(16, 4096, 16), CPU, torch.float32)[0]
     assert torch.equal(entries.half().float(), entries)
     assert 0 < entries.abs().min() < 6e-5
 
@@ -110,22 +112,23 @@ def test_ternary_has_the_stated_density(sparsity):
 
 
 def test_a_and_b_are_different_draws():
-    A, B = DenseBases("uniform", 0).tensors(8, 8, 8, CPU, torch.float32)
+    A, B = DenseBases("uniform", 0).form(sizes(8, 8, 8), CPU, torch.float32)
     assert not torch.equal(A, B)
 
 
 def test_a_large_draw_in_slabs_equals_its_rows(monkeypatch):
-    whole = DenseBases("normal", 5).tensors(4, 6, 50, CPU, torch.float32)[1]
+    whole = DenseBases("normal", 5).form(sizes(4, 6, 50), CPU, torch.float32)[1]
     monkeypatch.setattr("randlora.bases.dense._ENTRIES_PER_DRAW", 20)
-    assert torch.equal(DenseBases("normal", 5).tensors(4, 6, 50, CPU, torch.float32)[1], whole)
+    assert torch.equal(DenseBases("normal", 5).form(sizes(4, 6, 50), CPU, torch.float32)[1], whole)
 
 
 @pytest.mark.parametrize("sparsity", [2.0, 6.0, 15.9, 16.0, 100.0])
 def test_sparse_bases_come_by_rows_too(sparsity):
     bases = DenseBases("ternary", 7, sparsity)
     for small, large, dtype in [(11, 20, torch.float32), (24, 40, torch.bfloat16), (11, 20, torch.float64)]:
-        A, B, *by_rows = bases.tensors(4, small, large, CPU, dtype)
-        assert bool(by_rows) == (sparsity >= 16) == (bases.density(CPU) < 1)
+        form = bases.form(sizes(4, small, large), CPU, dtype)
+        A, B, *by_rows = form
+        assert bool(by_rows) == (sparsity >= 16) == isinstance(form, SparseForm)
         assert A.shape == (4, small)
         for matrix, (values, columns, starts) in (
             zip((B, B.T), (by_rows[:3], by_rows[3:]), strict=False) if by_rows else ()
@@ -134,13 +137,13 @@ def test_sparse_bases_come_by_rows_too(sparsity):
             dense[torch.arange(len(matrix)).repeat_interleave(starts.diff()), columns] = values
             assert values.dtype == dtype
             assert torch.equal(dense, matrix)
-    assert bases.density(torch.device("meta")) == 1
+    assert type(bases.form(sizes(4, 11, 20), torch.device("meta"), torch.float32)) is DenseForm
 
 
 def test_rows_first_asked_for_in_inference_mode_can_be_trained_with():
     bases = DenseBases("ternary", 7, 20.0)
     with torch.inference_mode():
-        bases.tensors(4, 12, 20, CPU, torch.float32)
+        bases.form(sizes(4, 12, 20), CPU, torch.float32)
     assert not any(
-        t.is_inference() for dtype in (torch.float32, torch.bfloat16) for t in bases.tensors(4, 12, 20, CPU, dtype)
+        t.is_inference() for dtype in (torch.float32, torch.bfloat16) for t in bases.form(sizes(4, 12, 20), CPU, dtype)
     )

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from randlora.bases import PeftBases
+from sizes import sizes
 
 CPU = torch.device("cpu")
 KINDS = {"dense": {}, "sparse": {"sparse": True}, "very_sparse": {"very_sparse": True}}
@@ -46,18 +47,18 @@ def test_the_draw_is_what_peft_draws(kind, shapes, r):
 def test_the_draw_dtype_is_kept(dtype):
     bases = PeftBases(0, 4, 20, 12, "dense", dtype)
     assert bases.pair[0].dtype == getattr(torch, dtype)
-    wide = bases.tensors(4, 12, 20, CPU, torch.float64)
+    wide = bases.form(sizes(4, 12, 20), CPU, torch.float64)
     assert torch.equal(wide[0], bases.pair[0][:, 0].double())
-    bases.tensors(4, 12, 20, CPU, torch.bfloat16)
+    bases.form(sizes(4, 12, 20), CPU, torch.bfloat16)
     # After a narrower cast in between, still the numbers as drawn.
-    assert all(torch.equal(a, b) for a, b in zip(bases.tensors(4, 12, 20, CPU, torch.float64), wide, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(bases.form(sizes(4, 12, 20), CPU, torch.float64), wide, strict=True))
 
 
 def test_pairing_of_columns_is_pefts():
     # PEFT flattens A·λ over (r, n) and B over (n, r): hidden column p joins row p // n of A with basis p % n.
     r, small, large = 3, 7, 10
     bases = PeftBases(5, r, 16, 12)
-    A, B = bases.tensors(r, small, large, CPU, torch.float32)
+    A, B = bases.form(sizes(r, small, large), CPU, torch.float32)
     full_a, full_b = (t.float() for t in bases.pair)
     assert torch.equal(A, full_a[:, 0, :small])
     assert torch.equal(B, full_b[:large, :3].reshape(large, 9))

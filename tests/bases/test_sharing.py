@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from randlora.bases import DenseBases, PeftBases, StructuredBases, dense_bases
+from sizes import sizes
 
 CPU = torch.device("cpu")
 DENSE = ["uniform", "normal", "ternary"]
@@ -25,11 +26,11 @@ everywhere = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 
 
 def _tensors(bases, dtype=torch.float32):
-    return bases.tensors(4, 12, 20, CPU, dtype)
+    return bases.form(sizes(4, 12, 20), CPU, dtype)
 
 
 def _pointers(bases, *shape, dtype=torch.float32):
-    return [t.data_ptr() for t in bases.tensors(*shape, CPU, dtype)]
+    return [t.data_ptr() for t in bases.form(sizes(*shape), CPU, dtype)]
 
 
 @pytest.mark.parametrize("family", DENSE)
@@ -43,10 +44,10 @@ def test_the_same_arguments_give_the_same_object(family):
 @pytest.mark.parametrize("family", DENSE)
 def test_layers_of_every_shape_are_views_of_one_pair(family):
     bases = DenseBases(family, 0)
-    bases.reserve(8, 24, 40)
-    whole = bases.tensors(8, 24, 40, CPU, torch.float32)
+    bases.reserve(sizes(8, 24, 40))
+    whole = bases.form(sizes(8, 24, 40), CPU, torch.float32)
     for r, small, large in [(8, 24, 40), (8, 17, 40), (3, 24, 25), (1, 24, 24), (5, 7, 9)]:
-        A, B = bases.tensors(r, small, large, CPU, torch.float32)
+        A, B = bases.form(sizes(r, small, large), CPU, torch.float32)
         assert (A.data_ptr(), B.data_ptr()) == (whole[0].data_ptr(), whole[1].data_ptr())
         assert A.shape == (r, small)
         assert B.shape == (large, -(-small // r) * r)
@@ -58,8 +59,8 @@ def test_layers_of_every_shape_are_views_of_one_pair(family):
 @pytest.mark.parametrize("larger", [(9, 24, 40), (8, 25, 40), (8, 24, 41), (16, 100, 120)])
 def test_growing_keeps_the_numbers(family, larger):
     bases = DenseBases(family, 0)
-    before = [t.clone() for t in bases.tensors(8, 24, 40, CPU, torch.float32)]
-    A, B = bases.tensors(*larger, CPU, torch.float32)
+    before = [t.clone() for t in bases.form(sizes(8, 24, 40), CPU, torch.float32)]
+    A, B = bases.form(sizes(*larger), CPU, torch.float32)
     r, small, large = larger
     assert A.shape == (r, small)
     assert B.shape == (large, -(-small // r) * r)
@@ -71,24 +72,24 @@ def test_growing_keeps_the_numbers(family, larger):
 def test_growth_by_a_layer_whose_hidden_size_is_already_there():
     # r = 16 rounds 17 columns up to 32: B is wide enough for a layer of 32, A is not.
     bases = DenseBases("uniform", 0)
-    bases.tensors(16, 17, 40, CPU, torch.float32)
-    A, _ = bases.tensors(16, 32, 40, CPU, torch.float32)
+    bases.form(sizes(16, 17, 40), CPU, torch.float32)
+    A, _ = bases.form(sizes(16, 32, 40), CPU, torch.float32)
     assert A.shape == (16, 32)
 
 
 def test_one_copy_in_the_dtype_last_asked_for():
     bases = DenseBases("normal", 0)
-    bases.tensors(8, 24, 40, CPU, torch.float32)
+    bases.form(sizes(8, 24, 40), CPU, torch.float32)
     in_float = bases.stored_bytes()
-    half = bases.tensors(8, 24, 40, CPU, torch.bfloat16)
+    half = bases.form(sizes(8, 24, 40), CPU, torch.bfloat16)
     assert bases.stored_bytes() == in_float / 2
-    again = bases.tensors(8, 24, 40, CPU, torch.float64)
+    again = bases.form(sizes(8, 24, 40), CPU, torch.float64)
     assert all(torch.equal(a.double(), b) for a, b in zip(half, again, strict=True))
 
 
 def test_bases_are_freed_with_their_last_user():
     bases = dense_bases("uniform", 987654321)
-    bases.tensors(4, 12, 20, CPU, torch.float32)
+    bases.form(sizes(4, 12, 20), CPU, torch.float32)
     del bases
     gc.collect()
     assert dense_bases("uniform", 987654321).stored_bytes() == 0
@@ -173,12 +174,13 @@ def test_the_same_bits_in_another_process(in_new_process):
 import hashlib, torch
 from math import sqrt
 from randlora.bases import DenseBases, PeftBases, StructuredBases
+from sizes import sizes
 torch.manual_seed(99)
 cpu = torch.device("cpu")
 for bases in (DenseBases("uniform", 1), DenseBases("normal", 1), DenseBases("ternary", 1, 6.0), StructuredBases(1),
               PeftBases(1, 4, 20, 12), PeftBases(1, 4, 20, 12, "sparse")):
     digest = hashlib.sha256()
-    for t in bases.tensors(4, 12, 20, cpu, torch.float32):
+    for t in bases.form(sizes(4, 12, 20), cpu, torch.float32):
         digest.update(t.contiguous().numpy().tobytes())
     print(digest.hexdigest(), bases.fingerprint())
 """

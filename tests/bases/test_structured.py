@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from randlora.bases import StructuredBases
-from randlora.bases.structured import StructuredTensors
-from randlora.update import UpdateSpec, make_operator
+from sizes import sizes
 
 CPU = torch.device("cpu")
 shapes = st.tuples(st.integers(1, 40), st.integers(1, 70), st.integers(0, 50)).map(lambda s: (s[0], s[1], s[1] + s[2]))
@@ -26,12 +25,11 @@ ODD_SHAPES = [
 
 
 def _tensors(r, small, large, seed=0):
-    return StructuredTensors(*StructuredBases(seed).tensors(r, small, large, CPU, torch.float32))
+    return StructuredBases(seed).form(sizes(r, small, large), CPU, torch.float32)
 
 
 def _pair(r, small, large, seed=0):
-    spec = UpdateSpec("structured", r, -(-small // r), small, large, small_is_input=True, scaling=1.0)
-    return make_operator(spec, _tensors(r, small, large, seed)).pair()
+    return _tensors(r, small, large, seed).operator(sizes(r, small, large)).pair()
 
 
 def test_golden_draws():
@@ -119,5 +117,5 @@ def test_a_layer_needs_small_factors_only():
 
 def test_the_description_of_a_shape_is_drawn_once():
     bases = StructuredBases(0)
-    first, second = (bases.tensors(4, 12, 20, CPU, torch.float32) for _ in range(2))
+    first, second = (bases.form(sizes(4, 12, 20), CPU, torch.float32) for _ in range(2))
     assert [t.data_ptr() for t in first] == [t.data_ptr() for t in second]

@@ -17,6 +17,7 @@ from networks import MODELS, Net, rows, token_ids
 from randlora.bases import DenseBases
 from randlora.bases.rng import random_words
 from randlora.errors import CheckpointError, ConfigError, LayerError
+from sizes import sizes
 
 
 def uniform(stream, i, size):
@@ -81,7 +82,7 @@ def randlora_a(x, W, lambda_, gamma):
     (n, r), m = lambda_.shape, gamma.shape[1]
     M = max(W.shape)
     bases = DenseBases("normal", SEED, separate=True)
-    A, B = bases.tensors(r, m, M, torch.device("cpu"), torch.float64)
+    A, B = bases.form(sizes(r, m, M), torch.device("cpu"), torch.float64)
     left, right = torch.zeros(M, r, dtype=torch.float64), torch.zeros(r, m, dtype=torch.float64)
     for j in range(n):
         left = left + B[:, j::n] @ torch.diag(lambda_[j])
@@ -113,7 +114,7 @@ def spectral(x, W, lambda_, gamma):
 def hybrid(x, W, lambda_, gamma, A, B):
     (n, r), m = lambda_.shape, gamma.shape[1]
     bases = DenseBases("normal", SEED)
-    A_R, B_R = bases.tensors(r, m, max(W.shape), torch.device("cpu"), torch.float64)
+    A_R, B_R = bases.form(sizes(r, m, max(W.shape)), torch.device("cpu"), torch.float64)
     delta = torch.zeros(max(W.shape), m, dtype=torch.float64)
     for j in range(n):
         delta = delta + B_R[:, j::n] @ torch.diag(lambda_[j]) @ A_R @ torch.diag(gamma[j])

@@ -53,7 +53,7 @@ def test_alpha_means_what_it_means_for_bases_of_unit_variance(shape):
 def test_an_adapter_made_in_inference_mode_has_bases_to_train_with():
     with torch.inference_mode():
         layer = layer_of((6, 5), 2).base_model.model[0]
-    assert not any(t.is_inference() for t in layer.bases_tensors("default", CPU, torch.float32))
+    assert not any(t.is_inference() for t in layer.form("default", CPU, torch.float32))
 
 
 @pytest.mark.parametrize("strategy", ["folded", "factored", "auto"])
@@ -79,7 +79,7 @@ def test_a_second_adapter_has_the_bases_of_the_weight_alone():
     model.merge_adapter()
     model.unmerge_adapter()
     model.add_adapter("second", SpectralConfig(r=4, target_modules=["0"]))
-    first, second = (layer.bases_tensors(name, CPU, torch.float64) for name in ("default", "second"))
+    first, second = (layer.form(name, CPU, torch.float64) for name in ("default", "second"))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 

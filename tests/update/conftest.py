@@ -12,7 +12,7 @@ from torch import Tensor
 
 import randlora
 from randlora.bases import Bases, DenseBases, PeftBases, StructuredBases
-from randlora.update import UpdateSpec
+from randlora.update import Form, UpdateSpec
 
 PLANS = {
     "factored": ("factored", "factored"),
@@ -61,7 +61,7 @@ class Case:
     """One layer, its adapter and a batch, in float64 unless cast."""
 
     spec: UpdateSpec
-    bases: tuple[Tensor, ...]
+    form: Form
     A: Tensor
     B: Tensor
     x: Tensor
@@ -85,12 +85,12 @@ class Case:
 
     def equation_4(self) -> Tensor:
         """ΔW = g Σ_j B_j Λ_j A Γ_j, with column k of B_j at column k·n + j of B."""
-        bases_count = self.spec.num_bases
+        bases_count = self.spec.sizes.num_bases
         total = torch.zeros(self.B.shape[0], self.A.shape[1], dtype=self.A.dtype)
         for term in range(self.lambda_.shape[0]):
             j = term % bases_count
             basis = self.B[:, j::bases_count]
-            own = self.A if self.A.shape[0] == self.spec.r else self.A[j::bases_count]
+            own = self.A if self.A.shape[0] == self.spec.sizes.r else self.A[j::bases_count]
             total = total + basis @ torch.diag(self.lambda_[term]) @ own @ torch.diag(self.gamma[term])
         total = self.scaling * total
         return total if self.small_is_input else total.T
@@ -106,7 +106,8 @@ class Case:
             small_is_input = self.small_is_input
             delta = update.reference_delta_weight(self.A, self.B, *adapter, self.scaling, small_is_input=small_is_input)
             return F.linear(self.x, self.weight + delta, self.bias)
-        shared = (*adapter, self.spec, self.bases)
+        form = getattr(update, type(self.form).__name__)(*self.form)  # of this import, with its operators
+        shared = (*adapter, self.spec, form)
         if strategy == "added":  # to what the base layer gives, as for base layers that are more than a matrix
             return F.linear(self.x, self.weight, self.bias) + update.factored_update(self.x, *shared)
         return update.adapted_linear(self.x, self.weight, self.bias, *shared, update.Plan(*PLANS[strategy]))
@@ -138,19 +139,17 @@ def make_case(update):
 
         bases = make_bases(family, r, small, large)
         bases_count = num_bases or -(-small // r)
-        tensors = bases.tensors(r, small, large, CPU, dtype, num_bases)
-        exact = bases.tensors(r, small, large, CPU, torch.float64, num_bases)
-        scaling = 0.7 / small * bases.scale(r)
-        density = bases.density(CPU) if isinstance(bases, DenseBases) else 1.0
-        spec = update.UpdateSpec(bases.kind, r, bases_count, small, large, small_is_input, scaling, density)
-        A, B = update.make_operator(spec, exact).pair()
+        sizes = update.Sizes(r, bases_count, small, large)
+        form, exact = (bases.form(sizes, CPU, of) for of in (dtype, torch.float64))
+        spec = update.UpdateSpec(sizes, small_is_input, 0.7 / small * bases.scale(r))
+        A, B = exact.operator(sizes).pair()
         inputs, outputs = (small, large) if small_is_input else (large, small)
         x = normal(inputs, *batch).movedim(0, -1) if strided else normal(*batch, inputs)
         # λ and γ are float32 unless all is float64.
         trained = torch.float64 if dtype == torch.float64 else torch.float32
         case = Case(
             spec=spec,
-            bases=tensors,
+            form=form,
             A=A,
             B=B,
             x=x.to(dtype),

@@ -14,7 +14,7 @@ everywhere = pytest.mark.parametrize(
 @pytest.mark.parametrize("tokens", [2, 64])
 def test_only_inputs_and_shared_tensors_are_saved(update, make_case, family, strategy, small_is_input, tokens):
     case = make_case(family, 4, 24, 32, small_is_input=small_is_input, batch=(tokens,), dtype=torch.bfloat16)
-    allowed = [case.x, case.weight, case.lambda_, case.gamma, *case.bases]
+    allowed = [case.x, case.weight, case.lambda_, case.gamma, *case.form]
     known = {t.untyped_storage().data_ptr() for t in allowed}
     saved = []
 
@@ -62,7 +62,7 @@ def _results(case, update, strategy):
 @everywhere
 def test_arguments_are_not_written_to(update, make_case, family, strategy, small_is_input):
     case = make_case(family, 5, 13, 22, small_is_input=small_is_input)
-    tensors = [case.x, case.weight, case.lambda_, case.gamma, *case.bases]
+    tensors = [case.x, case.weight, case.lambda_, case.gamma, *case.form]
     before = [t.detach().clone() for t in tensors]
     _results(case, update, strategy)
     assert all(torch.equal(a, b) for a, b in zip(before, tensors, strict=True))

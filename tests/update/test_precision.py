@@ -38,7 +38,7 @@ def _bound(roundings):
 def test_bfloat16_is_near_float64(update, make_case, family, strategy, small_is_input, shape, tokens):
     low = make_case(family, *shape, small_is_input=small_is_input, batch=(tokens,), dtype=torch.bfloat16)
     if family == "peft":  # its entries fill float32: the judge takes them as rounded
-        low.A, low.B = (t.double() for t in low.bases)
+        low.A, low.B = (t.double() for t in low.form)
     high = make_case(family, *shape, small_is_input=small_is_input, batch=(tokens,))
     high.A, high.B = low.A, low.B
     for name in ("x", "weight", "bias", "lambda_", "gamma"):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from randlora.bases import DenseBases, StructuredBases
-from randlora.update import UpdateSpec, delta_weight, make_operator, reference_delta_weight
+from randlora.update import UpdateSpec, delta_weight, reference_delta_weight
+from sizes import sizes
 
 CPU = torch.device("cpu")
 SHAPES = [(1, 7, 9), (1, 24, 24), (4, 24, 24), (5, 24, 40), (24, 24, 24), (30, 24, 31), (8, 61, 61), (16, 64, 256)]
@@ -20,10 +21,9 @@ FULL = {
 
 
 def _rank(bases, r, small, large, bases_count=None):
-    bases_count = bases_count or -(-small // r)
-    spec = UpdateSpec(bases.kind, r, bases_count, small, large, small_is_input=True, scaling=1.0)
-    A, B = make_operator(spec, bases.tensors(r, small, large, CPU, torch.float64, bases_count)).pair()
-    lambda_, gamma = (torch.randn(bases_count, side, dtype=torch.float64) for side in (r, small))
+    of = sizes(r, small, large, bases_count)
+    A, B = bases.form(of, CPU, torch.float64).operator(of).pair()
+    lambda_, gamma = (torch.randn(of.num_bases, side, dtype=torch.float64) for side in (r, small))
     delta = reference_delta_weight(A, B, lambda_, gamma, 1.0, small_is_input=True)
     return torch.linalg.matrix_rank(delta).item(), A, B
 
@@ -56,11 +56,10 @@ def _is_full(r, small, large):
 
     A column that depends on those before it has one; rounding leaves some 1e-12 of it in float64.
     """
-    bases, bases_count = StructuredBases(0), -(-small // r)
-    spec = UpdateSpec(bases.kind, r, bases_count, small, large, small_is_input=True, scaling=1.0)
-    generator = torch.Generator().manual_seed(r)
-    lambda_, gamma = (torch.randn(bases_count, side, dtype=torch.float64, generator=generator) for side in (r, small))
-    delta = delta_weight(spec, bases.tensors(r, small, large, CPU, torch.float64), lambda_, gamma)
+    of, generator = sizes(r, small, large), torch.Generator().manual_seed(r)
+    lambda_, gamma = (torch.randn(of.num_bases, side, dtype=torch.float64, generator=generator) for side in (r, small))
+    spec, form = UpdateSpec(of, small_is_input=True, scaling=1.0), StructuredBases(0).form(of, CPU, torch.float64)
+    delta = delta_weight(spec, form, lambda_, gamma)
     diagonal = torch.linalg.qr(delta, mode="r").R.diagonal().abs()
     return bool(diagonal.min() > 1e-9 * diagonal.max())
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from randlora.bases import DenseBases
-from randlora.update import UpdateSpec, make_operator
+from randlora.update import DenseForm
 from randlora.update.scratch import eager_on_cpu
+from sizes import sizes
 
 CPU = torch.device("cpu")
 R, SMALL, LARGE = 3, 22, 37
@@ -19,9 +20,9 @@ def _as_in_an_autograd_function():
 
 def _operators(sparsity, dtype=torch.float64):
     """The operator with B by rows, and the dense one."""
-    bases = DenseBases("ternary", 1, sparsity).tensors(R, SMALL, LARGE, CPU, dtype)
-    spec = UpdateSpec("dense", R, -(-SMALL // R), SMALL, LARGE, True, 1.0)
-    return make_operator(spec, bases), make_operator(spec, bases[:2])
+    of = sizes(R, SMALL, LARGE)
+    form = DenseBases("ternary", 1, sparsity).form(of, CPU, dtype)
+    return form.operator(of), DenseForm(form.A, form.B).operator(of)
 
 
 @pytest.mark.parametrize("sparsity", [16.0, 20.0, 100.0, 1e9], ids=str)  # of the last, every entry is zero

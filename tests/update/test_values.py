@@ -133,7 +133,7 @@ def test_delta_weight_is_equation_4(update, make_case, family, strategy, small_i
         arguments = (case.A, case.B, case.lambda_, case.gamma, case.scaling)
         found = update.reference_delta_weight(*arguments, small_is_input=small_is_input)
     else:
-        found = update.delta_weight(case.spec, case.bases, case.lambda_, case.gamma)
+        found = update.delta_weight(case.spec, case.form, case.lambda_, case.gamma)
     torch.testing.assert_close(found, case.equation_4(), rtol=1e-11, atol=1e-11)
 
 

@@ -46,8 +46,8 @@ def resolve_bases(config: RandLoraConfig, layers: Mapping[str, tuple[tuple[int, 
 def _check_first_version(config: RandLoraConfig, layers: Mapping[str, tuple[tuple[int, int], int]]) -> None:
     """Raise where the first version of the structured bases of a layer was another (see `SCHEME_VERSION`)."""
     for name, (shape, r) in layers.items():
-        columns, bases_count = config.basis_sizes(min(shape), r)
-        if max(shape) < columns * bases_count:
+        sizes = config.basis_sizes(shape, r)
+        if sizes.large < sizes.r * sizes.num_bases:
             raise CheckpointError(
                 f"layer {name!r} of shape {shape}",
                 expected=f"structured bases of version {SCHEME_VERSION}",

@@ -25,5 +25,5 @@ class RandLoraEmbedding(EmbeddingLayer, RandLoraLayer):
         if self.strategy[adapter_name] == "reference" or not self.small_is_input:
             return super()._rows(adapter_name, ids)  # a table with fewer rows than columns is small
         lambda_, gamma = self.diagonals(adapter_name)
-        bases = self.bases_tensors(adapter_name, ids.device, read_weight(self.get_base_layer()).dtype)
-        return delta_rows(ids, self.update_spec(adapter_name), bases, lambda_, gamma)
+        form = self.form(adapter_name, ids.device, read_weight(self.get_base_layer()).dtype)
+        return delta_rows(ids, self.update_spec(adapter_name), form, lambda_, gamma)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from randlora.adapter.base_layer import AdapterLayer
-from randlora.adapter.weights import stack_shape, weight_device, weight_dtype
-from randlora.bases import Bases, DenseBases, SpectralBases
+from randlora.adapter.weights import stack_shape, weight_dtype
+from randlora.bases import Bases, SpectralBases
 from randlora.config import RandLoraConfig
-from randlora.update import UpdateSpec, delta_weight, make_operator, reference_delta_weight
+from randlora.update import Form, Sizes, UpdateSpec, delta_weight, reference_delta_weight
 
 
 def balanced_scaling(alpha: float, r: float, small: int) -> float:
@@ -77,11 +77,11 @@ class RandLoraLayer(AdapterLayer):
             strategy: Strategy for this layer.
             bases: Its frozen bases.
         """
-        small = min(self.in_features, self.out_features)
-        r, bases_count = config.basis_sizes(small, r)
-        scaling = alpha / r if config.bases == "peft" else balanced_scaling(alpha, r, small)
-        self.set_update(adapter_name, bases, strategy, r, bases_count, scaling)
-        start = self._start(config, config.terms * bases_count, r)
+        sizes = config.basis_sizes((self.out_features, self.in_features), r)
+        r = sizes.r
+        scaling = alpha / r if config.bases == "peft" else balanced_scaling(alpha, r, sizes.small)
+        self.set_update(adapter_name, bases, strategy, r, sizes.num_bases, scaling)
+        start = self._start(config, config.terms * sizes.num_bases, r)
         self.add_adapter(adapter_name, start, config.dropout, inference_mode=config.inference_mode)
 
     def set_update(
@@ -122,32 +122,27 @@ class RandLoraLayer(AdapterLayer):
     def update_spec(self, adapter_name: str) -> UpdateSpec:
         """What `randlora.update` needs to know of an adapter on this layer."""
         small, large = sorted((self.in_features, self.out_features))
-        bases = self.randlora_bases[adapter_name]
-        r, bases_count, scaling = self.r[adapter_name], self.num_bases[adapter_name], self.scaling[adapter_name]
-        density = bases.density(weight_device(self.get_base_layer())) if isinstance(bases, DenseBases) else 1.0
-        return UpdateSpec(bases.kind, r, bases_count, small, large, self.small_is_input, scaling, density)
+        sizes = Sizes(self.r[adapter_name], self.num_bases[adapter_name], small, large)
+        return UpdateSpec(sizes, self.small_is_input, self.scaling[adapter_name])
 
-    def bases_tensors(self, adapter_name: str, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """The tensors that describe the adapter's bases for this layer (see `randlora.update.make_operator`)."""
-        small, large = sorted((self.in_features, self.out_features))
-        r, bases_count = self.r[adapter_name], self.num_bases[adapter_name]
-        return self.randlora_bases[adapter_name].tensors(r, small, large, device, dtype, bases_count)
+    def form(self, adapter_name: str, device: torch.device, dtype: torch.dtype) -> Form:
+        """What describes the adapter's bases for this layer."""
+        return self.randlora_bases[adapter_name].form(self.update_spec(adapter_name).sizes, device, dtype)
 
     def _draw_bases(self, adapter_name: str, device: torch.device) -> None:
         dtype = weight_dtype(self.get_base_layer())
         if dtype is not None:
-            self.bases_tensors(adapter_name, device, dtype)
+            self.form(adapter_name, device, dtype)
 
     def _delta_weight(self, adapter_name: str) -> Tensor:
         lambda_, gamma = self.diagonals(adapter_name)
-        bases = self.bases_tensors(adapter_name, lambda_.device, lambda_.dtype)
-        spec = self.update_spec(adapter_name)
+        form, spec = self.form(adapter_name, lambda_.device, lambda_.dtype), self.update_spec(adapter_name)
         if self.strategy[adapter_name] == "reference":
-            pair = make_operator(spec, bases).pair()
-            form = partial(reference_delta_weight, *pair, scaling=spec.scaling, small_is_input=spec.small_is_input)
+            pair = form.operator(spec.sizes).pair()
+            delta = partial(reference_delta_weight, *pair, scaling=spec.scaling, small_is_input=spec.small_is_input)
         else:
-            form = partial(delta_weight, spec, bases)
-        return torch.vmap(form)(lambda_, gamma) if lambda_.ndim == 3 else form(lambda_, gamma)
+            delta = partial(delta_weight, spec, form)
+        return torch.vmap(delta)(lambda_, gamma) if lambda_.ndim == 3 else delta(lambda_, gamma)
 
     def extra_repr(self) -> str:
         """Adapters with their r and n."""

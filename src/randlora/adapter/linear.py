@@ -29,40 +29,34 @@ class RandLoraLinear(RandLoraLayer):
     """Folded weights by adapter and dtype, with the state they were folded from; None outside of `fold_once`."""
 
     def _add_updates(self, adapter_names: list[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if len(adapter_names) == 1 and not args and not kwargs:
-            plan = self._plan(adapter_names[0], x)
-            if plan is not None:
-                return self._adapted(adapter_names[0], x, plan)
+        if len(adapter_names) == 1 and not args and not kwargs and self._is_one_step(adapter_names[0], x):
+            return self._adapted(adapter_names[0], x)
         return super()._add_updates(adapter_names, x, *args, **kwargs)
 
-    def _plan(self, name: str, x: Tensor) -> Plan | None:
-        """How layer and update run as one step; None where the base layer is more than a frozen matrix and a bias."""
-        strategy = self.strategy[name]
+    def _is_one_step(self, name: str, x: Tensor) -> bool:
+        """Whether layer and update run as one step: where the base layer is a frozen matrix and a bias, no more."""
         if self._by_delta_weight(name) or self._drops(name) or self._base_has_hooks():
-            return None
+            return False
         base = self.base_layer
         if type(base).forward not in _FORWARDS or quantized_format(base) is not None:
-            return None
+            return False
         # An input of another dtype is the base layer's to refuse, whatever the size of the batch.
         foreign = x.dtype != base.weight.dtype and not torch.is_autocast_enabled(x.device.type)
-        if foreign or base.weight.requires_grad:
-            return None
-        if strategy != "auto":
-            return Plan(strategy, strategy)
-        return choose_plan(self.update_spec(name), x.numel() // x.shape[-1])
+        return not foreign and not base.weight.requires_grad
 
-    def _adapted(self, name: str, x: Tensor, plan: Plan) -> Tensor:
+    def _adapted(self, name: str, x: Tensor) -> Tensor:
         base = self.base_layer
         weight = read_weight(base)
         dtype = compute_dtype(x, base)
         lambda_, gamma = self.diagonals(name)
-        bases = self.bases_tensors(name, x.device, dtype)
-        spec = self.update_spec(name)
+        form, spec, strategy = self.form(name, x.device, dtype), self.update_spec(name), self.strategy[name]
+        automatic = strategy == "auto"
+        plan = choose_plan(form, spec, x.numel() // x.shape[-1]) if automatic else Plan(strategy, strategy)
         with torch.autocast(x.device.type, enabled=False):
             held = None
             if self.kept is not None and not torch.compiler.is_compiling():
                 held = self._kept_weight(self.kept, (name, dtype), weight, lambda_, gamma)
-            return adapted_linear(x.to(dtype), weight, base.bias, lambda_, gamma, spec, bases, plan, held)
+            return adapted_linear(x.to(dtype), weight, base.bias, lambda_, gamma, spec, form, plan, held)
 
     @torch.no_grad()
     def _kept_weight(self, kept: dict[Any, Any], key: tuple[str, torch.dtype], *parts: Tensor) -> Tensor:
@@ -71,8 +65,8 @@ class RandLoraLinear(RandLoraLayer):
         state = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in parts], spec
         if key not in kept or kept[key][0] != state:
             weight, lambda_, gamma = parts
-            bases = self.bases_tensors(name, weight.device, dtype)
-            kept[key] = state, folded_weight(weight, spec, bases, lambda_, gamma, dtype).contiguous()
+            form = self.form(name, weight.device, dtype)
+            kept[key] = state, folded_weight(weight, spec, form, lambda_, gamma).contiguous()
         folded: Tensor = kept[key][1]
         return folded
 
@@ -84,5 +78,5 @@ class RandLoraLinear(RandLoraLayer):
         if self._by_delta_weight(adapter_name):
             return super()._product(adapter_name, x)
         lambda_, gamma = self.diagonals(adapter_name)
-        bases = self.bases_tensors(adapter_name, x.device, x.dtype)
-        return factored_update(x, lambda_, gamma, self.update_spec(adapter_name), bases)
+        form = self.form(adapter_name, x.device, x.dtype)
+        return factored_update(x, lambda_, gamma, self.update_spec(adapter_name), form)

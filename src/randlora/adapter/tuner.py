@@ -37,8 +37,8 @@ class RandLoraTuner(AdapterTuner):
         shapes = {name: layer_shape(layer) for name, layer in layers.items()}
         ranks = {name: by_pattern(config.rank_pattern, name, config.r) for name in shapes}
         self._bases: Bases = resolve_bases(config, {name: (shape, ranks[name]) for name, shape in shapes.items()})
-        for shape in shapes.values():
-            self._bases.reserve(config.r, min(shape), max(shape), config.num_bases)
+        for name, shape in shapes.items():
+            self._bases.reserve(config.basis_sizes(shape, ranks[name]))
 
     def _create_and_replace(self, peft_config: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         if isinstance(self._bases, StoredBases):

@@ -1,9 +1,9 @@
 """Seed -> frozen random bases.
 
-Every family answers the same four questions: `tensors(r, small, large, device, dtype)` gives what describes A and B
-of a layer, `scale(r)` the factor that gives their product unit variance, `fingerprint()` a hash of the draw, and
-`kind` says which arithmetic of `randlora.update` applies (`dense` or `structured`). `SpectralBases` are of one weight
-and have no seed: they are not shared, and not the same bits on every machine.
+Every family answers the same three questions: `form(sizes, device, dtype)` gives what describes the bases of a layer,
+with the arithmetic that belongs to it (`randlora.update.Form`), `scale(r)` the factor that gives A·B unit variance, and
+`fingerprint()` a hash of the draw. `SpectralBases` are of one weight and have no seed: they are not shared, and not the
+same bits on every machine.
 """
 
 from randlora.bases.dense import DenseBases, dense_bases

@@ -6,17 +6,20 @@ bits): the bases are the same numbers in every dtype, and the factor that gives 
 """
 
 import hashlib
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from math import sqrt
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
 from randlora.bases.rng import random_words
+from randlora.update import DenseForm, Sizes, SparseForm
 
+Tensors = TypeVar("Tensors", bound=tuple[Tensor, ...])
 DenseFamily = Literal["uniform", "normal", "ternary"]
 
 _STREAM_A, _STREAM_B = 0, 1
@@ -85,13 +88,11 @@ class DenseBases:
         separate: An A for each basis (eq. 3) in place of one for all (eq. 4).
     """
 
-    kind = "dense"
-
     def __init__(self, family: DenseFamily, seed: int, sparsity: float = 2.0, *, separate: bool = False) -> None:
         self.family, self.seed, self.sparsity, self.separate = family, seed, sparsity, separate
         self._unit = unit_scale(family, sparsity)
         self._shape_a, self._shape_b = (0, 0), (0, 0)
-        self._pairs: dict[torch.device, tuple[Tensor, ...]] = {}
+        self._pairs: dict[torch.device, DenseForm] = {}
         self._by_rows: dict[tuple[int, int], tuple[Tensor, ...]] = {}
 
     def __deepcopy__(self, memo: dict) -> "DenseBases":
@@ -104,54 +105,41 @@ class DenseBases:
         """The product of the factors that give A and B unit variance."""
         return self._unit**2
 
-    def density(self, device: torch.device) -> float:
-        """The share of B's entries that are not zero, where `tensors` gives B by rows as well; else 1."""
-        share = 2 / self.sparsity if self.family == "ternary" else 1.0
-        return share if device.type == "cpu" and share <= _SPARSEST_DENSE else 1.0
-
-    def reserve(self, r: int, small: int, large: int, num_bases: int | None = None) -> None:
-        """Make room for a layer with sides `small` and `large`, basis rank `r` and n bases; drawn when first used."""
-        columns = r * (num_bases or -(-small // r))
-        shape_a = (max(columns if self.separate else r, self._shape_a[0]), max(small, self._shape_a[1]))
-        shape_b = (max(large, self._shape_b[0]), max(columns, self._shape_b[1]))
+    def reserve(self, sizes: Sizes) -> None:
+        """Make room for a layer; drawn when first used."""
+        columns = sizes.r * sizes.num_bases
+        shape_a = (max(columns if self.separate else sizes.r, self._shape_a[0]), max(sizes.small, self._shape_a[1]))
+        shape_b = (max(sizes.large, self._shape_b[0]), max(columns, self._shape_b[1]))
         if (shape_a, shape_b) != (self._shape_a, self._shape_b):
             self._shape_a, self._shape_b = shape_a, shape_b
             self._pairs.clear()
 
-    def tensors(
-        self,
-        r: int,
-        small: int,
-        large: int,
-        device: torch.device,
-        dtype: torch.dtype,
-        num_bases: int | None = None,
-    ) -> tuple[Tensor, ...]:
-        """A (r × small, or r·n × small) and B (large × r·n), views of the shared pair, without their scale.
+    def form(self, sizes: Sizes, device: torch.device, dtype: torch.dtype) -> DenseForm | SparseForm:
+        """A (r × m, or r·n × m) and B (M × r·n), views of the shared pair, without their scale.
 
-        On a CPU, where B is sparse enough (see `density`), also B and then Bᵀ by rows: the entries that are not zero,
-        the column of each, and where the rows start (and the last one ends).
+        On a CPU, where few entries of B are not zero, also B and Bᵀ by rows.
 
         Args:
-            r: Basis rank.
-            small: m, the smaller side of the layer.
-            large: M, the larger side of the layer.
+            sizes: Of the layer's bases.
             device: Where the pair is wanted.
             dtype: A floating dtype; the numbers are the same in each.
-            num_bases: n, ⌈m/r⌉ by default.
         """
-        columns = r * (num_bases or -(-small // r))
-        self.reserve(r, small, large, num_bases)
+        columns = sizes.r * sizes.num_bases
+        self.reserve(sizes)
         if device not in self._pairs:
             self._pairs[device] = self._draw_pair(device, dtype)
         pair = held_in(self._pairs, device, dtype)
-        A, B = pair[0][: columns if self.separate else r, :small], pair[1][:large, :columns]
-        return (A, B) if self.density(device) == 1 else (A, B, *self._rows_of(B))
+        A, B = pair.A[: columns if self.separate else sizes.r, : sizes.small], pair.B[: sizes.large, :columns]
+        return SparseForm(A, B, *self._rows_of(B)) if self._is_sparse(device) else DenseForm(A, B)
 
     def stored_bytes(self) -> int:
         """Bytes held now, over all devices."""
         held = (*self._pairs.values(), *self._by_rows.values())
         return sum(t.numel() * t.element_size() for tensors in held for t in tensors)
+
+    def _is_sparse(self, device: torch.device) -> bool:
+        """Whether B is given by rows too."""
+        return device.type == "cpu" and self.family == "ternary" and 2 / self.sparsity <= _SPARSEST_DENSE
 
     def _rows_of(self, B: Tensor) -> tuple[Tensor, ...]:
         """B and Bᵀ by rows, held once per shape in the dtype last asked for."""
@@ -169,10 +157,10 @@ class DenseBases:
         ]
         return digest(self.family, *corners)
 
-    def _draw_pair(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    def _draw_pair(self, device: torch.device, dtype: torch.dtype) -> DenseForm:
         # A first use inside inference_mode must not make the pair unusable for training.
         with torch.inference_mode(mode=False), torch.no_grad():
-            return (
+            return DenseForm(
                 self._draw(_STREAM_A, self._shape_a, device, dtype),
                 self._draw(_STREAM_B, self._shape_b, device, dtype),
             )
@@ -207,21 +195,20 @@ def dense_bases(family: DenseFamily, seed: int, sparsity: float = 2.0, separate:
     return bases
 
 
-def cast_tensors(
-    tensors: tuple[Tensor, ...], dtype: torch.dtype, device: torch.device | None = None
-) -> tuple[Tensor, ...]:
+def cast_tensors(tensors: Tensors, dtype: torch.dtype, device: torch.device | None = None) -> Tensors:
     """`tensors` on a device (None: where they are), the floating ones among them in this dtype, fit for training."""
 
     def cast(t: Tensor) -> Tensor:
         return t.to(device=device, dtype=dtype if t.is_floating_point() else t.dtype)
 
+    make: Callable[[Iterable[Tensor]], Any] = getattr(tensors, "_make", tuple)  # a form stays one
     if torch.compiler.is_compiling():  # dynamo traces the cast, but not a switch of inference mode
-        return tuple(map(cast, tensors))
+        return make(map(cast, tensors))
     with torch.inference_mode(mode=False), torch.no_grad():
-        return tuple(map(cast, tensors))
+        return make(map(cast, tensors))
 
 
-def held_in(held: dict[Any, tuple[Tensor, ...]], key: Any, dtype: torch.dtype) -> tuple[Tensor, ...]:
+def held_in(held: dict[Any, Tensors], key: Any, dtype: torch.dtype) -> Tensors:
     """The tensors held under a key in a dtype; those in another are replaced, but for a compiler's trace of this."""
     tensors = held[key]
     if tensors[0].dtype != dtype:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from randlora.bases.dense import cast_tensors, digest
+from randlora.update import DenseForm, Sizes
 
 PeftSparsity = Literal["dense", "sparse", "very_sparse"]
 
@@ -29,8 +30,6 @@ class PeftBases:
         dtype: The dtype PEFT drew in: `bfloat16` or `float16`; sparse bases are drawn in float32.
     """
 
-    kind = "dense"
-
     def __init__(
         self,
         seed: int,
@@ -42,32 +41,24 @@ class PeftBases:
     ) -> None:
         with torch.inference_mode(mode=False), torch.device("cpu"):
             self.pair = draw_pair(seed, r, rows, columns, sparsity, dtype)
-        self._copies: dict[torch.device, tuple[Tensor, ...]] = {}
+        self._copies: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def scale(self, r: int) -> float:  # noqa: ARG002 - one signature for all families
         """PEFT's bases have unit standard deviation already."""
         return 1.0
 
-    def reserve(self, r: int, small: int, large: int, num_bases: int | None = None) -> None:
+    def reserve(self, sizes: Sizes) -> None:
         """Nothing to reserve: the pair is drawn whole."""
 
-    def tensors(
-        self,
-        r: int,
-        small: int,
-        large: int,
-        device: torch.device,
-        dtype: torch.dtype,
-        num_bases: int | None = None,  # noqa: ARG002 - PEFT has ⌈m/r⌉
-    ) -> tuple[Tensor, ...]:
-        """A (r × small) and B (large × r·n) as PEFT slices and pairs them."""
+    def form(self, sizes: Sizes, device: torch.device, dtype: torch.dtype) -> DenseForm:
+        """A (r × m) and B (M × r·n) as PEFT slices and pairs them; PEFT has ⌈m/r⌉ bases."""
         pair = self._copies.get(device)
         if pair is None or pair[0].dtype != dtype:
             # From the pair as drawn: its entries fill the dtype of the draw, so a cast of a cast could lose bits.
             pair = cast_tensors(self.pair, dtype, device)
             if not torch.compiler.is_compiling():
                 self._copies[device] = pair
-        return _slice(pair[0], pair[1], r, small, large)
+        return _slice(*pair, sizes)
 
     def stored_bytes(self) -> int:
         """Bytes held now, over all devices."""
@@ -89,7 +80,6 @@ class StoredBases(nn.Module):
         dtype: The dtype it is stored in.
     """
 
-    kind = "dense"
     A: Tensor
     B: Tensor
 
@@ -103,20 +93,12 @@ class StoredBases(nn.Module):
         """PEFT's bases have unit standard deviation already."""
         return 1.0
 
-    def reserve(self, r: int, small: int, large: int, num_bases: int | None = None) -> None:
+    def reserve(self, sizes: Sizes) -> None:
         """Nothing to reserve."""
 
-    def tensors(
-        self,
-        r: int,
-        small: int,
-        large: int,
-        device: torch.device,
-        dtype: torch.dtype,
-        num_bases: int | None = None,  # noqa: ARG002 - PEFT has ⌈m/r⌉
-    ) -> tuple[Tensor, ...]:
-        """A (r × small) and B (large × r·n) as PEFT slices and pairs them."""
-        return _slice(self.A.to(device, dtype), self.B.to(device, dtype), r, small, large)
+    def form(self, sizes: Sizes, device: torch.device, dtype: torch.dtype) -> DenseForm:
+        """A (r × m) and B (M × r·n) as PEFT slices and pairs them; PEFT has ⌈m/r⌉ bases."""
+        return _slice(self.A.to(device, dtype), self.B.to(device, dtype), sizes)
 
     def stored_bytes(self) -> int:
         """Bytes held now."""
@@ -127,8 +109,8 @@ class StoredBases(nn.Module):
         return "stored"
 
 
-def _slice(A: Tensor, B: Tensor, r: int, small: int, large: int) -> tuple[Tensor, Tensor]:
-    return A[:, 0, :small], B[:large, : -(-small // r)].flatten(1)
+def _slice(A: Tensor, B: Tensor, sizes: Sizes) -> DenseForm:
+    return DenseForm(A[:, 0, : sizes.small], B[: sizes.large, : sizes.num_bases].flatten(1))
 
 
 def draw_pair(seed: int, r: int, rows: int, columns: int, sparsity: PeftSparsity, dtype: str) -> tuple[Tensor, Tensor]:

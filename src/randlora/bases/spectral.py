@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from randlora.bases.dense import cast_tensors
+from randlora.update import DenseForm, Sizes
 
 
 class Factors(NamedTuple):
@@ -74,8 +75,6 @@ class SpectralBases:
         version: Of the decomposition.
     """
 
-    kind = "dense"
-
     def __init__(self, weight: Tensor, r: int, version: int = DECOMPOSITION_VERSION) -> None:
         small = min(weight.shape)
         # A first use inside inference_mode must not make the pair unusable for training.
@@ -86,24 +85,16 @@ class SpectralBases:
             first = torch.arange(0, small, r, device=weight.device)
             order = (torch.arange(r, device=weight.device)[:, None] + first).flatten() % small
             unit = sqrt(small) * on_small[:, :r].T, sqrt(len(on_large)) * on_large[:, order]
-            self._pair: tuple[Tensor, ...] = tuple(part.bfloat16().half().bfloat16().contiguous() for part in unit)
+            self._pair = DenseForm(*(part.bfloat16().half().bfloat16().contiguous() for part in unit))
 
     def scale(self, r: int) -> float:  # noqa: ARG002 - one signature for all families
         """The entries have unit variance."""
         return 1.0
 
-    def tensors(
-        self,
-        r: int,  # noqa: ARG002
-        small: int,  # noqa: ARG002
-        large: int,  # noqa: ARG002
-        device: torch.device,
-        dtype: torch.dtype,
-        num_bases: int | None = None,  # noqa: ARG002
-    ) -> tuple[Tensor, ...]:
+    def form(self, sizes: Sizes, device: torch.device, dtype: torch.dtype) -> DenseForm:  # noqa: ARG002
         """A and B on a device and in a dtype; the shape is the layer's."""
         pair = self._pair
-        if pair[0].device != device or pair[0].dtype != dtype:
+        if pair.A.device != device or pair.dtype != dtype:
             pair = cast_tensors(pair, dtype, device)
             if not torch.compiler.is_compiling():
                 self._pair = pair

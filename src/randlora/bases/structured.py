@@ -9,7 +9,6 @@ Random signs on the columns of A or of B, and a random order of them, would chan
 """
 
 from math import sqrt
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,18 +16,11 @@ from torch import Tensor
 from randlora.bases.dense import digest, held_in
 from randlora.bases.hadamard import hadamard_factors, hadamard_order
 from randlora.bases.rng import random_words
+from randlora.update import Sizes, StructuredForm
 
 _STREAM_LEFT, _STREAM_OUTER, _STREAM_INNER = 2, 3, 4
 # Up to this order R is one matrix, a single product; above, two factors cost less and hold n numbers in place of n².
 _LARGEST_SINGLE_FACTOR = 64
-
-
-class StructuredTensors(NamedTuple):
-    """What describes B (M × r·n) = (left ⊗ R)[:M] of one layer shape, with R = (outer ⊗ inner)[:n, :n]."""
-
-    left: Tensor  # L (⌈M/n⌉, r), ±1
-    outer: Tensor  # (a, a), ±1; a single 1 where R is one matrix
-    inner: Tensor  # (b, b), ±1, a·b ≥ n
 
 
 class StructuredBases:
@@ -38,30 +30,20 @@ class StructuredBases:
         seed: Any int of at most 64 bits.
     """
 
-    kind = "structured"
-
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self._held: dict[tuple[int, int, int, torch.device], tuple[Tensor, ...]] = {}
+        self._held: dict[tuple[int, int, int, torch.device], StructuredForm] = {}
 
     def scale(self, r: int) -> float:
         """√r gives A unit variance (one of r entries of a column is 1); B has it already."""
         return sqrt(r)
 
-    def reserve(self, r: int, small: int, large: int, num_bases: int | None = None) -> None:
+    def reserve(self, sizes: Sizes) -> None:
         """Nothing to reserve."""
 
-    def tensors(
-        self,
-        r: int,
-        small: int,
-        large: int,
-        device: torch.device,
-        dtype: torch.dtype,
-        num_bases: int | None = None,
-    ) -> tuple[Tensor, ...]:
-        """The `StructuredTensors` for a layer with sides `small` ≤ `large`, basis rank `r` and n bases (⌈small/r⌉)."""
-        key = (r, num_bases or -(-small // r), large, device)
+    def form(self, sizes: Sizes, device: torch.device, dtype: torch.dtype) -> StructuredForm:
+        """The factors for a layer."""
+        key = (sizes.r, sizes.num_bases, sizes.large, device)
         if key not in self._held:
             self._held[key] = _draw(self.seed, *key, dtype)
         return held_in(self._held, key, dtype)
@@ -77,9 +59,7 @@ class StructuredBases:
         return digest("structured", *drawn)
 
 
-def _draw(
-    seed: int, r: int, bases_count: int, large: int, device: torch.device, dtype: torch.dtype
-) -> StructuredTensors:
+def _draw(seed: int, r: int, bases_count: int, large: int, device: torch.device, dtype: torch.dtype) -> StructuredForm:
     rows = max(r, -(-large // bases_count))
     # A first use inside inference_mode, or under a default device of the caller's, must not mark these tensors.
     with torch.inference_mode(mode=False), torch.no_grad(), torch.device("cpu"):
@@ -91,7 +71,7 @@ def _draw(
         else:
             outer = _random_row_signs(outer, seed, _STREAM_OUTER)
         inner = _random_row_signs(inner, seed, _STREAM_INNER)
-        return StructuredTensors(*(factor.to(device, dtype) for factor in (left, outer, inner)))
+        return StructuredForm(*(factor.to(device, dtype) for factor in (left, outer, inner)))
 
 
 def _random_row_signs(matrix: Tensor, seed: int, stream: int) -> Tensor:

@@ -14,7 +14,6 @@ from randlora.adapter import RandLoraLinear, RandLoraTuner
 from randlora.adapter_config import check_count, check_positive
 from randlora.config import RandLoraConfig
 from randlora.errors import ConfigError
-from randlora.update import Plan
 
 
 @dataclass
@@ -100,8 +99,8 @@ class HybridLayer(RandLoraLinear):
         A, B = self._low_rank(adapter_name, x.dtype)
         return product + x @ A.T @ B.T
 
-    def _adapted(self, name: str, x: Tensor, plan: Plan) -> Tensor:
-        output = super()._adapted(name, x, plan)
+    def _adapted(self, name: str, x: Tensor) -> Tensor:
+        output = super()._adapted(name, x)
         with torch.autocast(x.device.type, enabled=False):
             A, B = self._low_rank(name, output.dtype)
             return output + x.to(output.dtype) @ A.T @ B.T

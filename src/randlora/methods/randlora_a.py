@@ -14,6 +14,7 @@ from randlora.adapter import AdapterLayer, AdapterTuner
 from randlora.adapter.layer import balanced_scaling
 from randlora.adapter_config import AdapterConfig, check_choice, check_count, check_positive, check_seed
 from randlora.bases import DenseBases, dense_bases
+from randlora.update import Sizes
 
 _FAMILIES = ("uniform", "normal", "ternary")
 
@@ -70,29 +71,32 @@ class RandLoraALayer(AdapterLayer):
 
     def update_layer(self, adapter_name: str, config: RandLoraAConfig) -> None:
         """Add an adapter, or replace the one of this name."""
-        small, large = sorted((self.in_features, self.out_features))
-        bases_count = -(-small // config.r)
+        sizes = self._sizes(config.r)
         bases = dense_bases(config.bases, config.seed, separate=True)  # type: ignore[arg-type]  # checked
-        bases.reserve(config.r, small, large)
+        bases.reserve(sizes)
         self.shared_bases[adapter_name] = bases
-        g = balanced_scaling(config.alpha, config.r / bases_count, small)
+        g = balanced_scaling(config.alpha, config.r / sizes.num_bases, sizes.small)
         self.scaling[adapter_name] = g * bases.scale(config.r)
-        start = torch.ones(bases_count, config.r), torch.zeros(bases_count, small)
+        start = torch.ones(sizes.num_bases, config.r), torch.zeros(sizes.num_bases, sizes.small)
         self.add_adapter(adapter_name, start, config.dropout, inference_mode=config.inference_mode)
 
-    def _bases_tensors(self, adapter_name: str, device: torch.device) -> tuple[Tensor, ...]:
+    def _sizes(self, r: int) -> Sizes:
         small, large = sorted((self.in_features, self.out_features))
+        return Sizes(r, -(-small // r), small, large)
+
+    def _bases_pair(self, adapter_name: str, device: torch.device) -> tuple[Tensor, Tensor]:
         lambda_ = self.randloraa_lambda[adapter_name]
-        return self.shared_bases[adapter_name].tensors(lambda_.shape[1], small, large, device, lambda_.dtype)
+        form = self.shared_bases[adapter_name].form(self._sizes(lambda_.shape[1]), device, lambda_.dtype)
+        return form.A, form.B
 
     def _draw_bases(self, adapter_name: str, device: torch.device) -> None:
-        self._bases_tensors(adapter_name, device)
+        self._bases_pair(adapter_name, device)
 
     def _factors(self, adapter_name: str) -> tuple[Tensor, Tensor]:
         """Σ_j B_j Λ_j (M, r) with g, and Σ_j A_j Γ_j (r, m)."""
         lambda_, gamma = self.trained(adapter_name)
         r = lambda_.shape[1]
-        A, B = self._bases_tensors(adapter_name, gamma.device)
+        A, B = self._bases_pair(adapter_name, gamma.device)
         summed_b = torch.einsum("Mkj,jk->Mk", B.unflatten(1, (r, -1)), self.scaling[adapter_name] * lambda_)
         return summed_b, torch.einsum("kjm,jm->km", A.unflatten(0, (r, -1)), gamma)
 

@@ -1,15 +1,22 @@
 """The arithmetic of ΔW: tensors in, tensors out; no modules, no configuration. See README.md beside this file."""
 
+from randlora.update.dense import DenseForm, SparseForm
 from randlora.update.dispatch import Plan, choose_plan
 from randlora.update.factored import factored_update
 from randlora.update.linear import adapted_linear
 from randlora.update.once import in_transform
-from randlora.update.operators import Operator, UpdateSpec, delta_rows, delta_weight, folded_weight, make_operator
+from randlora.update.operators import Form, Operator, Sizes, UpdateSpec, delta_rows, delta_weight, folded_weight
 from randlora.update.reference import reference_delta_weight
+from randlora.update.structured import StructuredForm
 
 __all__ = [
+    "DenseForm",
+    "Form",
     "Operator",
     "Plan",
+    "Sizes",
+    "SparseForm",
+    "StructuredForm",
     "UpdateSpec",
     "adapted_linear",
     "choose_plan",
@@ -18,6 +25,5 @@ __all__ = [
     "factored_update",
     "folded_weight",
     "in_transform",
-    "make_operator",
     "reference_delta_weight",
 ]

@@ -1,15 +1,19 @@
 """Dense bases: products with A and B as they are stored."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from randlora.update.operators import Rates, Sizes, Work
 from randlora.update.scratch import eager_on_cpu, scratch
-from randlora.update.sparse import ENTRY_PRICE, SparseMatrix
+from randlora.update.sparse import ENTRY_PRICE, SparseMatrix, SparseRows
 
+# Fitted by benchmarks/costs.py.
+DENSE_RATES = Rates(entry=4.8, product=1.1)
+SPARSE_RATES = Rates(entry=69, product=1.1)
 # With fewer rows in the batch a sparse product is no faster: each entry of B finds too little to add.
 _FEWEST_ROWS = 16
 
@@ -44,6 +48,79 @@ def product_price(density: float) -> float:
         density: The share of the entries of B that the product takes; 1 where it is dense.
     """
     return 1.0 if density == 1 else ENTRY_PRICE * density
+
+
+class DenseForm(NamedTuple):
+    """Bases as they are stored.
+
+    Attributes:
+        A: r rows, shared by all bases (eq. 4), or r·n (eq. 3).
+        B: Its column k·n + j is column k of B_j.
+    """
+
+    A: Float[Tensor, "rows m"]
+    B: Float[Tensor, "M rn"]
+
+    @property
+    def rates(self) -> Rates:
+        """The prices of its operations."""
+        return DENSE_RATES
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The compute dtype."""
+        return self.A.dtype
+
+    def operator(self, sizes: Sizes) -> "DenseOperator":  # noqa: ARG002 - one signature for all forms
+        """The arithmetic of these bases."""
+        return DenseOperator(self.A, self.B)
+
+    def work(self, sizes: Sizes, tokens: int) -> Work:
+        """What a pass over T rows does."""
+        return _work(sizes, tokens, density=1)
+
+
+class SparseForm(NamedTuple):
+    """Bases with B mostly zeros: also B and its transpose by rows (see `SparseRows`)."""
+
+    A: Float[Tensor, "rows m"]
+    B: Float[Tensor, "M rn"]
+    values: Float[Tensor, " entries"]
+    columns: Int[Tensor, " entries"]
+    starts: Int[Tensor, " rows_and_end"]
+    transposed_values: Float[Tensor, " entries"]
+    transposed_columns: Int[Tensor, " entries"]
+    transposed_starts: Int[Tensor, " columns_and_end"]
+
+    @property
+    def rates(self) -> Rates:
+        """A product leaves the addition to W₀ to a pass of its own, like that of the structured bases."""
+        return SPARSE_RATES
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The compute dtype."""
+        return self.A.dtype
+
+    def operator(self, sizes: Sizes) -> "DenseOperator":  # noqa: ARG002
+        """The arithmetic of these bases."""
+        rows = SparseRows(self.values, self.columns, self.starts)
+        transposed = SparseRows(self.transposed_values, self.transposed_columns, self.transposed_starts)
+        return DenseOperator(self.A, self.B, SparseMatrix(rows, transposed))
+
+    def work(self, sizes: Sizes, tokens: int) -> Work:
+        """What a pass over T rows does."""
+        return _work(sizes, tokens, density=len(self.values) / self.B.numel())
+
+
+def _work(sizes: Sizes, tokens: int, density: float) -> Work:
+    small, large, hidden = sizes.small, sizes.large, sizes.r * sizes.num_bases
+    return Work(
+        fold=product_price(density) * large * small * hidden,
+        to_small=tokens * hidden * small,
+        to_large=tokens * hidden * large,
+        gradients=min(gradient_counts(tokens, small, large, hidden, density)),
+    )
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Each pass either *folds*, that is multiplies with W = W₀ + ΔW, built for this
 multiplies with W₀ and adds the product with ΔW, which is not formed. A plan says which (see dispatch.py).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from randlora.update.dispatch import FACTORED, Plan
 from randlora.update.once import first_derivative_only
-from randlora.update.operators import Operator, UpdateSpec, make_operator
+from randlora.update.operators import Form, Operator, UpdateSpec
 from randlora.update.scratch import scratch_like
 
 
@@ -31,9 +32,10 @@ class _AdaptedLinear(torch.autograd.Function):
         held: Tensor | None,
         spec: UpdateSpec,
         plan: Plan,
+        form_type: Callable[..., Form],
         *bases: Tensor,
     ) -> Tensor:
-        operator = make_operator(spec, bases)
+        operator = form_type(*bases).operator(spec.sizes)
         bias = None if bias is None else bias.to(x.dtype)
         coefficients = None
         if held is not None:
@@ -48,7 +50,7 @@ class _AdaptedLinear(torch.autograd.Function):
             if not operator.keeps_coefficients:
                 coefficients = None
         ctx.save_for_backward(x, weight, lambda_, gamma, held, coefficients, *bases)
-        ctx.spec, ctx.backward_strategy = spec, plan.backward
+        ctx.spec, ctx.backward_strategy, ctx.form_type = spec, plan.backward, form_type
         return output
 
     @staticmethod
@@ -57,7 +59,7 @@ class _AdaptedLinear(torch.autograd.Function):
         (dy,) = gradients
         x, weight, lambda_, gamma, held, coefficients, *bases = ctx.saved_tensors
         spec: UpdateSpec = ctx.spec
-        operator = make_operator(spec, bases)
+        operator = ctx.form_type(*bases).operator(spec.sizes)
         wants_x, _, wants_bias, *wants_trained = ctx.needs_input_grad[:5]
         projected = dx = bias_gradient = lambda_gradient = gamma_gradient = None
         if wants_x and held is not None:
@@ -75,7 +77,8 @@ class _AdaptedLinear(torch.autograd.Function):
         if any(wants_trained):
             large, small = (dy, x) if spec.small_is_input else (x, dy)
             lambda_gradient, gamma_gradient = operator.gradients(large, small, lambda_, gamma, spec.scaling, projected)
-        return (dx, None, bias_gradient, lambda_gradient, gamma_gradient, None, None, None, *(None for _ in bases))
+        none = (None,) * (4 + len(bases))  # held, spec, plan, the form's type and its tensors
+        return (dx, None, bias_gradient, lambda_gradient, gamma_gradient, *none)
 
 
 def _add_product(x: Tensor, output: Tensor, coefficients: Tensor, spec: UpdateSpec, operator: Operator) -> None:
@@ -114,7 +117,7 @@ def adapted_linear(
     lambda_: Float[Tensor, "t r"],
     gamma: Float[Tensor, "t m"],
     spec: UpdateSpec,
-    bases: tuple[Tensor, ...],
+    form: Form,
     plan: Plan,
     held: Float[Tensor, "out in"] | None = None,
 ) -> Float[Tensor, "*batch out"]:
@@ -129,7 +132,7 @@ def adapted_linear(
         lambda_: Trained diagonals Λ, float32 (float64 where x is).
         gamma: Trained diagonals Γ, in the dtype of λ.
         spec: The adapter on this layer.
-        bases: The tensors that describe its bases, in the dtype of x.
+        form: What describes its bases, in the dtype of x.
         plan: Strategy of the forward and of the backward pass.
         held: W₀ + ΔW in the dtype of x where the caller has it; the plan is then not asked.
 
@@ -137,5 +140,5 @@ def adapted_linear(
         The layer's output, in the dtype of x.
     """
     rows = x.reshape(-1, x.shape[-1])
-    output = _AdaptedLinear.apply(rows, weight, bias, lambda_, gamma, held, spec, plan, *bases)
+    output = _AdaptedLinear.apply(rows, weight, bias, lambda_, gamma, held, spec, plan, type(form), *form)
     return output.view(*x.shape[:-1], output.shape[-1])

@@ -6,17 +6,29 @@ rows are *hidden*, in the family's own layout (the r·n columns of B in one way 
 the family's own form too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from randlora.update.dense import DenseOperator
-from randlora.update.sparse import SparseMatrix, SparseRows
-from randlora.update.structured import StructuredOperator
+
+class Sizes(NamedTuple):
+    """Of the bases of one layer.
+
+    Attributes:
+        r: Basis rank.
+        num_bases: n; the rank of ΔW is min(m, r·n), m where n = ⌈m/r⌉.
+        small: m, the length of the side with the trained diagonals.
+        large: M ≥ m, the length of the other side.
+    """
+
+    r: int
+    num_bases: int
+    small: int
+    large: int
 
 
 @dataclass(frozen=True)
@@ -24,26 +36,14 @@ class UpdateSpec:
     """What is fixed about an adapter on one layer.
 
     Attributes:
-        kind: `dense`: the bases are A (r × m) and B (M × r·n), and where most of B is zero B and Bᵀ by rows (the three
-            tensors of `SparseRows` each). `structured`: see `StructuredOperator`.
-        r: Basis rank.
-        num_bases: n; the rank of ΔW is min(m, r·n), m where n = ⌈m/r⌉. λ and γ have n rows,
-            or n for each of several updates that are summed.
-        small: m, the length of the side with the trained diagonals.
-        large: M ≥ m, the length of the other side.
+        sizes: Of its bases. λ and γ have n rows, or n for each of several updates that are summed.
         small_is_input: True where in ≤ out.
         scaling: g of eq. 4.
-        density: The share of B's entries that are not zero, where the bases have B by rows; else 1. For the cost model.
     """
 
-    kind: str
-    r: int
-    num_bases: int
-    small: int
-    large: int
+    sizes: Sizes
     small_is_input: bool
     scaling: float
-    density: float = 1.0
 
 
 @runtime_checkable  # the tests check annotations at run time
@@ -96,71 +96,109 @@ class Operator(Protocol):
         """
 
 
-def make_operator(spec: UpdateSpec, bases: Sequence[Tensor]) -> Operator:
-    """The operator of a layer's adapter.
+class Rates(NamedTuple):
+    """Prices of the cost model, or how often each is paid (see `dispatch.py`).
 
-    Args:
-        spec: The adapter on this layer.
-        bases: The tensors that describe its bases, all on one device and in one floating dtype.
+    Attributes:
+        entry: An entry of a folded weight: read W₀, add, round, write. In multiply-adds of a large matrix product.
+        product: A multiply-add of a product with B or C, with F_k or L.
     """
-    if spec.kind == "structured":
-        return StructuredOperator(spec.small, spec.large, spec.num_bases, *bases)
-    A, B, *by_rows = bases
-    sparse = SparseMatrix(SparseRows(*by_rows[:3]), SparseRows(*by_rows[3:])) if by_rows else None
-    return DenseOperator(A, B, sparse)
+
+    entry: float
+    product: float
+
+
+class Work(NamedTuple):
+    """Multiply-adds of the parts of a pass over T rows.
+
+    Attributes:
+        fold: Of forming ΔW; adding it to W₀ is counted by entries.
+        to_small: Of the product between the hidden rows and the small side.
+        to_large: Of the product between the hidden rows and the large side.
+        gradients: Of the gradients of λ and γ, where nothing of the pass before can be used.
+    """
+
+    fold: float
+    to_small: float
+    to_large: float
+    gradients: float
+
+
+@runtime_checkable
+class Form(Protocol):
+    """What describes the bases of one layer: a named tuple of frozen tensors on one device.
+
+    Its floating tensors are in the compute dtype. A form is passed through autograd tensor by tensor, and made again
+    from them by `type(form)(*tensors)`.
+    """
+
+    @property
+    def rates(self) -> Rates:
+        """The prices of its operations."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The compute dtype."""
+
+    def __iter__(self) -> Iterator[Tensor]: ...
+
+    def operator(self, sizes: Sizes) -> Operator:
+        """The arithmetic of these bases."""
+
+    def work(self, sizes: Sizes, tokens: int) -> Work:
+        """What a pass over T rows does."""
 
 
 def delta_weight(
     spec: UpdateSpec,
-    bases: Sequence[Tensor],
+    form: Form,
     lambda_: Float[Tensor, "t r"],
     gamma: Float[Tensor, "t m"],
 ) -> Float[Tensor, "out in"]:
-    """ΔW in the layout of a linear layer's weight and in the dtype of λ, by the operator's own fold."""
-    shape = (spec.large, spec.small) if spec.small_is_input else (spec.small, spec.large)
-    return folded_weight(gamma.new_zeros(shape), spec, bases, lambda_, gamma, gamma.dtype)
+    """ΔW in the layout of a linear layer's weight and in the dtype of λ and of the form, by the operator's own fold."""
+    small, large = spec.sizes.small, spec.sizes.large
+    shape = (large, small) if spec.small_is_input else (small, large)
+    return folded_weight(gamma.new_zeros(shape), spec, form, lambda_, gamma)
 
 
 def delta_rows(
     index: Int[Tensor, "*batch"],
     spec: UpdateSpec,
-    bases: Sequence[Tensor],
+    form: Form,
     lambda_: Float[Tensor, "t r"],
     gamma: Float[Tensor, "t m"],
 ) -> Float[Tensor, "*batch m"]:
-    """Rows of ΔW where the small side is the input, in the dtype of the bases, without forming the others.
+    """Rows of ΔW where the small side is the input, in the dtype of the form, without forming the others.
 
     Args:
         index: Numbers of rows, from 0 to M - 1.
         spec: The adapter on this layer.
-        bases: The tensors that describe its bases.
+        form: What describes its bases.
         lambda_: Trained diagonals Λ.
         gamma: Trained diagonals Γ.
     """
-    operator = make_operator(spec, bases)
-    coefficients = operator.coefficients(lambda_, gamma, spec.scaling, bases[0].dtype)
-    return operator.rows(coefficients, index.flatten()).view(*index.shape, spec.small)
+    operator = form.operator(spec.sizes)
+    coefficients = operator.coefficients(lambda_, gamma, spec.scaling, form.dtype)
+    return operator.rows(coefficients, index.flatten()).view(*index.shape, spec.sizes.small)
 
 
 def folded_weight(
     weight: Float[Tensor, "out in"],
     spec: UpdateSpec,
-    bases: Sequence[Tensor],
+    form: Form,
     lambda_: Float[Tensor, "t r"],
     gamma: Float[Tensor, "t m"],
-    dtype: torch.dtype,
 ) -> Float[Tensor, "out in"]:
-    """W₀ + ΔW, rounded once to `dtype`; a weight of a wider dtype keeps its low bits until then.
+    """W₀ + ΔW, rounded once to the dtype of the form; a weight of a wider dtype keeps its low bits until then.
 
     Args:
         weight: W₀, any floating dtype and any strides.
         spec: The adapter on this layer.
-        bases: The tensors that describe its bases, in `dtype`.
+        form: What describes its bases.
         lambda_: Trained diagonals Λ.
         gamma: Trained diagonals Γ.
-        dtype: The compute dtype.
     """
-    operator = make_operator(spec, bases)
-    coefficients = operator.coefficients(lambda_, gamma, spec.scaling, dtype)
-    folded = operator.fold(coefficients, weight if spec.small_is_input else weight.T).to(dtype)
+    operator = form.operator(spec.sizes)
+    coefficients = operator.coefficients(lambda_, gamma, spec.scaling, form.dtype)
+    folded = operator.fold(coefficients, weight if spec.small_is_input else weight.T).to(form.dtype)
     return folded if spec.small_is_input else folded.T

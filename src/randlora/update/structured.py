@@ -12,7 +12,7 @@ cut off: ΔW has full rank because of the former (README).
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +20,46 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from randlora.update.kernels import available, structured_fold, structured_gradients
+from randlora.update.operators import Rates, Sizes, Work
 from randlora.update.partition import Partition
 from randlora.update.scratch import scratch
 
+STRUCTURED_RATES = Rates(entry=69, product=2.3)  # fitted by benchmarks/costs.py
 # T products with L, one for each row, are faster than a copy and one product only in 16 bits and with blocks this wide.
 _WIDE_BLOCK = 32
+
+
+class StructuredForm(NamedTuple):
+    """The factors of B: M rows of left ⊗ R, R = (outer ⊗ inner)[:n, :n].
+
+    Attributes:
+        left: L, p = max(r, ⌈M/n⌉), entries ±1.
+        outer: Entries ±1; a single 1 where R is one matrix.
+        inner: Entries ±1, of an order that times that of `outer` is n or more.
+    """
+
+    left: Float[Tensor, "p r"]
+    outer: Float[Tensor, "b b"]
+    inner: Float[Tensor, "c c"]
+
+    @property
+    def rates(self) -> Rates:
+        """The prices of its operations."""
+        return STRUCTURED_RATES
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The compute dtype."""
+        return self.left.dtype
+
+    def operator(self, sizes: Sizes) -> "StructuredOperator":
+        """The arithmetic of these bases."""
+        return StructuredOperator(sizes.small, sizes.large, sizes.num_bases, *self)
+
+    def work(self, sizes: Sizes, tokens: int) -> Work:
+        """What a pass over T rows does; a fold does no more than its pass over the weight."""
+        to_small, to_large = tokens * sizes.small * sizes.num_bases, tokens * sizes.large * sizes.r
+        return Work(fold=0, to_small=to_small, to_large=to_large, gradients=to_small + to_large)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,12 @@
 """The operators as PyTorch sees them, and their PyTorch forms against the strategies and equation 4."""
 
-from dataclasses import asdict
-
 import pytest
 import torch
 from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
 
 from randlora.errors import UpdateError
-from randlora.update import Plan, UpdateSpec, adapted_linear, kernels, make_operator, structured
+from randlora.update import Plan, Sizes, StructuredForm, UpdateSpec, adapted_linear, kernels, structured
 from randlora.update.dispatch import FOLDED
 from randlora.update.kernels import (
     pack_ternary,
@@ -24,10 +22,10 @@ SHAPES = [(3, 8, 11), (5, 13, 22), (9, 4, 11), (13, 13, 13), (1, 11, 12), (16, 4
 
 def _structured(make_case, shape, dtype=torch.float64):
     case = make_case("structured", *shape, dtype=dtype)
-    operator = make_operator(case.spec, case.bases)
+    operator = case.form.operator(case.spec.sizes)
     slots = operator.coefficients(case.lambda_.detach(), case.gamma.detach(), case.scaling, dtype)
     n, r = case.lambda_.shape
-    whole = case.spec.small - r * (n - 1)
+    whole = case.spec.sizes.small - r * (n - 1)
     columns = torch.cat([slots[:, k, : n if k < whole else n - 1] for k in range(r)], dim=1)
     return case, operator, columns
 
@@ -58,7 +56,7 @@ def test_gradients_are_those_of_autograd(make_case, shape):
     without_rotation = type(operator)(operator.small, operator.large, n, operator.left, identity[:1, :1], identity)
     slots = without_rotation.coefficients(case.lambda_, case.gamma, case.scaling, torch.float64)
     expected = torch.autograd.grad((slots * gradient).sum(), [case.lambda_, case.gamma])
-    gradient[:, case.spec.small - r * (n - 1) :, n - 1] = torch.nan  # the slots that are no columns
+    gradient[:, case.spec.sizes.small - r * (n - 1) :, n - 1] = torch.nan  # the slots that are no columns
     found = structured_gradients(gradient, case.lambda_.detach(), case.gamma.detach(), case.scaling)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
@@ -88,7 +86,7 @@ def test_other_entries_are_refused(entry):
 
 def test_packed_products_are_those_of_the_dense_operator(make_case):
     case = make_case("ternary", 5, 13, 22)
-    operator = make_operator(case.spec, case.bases)
+    operator = case.form.operator(case.spec.sizes)
     coefficients = operator.coefficients(case.lambda_.detach(), case.gamma.detach(), case.scaling, torch.float64)
     by_rows, by_columns = pack_ternary(operator.B), pack_ternary(operator.B.T)
     hidden, large = torch.randn(6, 15).double(), torch.randn(6, 22).double()
@@ -160,7 +158,9 @@ def test_compiled_whole_and_under_autocast():
 @pytest.mark.slow
 def test_a_compiled_layer_has_them_in_its_graph(make_case, monkeypatch):
     case = make_case("structured", 3, 8, 11, dtype=torch.float32)
-    spec = UpdateSpec(**asdict(case.spec))  # the plain class: the checked one cannot be traced
+    # The plain classes: the checked ones cannot be traced.
+    spec = UpdateSpec(Sizes(*case.spec.sizes), case.spec.small_is_input, case.scaling)
+    form = StructuredForm(*case.form)
     graphs = []
 
     def compiler(graph, _):
@@ -168,7 +168,7 @@ def test_a_compiled_layer_has_them_in_its_graph(make_case, monkeypatch):
         return make_boxed_func(graph.forward)
 
     def layer(x, lambda_, gamma):
-        return adapted_linear(x, case.weight, case.bias, lambda_, gamma, spec, case.bases, Plan(FOLDED, FOLDED))
+        return adapted_linear(x, case.weight, case.bias, lambda_, gamma, spec, form, Plan(FOLDED, FOLDED))
 
     def step(layer):
         output = layer(case.x, case.lambda_, case.gamma)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import randlora.update
-from randlora.update import linear, make_operator, structured
+from randlora.update import linear, structured
 from randlora.update.kernels import (
     fold,
     fold_triton,
@@ -125,7 +125,7 @@ def move(case):
     for name in ("x", "weight", "bias", "lambda_", "gamma"):
         tensor = getattr(case, name).detach().to(DEVICE, torch.float32)
         setattr(case, name, tensor.requires_grad_(name != "weight"))
-    case.bases = tuple(t.to(DEVICE, torch.float32) for t in case.bases)
+    case.form = case.form._make(t.to(DEVICE, torch.float32) for t in case.form)
 
 
 @pytest.mark.parametrize("shape", SHAPES[:-1], ids=str)
@@ -225,7 +225,7 @@ def test_the_operators_choose_the_triton_forms(switched_on):
 
 def test_projecting_and_expanding_packed_bases(make_case, switched_on):
     case = make_case("ternary", 5, 13, 22, dtype=torch.float32)
-    operator = make_operator(case.spec, tuple(t.to(DEVICE) for t in case.bases))
+    operator = case.form._make(t.to(DEVICE) for t in case.form).operator(case.spec.sizes)
     coefficients = operator.coefficients(
         case.lambda_.detach().to(DEVICE), case.gamma.detach().to(DEVICE), 0.3, torch.float32
     )
