@@ -33,7 +33,7 @@ test: lint
 # For daily work: under a minute, without whole training runs, separate processes and compilation.
 quick: $(STAMP)
 	$(BIN)/ruff check .
-	$(PYTEST) -m 'not slow' -p no:warnings
+	$(PYTEST) -m 'not slow' --disable-warnings
 
 # Speed and memory on this machine's processor, and the page docs/performance.md; leave the machine idle meanwhile.
 bench: $(STAMP)

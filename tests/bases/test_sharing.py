@@ -174,13 +174,13 @@ def test_the_same_bits_in_another_process(in_new_process):
 import hashlib, torch
 from math import sqrt
 from randlora.bases import DenseBases, PeftBases, StructuredBases
-from sizes import sizes
+from randlora.update import Sizes
 torch.manual_seed(99)
 cpu = torch.device("cpu")
 for bases in (DenseBases("uniform", 1), DenseBases("normal", 1), DenseBases("ternary", 1, 6.0), StructuredBases(1),
               PeftBases(1, 4, 20, 12), PeftBases(1, 4, 20, 12, "sparse")):
     digest = hashlib.sha256()
-    for t in bases.form(sizes(4, 12, 20), cpu, torch.float32):
+    for t in bases.form(Sizes(4, 3, 12, 20), cpu, torch.float32):
         digest.update(t.contiguous().numpy().tobytes())
     print(digest.hexdigest(), bases.fingerprint())
 """
