@@ -156,7 +156,9 @@ def equation_4(layer, adapter_name="default", *, stored=True):
     """ΔW = g Σ_j B_j Λ_j A Γ_j as a sum over bases in float64, for every matrix of a stack, as the weight is stored."""
     spec = layer.update_spec(adapter_name)
     A, B = layer.form(adapter_name, torch.device("cpu"), torch.float64).operator(spec.sizes).pair()
-    lambda_, gamma = (tensors[adapter_name].double() for tensors in (layer.randlora_lambda, layer.randlora_gamma))
+    lambda_, gamma = (
+        tensors[adapter_name].weight.double() for tensors in (layer.randlora_lambda, layer.randlora_gamma)
+    )
     matrices = []
     for diagonals, columns in zip(
         lambda_.reshape(-1, *lambda_.shape[-2:]), gamma.reshape(-1, *gamma.shape[-2:]), strict=True

@@ -22,7 +22,9 @@ def encoder(**options):
 
 def test_q_k_and_v_have_updates_of_their_own():
     model = KINDS["attention"].adapted()
-    shapes = {name: tuple(layer.randlora_gamma["default"].shape) for name, layer in adapted_layers(model).items()}
+    shapes = {
+        name: tuple(layer.randlora_gamma["default"].weight.shape) for name, layer in adapted_layers(model).items()
+    }
     assert shapes == {
         "packed.in_proj_weight": (3, 2, 6),
         "packed.out_proj.weight": (1, 2, 6),
@@ -36,7 +38,7 @@ def test_q_k_and_v_have_updates_of_their_own():
     assert not torch.allclose(q, k)
     assert not torch.allclose(k, v)
     with torch.no_grad():
-        packed.randlora_lambda["default"][1] = 0
+        packed.randlora_lambda["default"].weight[1] = 0
     changed = packed.get_delta_weight("default").chunk(3)
     assert torch.equal(changed[0], q)
     assert not changed[1].any()

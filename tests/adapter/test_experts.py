@@ -59,8 +59,8 @@ def test_one_update_per_expert_in_a_language_model(build, experts, tmp_path):
     for name, layer in found.items():
         count, rows, columns = layer.get_base_layer().weight.shape
         n = -(-min(rows, columns) // 4)
-        assert layer.randlora_lambda["default"].shape == (count, n, 4), name
-        assert layer.randlora_gamma["default"].shape == (count, n, min(rows, columns))
+        assert layer.randlora_lambda["default"].weight.shape == (count, n, 4), name
+        assert layer.randlora_gamma["default"].weight.shape == (count, n, min(rows, columns))
     expected = model(token_ids()).logits
     plain = model_of(build)
     with torch.no_grad():
@@ -101,7 +101,7 @@ def test_adapters_on_different_parameters_of_one_module():
     model.set_adapter("second")
     assert (model(token_ids()).logits - first).abs().max() > 1e-2
     names = {n.split("updates.")[1] for n, p in model.named_parameters() if p.requires_grad}
-    assert names == {"down_proj.randlora_lambda.second", "down_proj.randlora_gamma.second"}
+    assert names == {"down_proj.randlora_lambda.second.weight", "down_proj.randlora_gamma.second.weight"}
 
 
 def test_a_layer_whose_weight_is_adapted_as_a_parameter_is_not_adapted_again():

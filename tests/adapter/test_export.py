@@ -73,7 +73,7 @@ def test_the_randomized_decomposition_is_as_good_and_repeats_itself():
 def test_an_untrained_layer_keeps_all_of_nothing(tmp_path):
     model = adapted(init_weights=True)
     with torch.no_grad():
-        model.base_model.model.c.randlora_gamma["default"].fill_(0.5)
+        model.base_model.model.c.randlora_gamma["default"].weight.fill_(0.5)
     exported = export_lora(model, 2, tmp_path / "lora")
     energies = {layer.name: layer.energy for layer in exported.layers}
     assert energies["a"] == energies["b"] == 1.0
@@ -131,7 +131,7 @@ def test_refusals_write_nothing(tmp_path, options, rank, adapter, message):
 def test_what_is_not_finite_not_an_adapter_or_not_empty(tmp_path):
     model = adapted()
     with torch.no_grad():
-        model.base_model.model.c.randlora_gamma["default"][0, 0] = torch.nan
+        model.base_model.model.c.randlora_gamma["default"].weight[0, 0] = torch.nan
     with pytest.raises(LayerError, match="finite"):
         export_lora(model, 2, tmp_path / "lora")
     with pytest.raises(ConfigError, match="PeftModel"):

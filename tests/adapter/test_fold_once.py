@@ -83,7 +83,7 @@ def test_a_change_is_seen(folds):
         for change in ("gamma", "base weight", "scaling", "adapter"):
             layer = model.base_model.model.a
             if change == "gamma":
-                layer.randlora_gamma["default"].mul_(2)
+                layer.randlora_gamma["default"].weight.mul_(2)
             elif change == "base weight":
                 layer.base_layer.weight.add_(0.1)
             elif change == "scaling":

@@ -76,7 +76,7 @@ def test_an_optimizer_moves_lambda_and_gamma(kind):
     x = kind.batch()
     target = torch.randn_like(model(x))
     before = [p.detach().clone() for p in trained(model)]
-    names = {n.split(".")[-2] for n, p in model.named_parameters() if p.requires_grad}
+    names = {n.split(".")[-3] for n, p in model.named_parameters() if p.requires_grad}
     assert names == {"randlora_lambda", "randlora_gamma"}
     optimizer = torch.optim.SGD(trained(model), lr=1e-2)
     losses = []
@@ -106,7 +106,7 @@ def test_several_adapters(kind):
     torch.testing.assert_close(model(x), together, rtol=1e-10, atol=1e-10)
     model.unmerge_adapter()
     model.set_adapter("second")
-    assert {n.rsplit(".", 1)[1] for n, p in model.named_parameters() if p.requires_grad} == {"second"}
+    assert {n.split(".")[-2] for n, p in model.named_parameters() if p.requires_grad} == {"second"}
     alone = literal_output(kind, model, x, ("second",))
     model.delete_adapter("default")
     torch.testing.assert_close(model(x), alone, rtol=1e-10, atol=1e-10)
@@ -187,3 +187,15 @@ def test_where_a_weight_is_read_dropout_and_adapters_by_sample_are_refused():
     with pytest.raises(UpdateError, match="no adapter_names"):
         model(token_ids(), adapter_names=["default", "default"])
     model(token_ids())
+
+
+def test_a_reference_adapter_filled_by_parameter_names(kind):
+    model = kind.adapted()
+    x = kind.batch()
+    expected = model(x)
+    model.add_adapter("ref", model.peft_config["default"])
+    for name, parameter in model.named_parameters():
+        if ".default." in name:
+            model.get_parameter(name.replace(".default.", ".ref.")).data.copy_(parameter.data)
+    model.set_adapter("ref")
+    assert torch.equal(model(x), expected)

@@ -32,7 +32,7 @@ def test_the_fresh_adapter_starts_where_the_lora_stopped(tmp_path, name, options
     expected = lora(token_ids()).logits
     model = refine_lora(build(), tmp_path / "lora", RandLoraConfig(r=4)).eval()
     torch.testing.assert_close(model(token_ids()).logits, expected, rtol=1e-5, atol=1e-6)
-    adapted = {n.removesuffix(".randlora_gamma.default") for n, _ in model.named_parameters() if "gamma" in n}
+    adapted = {n.removesuffix(".randlora_gamma.default.weight") for n, _ in model.named_parameters() if "gamma" in n}
     assert adapted == {n for n, module in lora.named_modules() if isinstance(module, peft.tuners.lora.LoraLayer)}
     merged = lora.merge_and_unload().state_dict()
     ours = {n.replace(".base_layer", ""): t for n, t in model.get_base_model().state_dict().items()}

@@ -73,7 +73,7 @@ def _without(name):
     [
         (_extra("base_model.model.z.randlora_lambda"), r"z\.randlora_lambda: expected a layer for it"),
         (_extra("base_model.model.a.lora_A.weight"), r"a\.lora_A\.weight: expected a layer for it"),
-        (_without("b.randlora_gamma"), r"b\.randlora_gamma\.default: expected \(3, 11\), got none"),
+        (_without("b.randlora_gamma"), r"b\.randlora_gamma\.default\.weight: expected \(3, 11\), got none"),
         (
             lambda tensors: {key: tensor.T.contiguous() for key, tensor in tensors.items()},
             r"expected \(4, 13\), got \(13, 4\)",

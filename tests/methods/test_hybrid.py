@@ -63,7 +63,7 @@ def test_both_parts_see_the_same_dropped_input(strategy):
 def test_the_update_is_the_sum_of_randloras_and_loras():
     model = adapted(num_bases=1)
     for layer in (part for part in model.modules() if isinstance(part, RandLoraLinear)):
-        A, B = layer.randlora_lora_A["default"], layer.randlora_lora_B["default"]
+        A, B = layer.randlora_lora_A["default"].weight, layer.randlora_lora_B["default"].weight
         delta = layer.get_delta_weight("default")
         # lora_alpha is 2·lora_r where it is not given.
         torch.testing.assert_close(delta, RandLoraLinear._delta_weight(layer, "default") + 2 * B @ A)
@@ -94,7 +94,7 @@ def test_patterns_apply_to_the_full_rank_part():
     model = adapted(rank_pattern={"a": 5}, alpha_pattern={"b": 4.0})
     layers = model.base_model.model
     assert (layers.a.r["default"], layers.b.r["default"]) == (5, 3)
-    assert layers.a.randlora_lora_A["default"].shape == (2, 13)
+    assert layers.a.randlora_lora_A["default"].weight.shape == (2, 13)
     assert layers.b.scaling["default"] == 2 * adapted().base_model.model.b.scaling["default"]
 
 

@@ -41,7 +41,7 @@ def test_the_rank_is_full_and_no_number_is_dead(shape, r):
 def test_alpha_means_what_it_means_for_bases_of_unit_variance(shape):
     model = layer_of(shape, 4)
     layer = model.base_model.model[0]
-    gamma = layer.randlora_gamma["default"]
+    gamma = layer.randlora_gamma["default"].weight
     gamma.data = 0.1 * torch.randn_like(gamma).sign()
     g = 8 * 4**0.5 / 12 ** (4 / 3)
     # n·r = 12 terms of unit variance, times g·|γ|; the rounding of the bases leaves a thousandth.
@@ -86,7 +86,7 @@ def test_a_second_adapter_has_the_bases_of_the_weight_alone():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_merging_into_half_precision_is_within_its_rounding(dtype):
     model = layer_of((24, 16), 4, dtype)
-    gamma = model.base_model.model[0].randlora_gamma["default"]
+    gamma = model.base_model.model[0].randlora_gamma["default"].weight
     gamma.data = 0.02 * torch.randn_like(gamma)
     assert gamma.dtype == torch.float32
     x = torch.randn(7, 16, dtype=dtype)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from randlora.adapter.merging import MergingLayer
 from randlora.adapter.quantized import quantized_format
+from randlora.adapter.trained import TrainedTensor
 from randlora.adapter.weights import (
     LINEARS,
     as_stored,
@@ -33,9 +34,9 @@ BASE_MODEL = "__base__"
 class AdapterLayer(nn.Module, MergingLayer):
     """An `nn.Linear` or `Conv1D` with adapters of one method; subclasses take other kinds of layers.
 
-    A subclass names its trained tensors in `adapter_layer_names`; each is an `nn.ParameterDict` by adapter name. They
-    are kept in float32 (float64 on a float64 layer) whatever the dtype of the base layer; the arithmetic runs in the
-    dtype of the activations.
+    A subclass names its trained tensors in `adapter_layer_names`; each is an `nn.ModuleDict` of `TrainedTensor`s by
+    adapter name. They are kept in float32 (float64 on a float64 layer) whatever the dtype of the base layer; the
+    arithmetic runs in the dtype of the activations.
 
     Args:
         base_layer: The layer to adapt.
@@ -74,7 +75,7 @@ class AdapterLayer(nn.Module, MergingLayer):
         self.out_features, self.in_features = layer_shape(base_layer)
         self.base_layer = base_layer
         for name in self.adapter_layer_names:
-            setattr(self, name, nn.ParameterDict({}))
+            setattr(self, name, nn.ModuleDict({}))
         self.adapter_dropout = nn.ModuleDict({})
         self._disable_adapters = False
         self._active_adapter = adapter_name
@@ -112,7 +113,7 @@ class AdapterLayer(nn.Module, MergingLayer):
             inference_mode: True leaves the tensors frozen.
         """
         for name, tensor in zip(self.adapter_layer_names, start, strict=True):
-            getattr(self, name)[adapter_name] = nn.Parameter(tensor.to(self.trained_dtype))
+            getattr(self, name)[adapter_name] = TrainedTensor(tensor.to(self.trained_dtype))
         self.adapter_dropout[adapter_name] = nn.Dropout(dropout) if dropout else nn.Identity()
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self._prepare_bases()
@@ -137,16 +138,13 @@ class AdapterLayer(nn.Module, MergingLayer):
         """As PEFT's, without the cast to the base layer's dtype: the trained tensors keep their own."""
         device = device or weight_device(self.get_base_layer())
         for name in self.adapter_layer_names:
-            parameters = getattr(self, name)
-            if adapter_name in parameters and device.type != "meta" and not parameters[adapter_name].is_meta:
-                parameters[adapter_name].data = parameters[adapter_name].data.to(device)
+            tensors = getattr(self, name)
+            if adapter_name in tensors and device.type != "meta" and not tensors[adapter_name].weight.is_meta:
+                tensors[adapter_name].weight.data = tensors[adapter_name].weight.data.to(device)
 
     def trained(self, adapter_name: str) -> tuple[Tensor, ...]:
-        """An adapter's trained tensors, in the order of `adapter_layer_names`.
-
-        Where accelerate has offloaded them, on the device that it runs the layer on.
-        """
-        return tuple(_fetch(getattr(self, name), adapter_name) for name in self.adapter_layer_names)
+        """An adapter's trained tensors, in the order of `adapter_layer_names`; see `TrainedTensor.value`."""
+        return tuple(_value(getattr(self, name)[adapter_name]) for name in self.adapter_layer_names)
 
     def forward(self, x: Tensor, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any) -> Tensor:
         """x·W₀ᵀ + b, plus the update of every active adapter.
@@ -263,15 +261,9 @@ class AdapterLayer(nn.Module, MergingLayer):
         return isinstance(self.get_base_layer(), LINEARS)
 
 
-def _fetch(parameters: nn.ParameterDict, name: str) -> Tensor:
-    # accelerate loads offloaded weights around a module's forward, and a ParameterDict has none.
-    hook = getattr(parameters, "_hf_hook", None)
-    if hook is None:
-        return parameters[name]
-    hook.pre_forward(parameters)
-    fetched = parameters[name]
-    hook.post_forward(parameters, None)
-    return fetched
+def _value(entry: nn.Module) -> Tensor:
+    value: Tensor = entry.value() if isinstance(entry, TrainedTensor) else entry()  # FSDP1's wrapper has a call only
+    return value
 
 
 def compute_dtype(x: Tensor, layer: nn.Module) -> torch.dtype:

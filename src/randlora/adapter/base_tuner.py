@@ -215,6 +215,14 @@ class AdapterTuner(MergingTuner):
             yield
 
     @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        """PEFT's hook from a parameter's name to that in a checkpoint, where a trained tensor has no `.weight`."""
+        key = super()._remove_adapter_name_from_key(key, adapter_name)
+        name, _, last = key.rpartition(".")
+        is_trained = last == "weight" and name.rpartition(".")[2] in cls.tuner_layer_cls.adapter_layer_names
+        return name if is_trained else key
+
+    @classmethod
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
@@ -225,8 +233,8 @@ class AdapterTuner(MergingTuner):
 
 
 def check_adapter_name(name: str) -> None:
-    """Raise a ConfigError unless an `nn.ParameterDict` can have a name as its key."""
-    if not name or "." in name or hasattr(nn.ParameterDict(), name):
+    """Raise a ConfigError unless an `nn.ModuleDict` can have a name as its key."""
+    if not name or "." in name or hasattr(nn.ModuleDict(), name):
         raise ConfigError(
             "adapter_name", expected="a name without dots that is no method of a dictionary", got=repr(name)
         )

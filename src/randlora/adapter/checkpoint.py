@@ -97,11 +97,11 @@ def check_state_dict(
     expected = {}
     for module_name, module in model.named_modules():
         if isinstance(module, layer_class):
-            for parameters in module.adapter_layer_names:
-                tensors = getattr(module, parameters)
+            for kind in module.adapter_layer_names:
+                tensors = getattr(module, kind)
                 if adapter_name in tensors:
-                    expected[f"{module_name}.{parameters}.{adapter_name}"] = tensors[adapter_name].shape
-    trained = tuple(f".{parameters}." for parameters in layer_class.adapter_layer_names)
+                    expected[f"{module_name}.{kind}.{adapter_name}.weight"] = tensors[adapter_name].weight.shape
+    trained = tuple(f".{kind}." for kind in layer_class.adapter_layer_names)
     found = {n: tensor.shape for n, tensor in state_dict.items() if any(part in f"{n}." for part in trained)}
     advice = "the adapter was trained on another base model or with other target modules"
     for name, shape in expected.items():

@@ -42,8 +42,8 @@ class RandLoraLayer(AdapterLayer):
         "strategy",
         "randlora_bases",
     )
-    randlora_lambda: nn.ParameterDict
-    randlora_gamma: nn.ParameterDict
+    randlora_lambda: nn.ModuleDict
+    randlora_gamma: nn.ModuleDict
 
     def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
         super().__init__(base_layer, adapter_name)

@@ -1,10 +1,17 @@
 """Make PEFT know an adapter: a PEFT type of its own, its config and its tuner.
 
-PEFT keeps its types in an enum and offers no way to add one, so the member is added here. Done once, at import.
+PEFT keeps its types in an enum and offers no way to add one, so the member is added here. Nor has it a way to say how
+the names in a checkpoint become those in a model for transformers' own `load_adapter`. Done once, at import.
 """
 
+import re
+from functools import wraps
+from typing import Any
+
 from peft import PeftType
-from peft.utils import register_peft_method
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft.utils import register_peft_method, transformers_weight_conversion
+from transformers.core_model_loading import WeightRenaming
 
 from randlora.adapter.base_tuner import AdapterTuner
 from randlora.adapter.tuner import RandLoraTuner
@@ -35,3 +42,23 @@ def register_method(config_class: type[AdapterConfig], tuner_class: type[Adapter
     PeftType._member_names_.append(name)
     type.__setattr__(PeftType, name, member)  # the enum's own __setattr__ refuses new members
     register_peft_method(name=name.lower(), config_cls=config_class, model_cls=tuner_class, prefix=config_class.prefix)
+    _name_trained_tensors()
+
+
+def _name_trained_tensors() -> None:
+    """For transformers' `load_adapter`, which never asks the tuner: append the last part of a trained tensor's name."""
+    pefts = transformers_weight_conversion.build_peft_weight_mapping
+    if hasattr(pefts, "__wrapped__"):
+        return
+
+    @wraps(pefts)
+    def build_peft_weight_mapping(conversions: Any, adapter_name: str, peft_config: Any = None) -> list[Any]:
+        mapping: list[Any] = pefts(conversions, adapter_name, peft_config=peft_config)
+        if isinstance(peft_config, AdapterConfig):
+            tuner_class = PEFT_TYPE_TO_TUNER_MAPPING[peft_config.peft_type]
+            kinds = "|".join(tuner_class.tuner_layer_cls.adapter_layer_names)
+            name = rf"\.({kinds})\.{re.escape(adapter_name)}$"
+            mapping.append(WeightRenaming(name, rf".\1.{adapter_name}.weight"))
+        return mapping
+
+    transformers_weight_conversion.build_peft_weight_mapping = build_peft_weight_mapping

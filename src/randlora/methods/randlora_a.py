@@ -5,7 +5,7 @@ control: as many trained numbers as RandLoRA, a low rank.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ class RandLoraALayer(AdapterLayer):
 
     adapter_layer_names = ("randloraa_lambda", "randloraa_gamma")
     other_param_names = (*AdapterLayer.other_param_names, "scaling", "shared_bases")
-    randloraa_lambda: nn.ParameterDict
+    randloraa_lambda: nn.ModuleDict
 
     def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
         super().__init__(base_layer, adapter_name)
@@ -84,19 +84,18 @@ class RandLoraALayer(AdapterLayer):
         small, large = sorted((self.in_features, self.out_features))
         return Sizes(r, -(-small // r), small, large)
 
-    def _bases_pair(self, adapter_name: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        lambda_ = self.randloraa_lambda[adapter_name]
+    def _bases_pair(self, adapter_name: str, lambda_: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         form = self.shared_bases[adapter_name].form(self._sizes(lambda_.shape[1]), device, lambda_.dtype)
         return form.A, form.B
 
     def _draw_bases(self, adapter_name: str, device: torch.device) -> None:
-        self._bases_pair(adapter_name, device)
+        self._bases_pair(adapter_name, cast("Tensor", self.randloraa_lambda[adapter_name].weight), device)
 
     def _factors(self, adapter_name: str) -> tuple[Tensor, Tensor]:
         """Σ_j B_j Λ_j (M, r) with g, and Σ_j A_j Γ_j (r, m)."""
         lambda_, gamma = self.trained(adapter_name)
         r = lambda_.shape[1]
-        A, B = self._bases_pair(adapter_name, gamma.device)
+        A, B = self._bases_pair(adapter_name, lambda_, gamma.device)
         summed_b = torch.einsum("Mkj,jk->Mk", B.unflatten(1, (r, -1)), self.scaling[adapter_name] * lambda_)
         return summed_b, torch.einsum("kjm,jm->km", A.unflatten(0, (r, -1)), gamma)
 

@@ -117,4 +117,4 @@ def _layer_plan(name: str, shapes: Mapping[str, tuple[int, ...]]) -> LayerPlan:
 
 def _shapes(layer: RandLoraLayer) -> dict[str, tuple[int, ...]]:
     (adapter,) = layer.r
-    return {name: tuple(getattr(layer, name)[adapter].shape) for name in layer.adapter_layer_names}
+    return {name: tuple(getattr(layer, name)[adapter].weight.shape) for name in layer.adapter_layer_names}
