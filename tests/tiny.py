@@ -34,8 +34,9 @@ WORDS = [
 ]
 
 
-def save_tokenizer(folder: Path) -> int:
-    vocabulary = {word: number for number, word in enumerate(["<pad>", "<unk>", "<s>", "</s>", *WORDS])}
+def save_tokenizer(folder: Path, size: int = 0) -> int:
+    words = [*WORDS, *(f"word{number}" for number in range(size - len(WORDS) - 4))]
+    vocabulary = {word: number for number, word in enumerate(["<pad>", "<unk>", "<s>", "</s>", *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106 - no secret
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(

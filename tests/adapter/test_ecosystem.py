@@ -4,7 +4,7 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, Trainer, TrainingArguments
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
 from networks import bert, llama, token_ids
 from randlora import RandLoraConfig
@@ -44,6 +44,44 @@ def test_trainer_trains_saves_and_resumes(tmp_path):
     assert any(tensor.abs().sum() > 0 for key, tensor in expected.items() if key.endswith("gamma"))
     loaded = peft.PeftModel.from_pretrained(bert(), tmp_path / "whole" / "checkpoint-6")
     assert torch.equal(loaded(token_ids()).logits, whole.model.eval()(token_ids()).logits)
+
+
+def test_trainer_resumes_and_takes_the_best_where_embeddings_and_biases_are_trained_too(tmp_path):
+    llama().save_pretrained(tmp_path / "base")
+    data = [{"input_ids": token_ids()[i % 2] + 3, "labels": token_ids()[i % 2] + 3} for i in range(8)]
+
+    def train(output, steps, **resume):
+        torch.manual_seed(0)
+        base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+        base.resize_token_embeddings(55)
+        config = RandLoraConfig(
+            r=4,
+            target_modules=["q_proj"],
+            modules_to_save=["embed_tokens", "lm_head"],
+            bias="all",
+            task_type="CAUSAL_LM",
+        )
+        arguments = TrainingArguments(
+            output_dir=tmp_path / output,
+            max_steps=steps,
+            save_steps=2,
+            eval_steps=2,
+            eval_strategy="steps",
+            load_best_model_at_end=True,
+            learning_rate=1e-2,
+            report_to="none",
+            use_cpu=True,
+            disable_tqdm=True,
+            lr_scheduler_type="constant",
+        )
+        trainer = Trainer(peft.get_peft_model(base, config), arguments, train_dataset=data, eval_dataset=data)
+        trainer.train(**resume)
+        assert trainer.state.best_model_checkpoint.endswith(f"checkpoint-{steps}")
+        return trainer.model.eval()(token_ids()).logits
+
+    whole = train("whole", 4)
+    train("halves", 2)
+    assert torch.equal(train("halves", 4, resume_from_checkpoint=True), whole)
 
 
 def test_trls_sft_trainer(tmp_path):

@@ -8,9 +8,10 @@ import re
 from functools import wraps
 from typing import Any
 
-from peft import PeftType
+from peft import PeftModel, PeftType
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.utils import register_peft_method, transformers_weight_conversion
+from torch import Tensor
 from transformers.core_model_loading import WeightRenaming
 
 from randlora.adapter.base_tuner import AdapterTuner
@@ -46,19 +47,31 @@ def register_method(config_class: type[AdapterConfig], tuner_class: type[Adapter
 
 
 def _name_trained_tensors() -> None:
-    """For transformers' `load_adapter`, which never asks the tuner: append the last part of a trained tensor's name."""
-    pefts = transformers_weight_conversion.build_peft_weight_mapping
-    if hasattr(pefts, "__wrapped__"):
+    """Where neither transformers' `load_adapter` nor PEFT's offloading asks the tuner: append a name's last part."""
+    weight_mapping = transformers_weight_conversion.build_peft_weight_mapping
+    update_offload = PeftModel._update_offload
+    if hasattr(weight_mapping, "__wrapped__"):
         return
 
-    @wraps(pefts)
+    @wraps(weight_mapping)
     def build_peft_weight_mapping(conversions: Any, adapter_name: str, peft_config: Any = None) -> list[Any]:
-        mapping: list[Any] = pefts(conversions, adapter_name, peft_config=peft_config)
+        mapping: list[Any] = weight_mapping(conversions, adapter_name, peft_config=peft_config)
         if isinstance(peft_config, AdapterConfig):
-            tuner_class = PEFT_TYPE_TO_TUNER_MAPPING[peft_config.peft_type]
-            kinds = "|".join(tuner_class.tuner_layer_cls.adapter_layer_names)
-            name = rf"\.({kinds})\.{re.escape(adapter_name)}$"
+            name = rf"\.({_trained_names(peft_config)})\.{re.escape(adapter_name)}$"
             mapping.append(WeightRenaming(name, rf".\1.{adapter_name}.weight"))
         return mapping
 
+    @wraps(update_offload)
+    def _update_offload(model: PeftModel, offload_index: Any, weights: dict[str, Tensor]) -> Any:
+        (config,) = model.peft_config.values()
+        if isinstance(config, AdapterConfig):
+            pattern = rf"\.({_trained_names(config)})$"
+            weights = {re.sub(pattern, r".\1.weight", name): tensor for name, tensor in weights.items()}
+        return update_offload(model, offload_index, weights)
+
     transformers_weight_conversion.build_peft_weight_mapping = build_peft_weight_mapping
+    PeftModel._update_offload = _update_offload
+
+
+def _trained_names(config: AdapterConfig) -> str:
+    return "|".join(PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type].tuner_layer_cls.adapter_layer_names)
