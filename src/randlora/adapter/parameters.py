@@ -5,15 +5,18 @@ of its own, beside the module, which holds the trained tensors and is what PEFT 
 the module.
 """
 
+from contextlib import ExitStack
 from typing import Any, NamedTuple, cast
+from unittest.mock import patch
 
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.func import functional_call
 
 from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.merging import MergingLayer
 from randlora.adapter.weights import StackedWeight
-from randlora.errors import RandLoraError
+from randlora.errors import RandLoraError, UpdateError
 
 
 class _Projection(NamedTuple):
@@ -71,8 +74,21 @@ class AdaptedModule(nn.Module, MergingLayer):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's output with W₀ + ΔW in place of the adapted parameters."""
         layers = {name.replace("-", "."): cast("ParameterLayer", layer) for name, layer in self.updates.items()}
+        if isinstance(self.base_layer, FullyShardedDataParallel):  # gathers the weights later than they are needed
+            raise UpdateError(
+                type(self.base_layer.module).__name__,
+                expected="the module around it as FSDP's unit",
+                got="this one, whose parameters are adapted",
+                hint="leave its class out of the wrap policy",
+            )
         weights = {name: layer.weight for name, layer in layers.items() if layer._adapters_to_apply()}
-        return functional_call(self.base_layer, weights, args, kwargs)
+        with ExitStack() as views:
+            for name in list(weights):
+                path, _, attribute = name.rpartition(".")
+                module = self.base_layer.get_submodule(path)
+                if attribute in module.__dict__:  # FSDP's view of a gathered parameter, which hides it
+                    views.enter_context(patch.dict(module.__dict__, {attribute: weights.pop(name)}))
+            return functional_call(self.base_layer, weights, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
         try:

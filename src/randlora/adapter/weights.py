@@ -47,8 +47,10 @@ class StackedWeight(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The parameter as its module holds it."""
-        return self.owner.get_parameter(self.name)
+        """The parameter as its module holds it: under FSDP, whole during a forward pass, no Parameter but a view."""
+        path, _, name = self.name.rpartition(".")
+        weight: Tensor = getattr(self.owner.get_submodule(path), name)
+        return weight
 
 
 def why_not(layer: Any) -> str:
