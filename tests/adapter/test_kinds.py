@@ -5,6 +5,7 @@ import copy
 import peft
 import pytest
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import MambaConfig, MambaForCausalLM, WavLMConfig, WavLMModel
 
 from kinds import KINDS, adapted_layers, equation_4, literal_output
@@ -199,3 +200,18 @@ def test_a_reference_adapter_filled_by_parameter_names(kind):
             model.get_parameter(name.replace(".default.", ".ref.")).data.copy_(parameter.data)
     model.set_adapter("ref")
     assert torch.equal(model(x), expected)
+
+
+def test_every_kind_follows_the_scale(kind):
+    model = kind.adapted().double()
+    x = kind.batch(torch.float64)
+    weights = {n: layer.get_delta_weight("default") for n, layer in adapted_layers(model).items()}
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.scale_layer(0.5)
+    for name, layer in adapted_layers(model).items():
+        torch.testing.assert_close(layer.get_delta_weight("default"), 0.5 * weights[name])
+    torch.testing.assert_close(model(x), literal_output(kind, model, x), rtol=1e-10, atol=1e-10)
+    scaled = model(x)
+    model.merge_adapter()
+    torch.testing.assert_close(model(x), scaled, rtol=1e-9, atol=1e-9)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from randlora.adapter.merging import MergingLayer
 from randlora.adapter.quantized import quantized_format
+from randlora.adapter.scaling import ScalingLayer
 from randlora.adapter.trained import TrainedTensor
 from randlora.adapter.weights import (
     LINEARS,
@@ -31,7 +32,7 @@ BASE_MODEL = "__base__"
 """PEFT's name for no adapter, among the adapter names of a batch."""
 
 
-class AdapterLayer(nn.Module, MergingLayer):
+class AdapterLayer(nn.Module, MergingLayer, ScalingLayer):
     """An `nn.Linear` or `Conv1D` with adapters of one method; subclasses take other kinds of layers.
 
     A subclass names its trained tensors in `adapter_layer_names`; each is an `nn.ModuleDict` of `TrainedTensor`s by
@@ -53,7 +54,7 @@ class AdapterLayer(nn.Module, MergingLayer):
 
     base_types: tuple[type[nn.Module], ...] = LINEARS
     adapter_layer_names: tuple[str, ...]
-    other_param_names: tuple[str, ...] = ("adapter_dropout",)
+    other_param_names: tuple[str, ...] = ("adapter_dropout", "scaling", "initial_scaling")
     weight_is_read = False
     by_sample = False
     base_layer: Any
@@ -77,6 +78,7 @@ class AdapterLayer(nn.Module, MergingLayer):
         for name in self.adapter_layer_names:
             setattr(self, name, nn.ModuleDict({}))
         self.adapter_dropout = nn.ModuleDict({})
+        self.scaling, self.initial_scaling, self.merged_scaling = {}, {}, {}
         self._disable_adapters = False
         self._active_adapter = adapter_name
         self.merged_adapters: list[str] = []
@@ -103,15 +105,19 @@ class AdapterLayer(nn.Module, MergingLayer):
         """Dtype of the trained tensors."""
         return torch.float64 if weight_dtype(self.get_base_layer()) == torch.float64 else torch.float32
 
-    def add_adapter(self, adapter_name: str, start: Sequence[Tensor], dropout: float, *, inference_mode: bool) -> None:
+    def add_adapter(
+        self, adapter_name: str, start: Sequence[Tensor], scaling: float, *, dropout: float, inference_mode: bool
+    ) -> None:
         """Add an adapter, or replace the one of this name.
 
         Args:
             adapter_name: Its name.
             start: Initial values, one tensor per name of `adapter_layer_names`.
+            scaling: The factor of its update.
             dropout: Probability of dropping an input of the update while training.
             inference_mode: True leaves the tensors frozen.
         """
+        self.scaling[adapter_name] = self.initial_scaling[adapter_name] = scaling
         for name, tensor in zip(self.adapter_layer_names, start, strict=True):
             getattr(self, name)[adapter_name] = TrainedTensor(tensor.to(self.trained_dtype))
         self.adapter_dropout[adapter_name] = nn.Dropout(dropout) if dropout else nn.Identity()

@@ -30,7 +30,6 @@ class RandLoraLayer(AdapterLayer):
     Attributes:
         randlora_lambda: Adapter name -> λ (n, r), starts at 1; on a stack of matrices one for each.
         randlora_gamma: Adapter name -> γ (n, m), starts at 0; on a stack of matrices one for each.
-        scaling: Adapter name -> g = alpha·√r/m^(4/3), times the factor that gives the bases unit variance.
     """
 
     adapter_layer_names: tuple[str, ...] = ("randlora_lambda", "randlora_gamma")
@@ -38,7 +37,6 @@ class RandLoraLayer(AdapterLayer):
         *AdapterLayer.other_param_names,
         "r",
         "num_bases",
-        "scaling",
         "strategy",
         "randlora_bases",
     )
@@ -49,7 +47,6 @@ class RandLoraLayer(AdapterLayer):
         super().__init__(base_layer, adapter_name)
         self.r: dict[str, int] = {}
         self.num_bases: dict[str, int] = {}
-        self.scaling: dict[str, float] = {}
         self.strategy: dict[str, str] = {}
         self.randlora_bases: dict[str, Bases | SpectralBases] = {}
 
@@ -80,14 +77,16 @@ class RandLoraLayer(AdapterLayer):
         sizes = config.basis_sizes((self.out_features, self.in_features), r)
         r = sizes.r
         scaling = alpha / r if config.bases == "peft" else balanced_scaling(alpha, r, sizes.small)
-        self.set_update(adapter_name, bases, strategy, r, sizes.num_bases, scaling)
+        self.set_update(adapter_name, bases, strategy, r, sizes.num_bases)
         start = self._start(config, config.terms * sizes.num_bases, r)
-        self.add_adapter(adapter_name, start, config.dropout, inference_mode=config.inference_mode)
+        self.add_adapter(
+            adapter_name, start, bases.scale(r) * scaling, dropout=config.dropout, inference_mode=config.inference_mode
+        )
 
     def set_update(
-        self, adapter_name: str, bases: Bases | SpectralBases, strategy: str, r: int, num_bases: int, scaling: float
+        self, adapter_name: str, bases: Bases | SpectralBases, strategy: str, r: int, num_bases: int
     ) -> None:
-        """Take what is fixed about an adapter's update, and have its bases drawn.
+        """Take what is fixed about an adapter's update.
 
         Args:
             adapter_name: Its name.
@@ -95,12 +94,10 @@ class RandLoraLayer(AdapterLayer):
             strategy: How it is applied.
             r: Basis rank.
             num_bases: n.
-            scaling: g for bases of unit variance.
         """
         self.r[adapter_name], self.num_bases[adapter_name] = r, num_bases
         self.strategy[adapter_name] = strategy
         self.randlora_bases[adapter_name] = bases
-        self.scaling[adapter_name] = bases.scale(r) * scaling
 
     def _start(self, config: RandLoraConfig, rows: int, r: int) -> tuple[Tensor, ...]:
         """Initial values of λ (rows, r) and γ (rows, m), on a stack of matrices for each."""

@@ -19,6 +19,8 @@ class MergingLayer(BaseTunerLayer):
     """The part of an adapter layer that merges its `_delta_weight(adapter_name)`; of a module, that of its layers."""
 
     adapter_dropout: nn.ModuleDict
+    scaling: dict[str, float]
+    merged_scaling: dict[str, float]
     tied_weight: TiedWeight | None = None
     _delta_weight: Any
 
@@ -64,6 +66,7 @@ class MergingLayer(BaseTunerLayer):
             if name in self.adapter_dropout:
                 self._add_to_weight(self._delta_weight(name))
                 self.merged_adapters.append(name)
+                self.merged_scaling[name] = self.scaling[name]
 
     @torch.no_grad()
     def unmerge(self) -> None:
@@ -75,10 +78,13 @@ class MergingLayer(BaseTunerLayer):
             self.tied_weight.restore()
             self.tied_weight = None
             self.merged_adapters.clear()
+        scaling = self.scaling
+        self.scaling = scaling | self.merged_scaling  # those that were merged, whatever has been set since
         while self.merged_adapters:
             name = self.merged_adapters.pop()
             if name in self.adapter_dropout:
                 self._add_to_weight(-self._delta_weight(name))
+        self.scaling = scaling
 
     def _add_to_weight(self, delta: Tensor) -> None:
         base_layer = self.get_base_layer()

@@ -106,6 +106,15 @@ class AdaptedModule(nn.Module, MergingLayer):
         projection = cast("Any", self.base_layer).out_proj
         return projection if layer is None else _Projection(layer.weight, projection.bias)
 
+    def set_scale(self, adapter: str, scale: float) -> None:
+        """Nothing: the adapter layers of the parameters, which are modules too, have the scales."""
+
+    def scale_layer(self, scale: float) -> None:
+        """As `set_scale`."""
+
+    def unscale_layer(self, scale: float | None = None) -> None:
+        """As `set_scale`."""
+
     @property
     def merged_adapters(self) -> list[str]:
         """Adapters that are in the base weights."""

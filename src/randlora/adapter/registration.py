@@ -8,12 +8,14 @@ import re
 from functools import wraps
 from typing import Any
 
-from peft import PeftModel, PeftType
+from peft import PeftModel, PeftType, helpers
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.lora import LoraLayer
 from peft.utils import register_peft_method, transformers_weight_conversion
 from torch import Tensor
 from transformers.core_model_loading import WeightRenaming
 
+from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.base_tuner import AdapterTuner
 from randlora.adapter.tuner import RandLoraTuner
 from randlora.adapter_config import AdapterConfig
@@ -35,6 +37,7 @@ def register_method(config_class: type[AdapterConfig], tuner_class: type[Adapter
     name = config_class.type_name
     if name in PeftType.__members__:
         return
+    helpers.LoraLayer = (LoraLayer, AdapterLayer)  # whose scaling `rescale_adapter_scale` changes
     member = str.__new__(PeftType, name)
     member._name_ = name
     member._value_ = name

@@ -83,9 +83,10 @@ class HybridLayer(RandLoraLinear):
         return (*super()._start(config, rows, r), A, draw(self.out_features, config.lora_r))
 
     def _low_rank(self, adapter_name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """A, and B times s."""
+        """A, and B times s and the scale that is set for the whole update."""
         _, _, A, B = self.trained(adapter_name)
-        return A.to(dtype), (self.lora_scaling[adapter_name] * B).to(dtype)
+        scale = self.scaling[adapter_name] / self.initial_scaling[adapter_name]
+        return A.to(dtype), (scale * self.lora_scaling[adapter_name] * B).to(dtype)
 
     def _delta_weight(self, adapter_name: str) -> Tensor:
         delta = super()._delta_weight(adapter_name)

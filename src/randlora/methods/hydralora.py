@@ -56,20 +56,24 @@ class HydraLoraLayer(AdapterLayer):
     """
 
     adapter_layer_names = ("hydralora_A", "hydralora_B", "hydralora_router")
-    other_param_names = (*AdapterLayer.other_param_names, "scaling")
+    other_param_names = AdapterLayer.other_param_names
 
     def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
         super().__init__(base_layer, adapter_name)
-        self.scaling: dict[str, float] = {}
 
     def update_layer(self, adapter_name: str, config: HydraLoraConfig) -> None:
         """Add an adapter, or replace the one of this name."""
-        self.scaling[adapter_name] = config.alpha / config.r
         bound = 1 / sqrt(self.in_features)
         A = torch.empty(config.r, self.in_features).uniform_(-bound, bound)
         B = torch.zeros(config.num_heads, self.out_features, config.r)
         router = torch.empty(config.num_heads, self.in_features).uniform_(-bound, bound)
-        self.add_adapter(adapter_name, (A, B, router), config.dropout, inference_mode=config.inference_mode)
+        self.add_adapter(
+            adapter_name,
+            (A, B, router),
+            config.alpha / config.r,
+            dropout=config.dropout,
+            inference_mode=config.inference_mode,
+        )
 
     def _update(self, adapter_name: str, x: Tensor) -> Tensor:
         A, B, router = self.trained(adapter_name)

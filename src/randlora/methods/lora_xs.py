@@ -50,18 +50,17 @@ class LoraXsLayer(SvdLayer):
     """
 
     adapter_layer_names = ("loraxs_R",)
-    other_param_names = (*SvdLayer.other_param_names, "scaling")
+    other_param_names = SvdLayer.other_param_names
 
     def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
         super().__init__(base_layer, adapter_name)
-        self.scaling: dict[str, float] = {}
 
     def update_layer(self, adapter_name: str, config: LoraXsConfig) -> None:
         """Add an adapter, or replace the one of this name."""
-        self.scaling[adapter_name] = config.alpha / config.r
+        scaling = config.alpha / config.r
         self.decompose_base(adapter_name, config.r, config.decomposition)
         start = (_START_DEVIATION * torch.randn(config.r, config.r),)
-        self.add_adapter(adapter_name, start, config.dropout, inference_mode=config.inference_mode)
+        self.add_adapter(adapter_name, start, scaling, dropout=config.dropout, inference_mode=config.inference_mode)
 
     def _delta_weight(self, adapter_name: str) -> Tensor:
         (R,) = self.trained(adapter_name)

@@ -61,24 +61,29 @@ class NolaLayer(AdapterLayer):
     """
 
     adapter_layer_names = ("nola_alpha", "nola_beta")
-    other_param_names = (*AdapterLayer.other_param_names, "r", "scaling", "vectors")
+    other_param_names = (*AdapterLayer.other_param_names, "r", "vectors")
 
     def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
         super().__init__(base_layer, adapter_name)
         self.r: dict[str, int] = {}
-        self.scaling: dict[str, float] = {}
         self.vectors: dict[str, tuple[RandomVectors, RandomVectors]] = {}
 
     def update_layer(self, adapter_name: str, config: NolaConfig) -> None:
         """Add an adapter, or replace the one of this name."""
-        self.r[adapter_name], self.scaling[adapter_name] = config.r, config.alpha / config.r
+        self.r[adapter_name] = config.r
         vectors = random_vectors(config.seed, _STREAM_A), random_vectors(config.seed, _STREAM_B)
         self.vectors[adapter_name] = vectors
         for side, kept in zip((self.in_features, self.out_features), vectors, strict=True):
             kept.reserve(config.num_bases, side * config.r)
         alpha = torch.full((config.num_bases,), 1 / sqrt(self.in_features))
         start = (alpha, torch.zeros(config.num_bases))
-        self.add_adapter(adapter_name, start, config.dropout, inference_mode=config.inference_mode)
+        self.add_adapter(
+            adapter_name,
+            start,
+            config.alpha / config.r,
+            dropout=config.dropout,
+            inference_mode=config.inference_mode,
+        )
 
     def _draw_bases(self, adapter_name: str, device: torch.device) -> None:
         for vectors in self.vectors[adapter_name]:

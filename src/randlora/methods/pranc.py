@@ -65,13 +65,14 @@ class PrancLayer(AdapterLayer):
         vectors = self.vectors[adapter_name] = random_vectors(config.seed, _STREAM)
         vectors.reserve(config.num_bases, self.in_features * self.out_features)
         start = (torch.zeros(config.num_bases),)
-        self.add_adapter(adapter_name, start, config.dropout, inference_mode=config.inference_mode)
+        self.add_adapter(adapter_name, start, 1.0, dropout=config.dropout, inference_mode=config.inference_mode)
 
     def _draw_bases(self, adapter_name: str, device: torch.device) -> None:
         self.vectors[adapter_name].prepare(device)
 
     def _delta_weight(self, adapter_name: str) -> Tensor:
         (alpha,) = self.trained(adapter_name)
+        alpha = self.scaling[adapter_name] * alpha
         return combine(alpha, self.vectors[adapter_name], (self.out_features, self.in_features))
 
 

@@ -61,12 +61,11 @@ class RandLoraALayer(AdapterLayer):
     """
 
     adapter_layer_names = ("randloraa_lambda", "randloraa_gamma")
-    other_param_names = (*AdapterLayer.other_param_names, "scaling", "shared_bases")
+    other_param_names = (*AdapterLayer.other_param_names, "shared_bases")
     randloraa_lambda: nn.ModuleDict
 
     def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
         super().__init__(base_layer, adapter_name)
-        self.scaling: dict[str, float] = {}
         self.shared_bases: dict[str, DenseBases] = {}
 
     def update_layer(self, adapter_name: str, config: RandLoraAConfig) -> None:
@@ -76,9 +75,14 @@ class RandLoraALayer(AdapterLayer):
         bases.reserve(sizes)
         self.shared_bases[adapter_name] = bases
         g = balanced_scaling(config.alpha, config.r / sizes.num_bases, sizes.small)
-        self.scaling[adapter_name] = g * bases.scale(config.r)
         start = torch.ones(sizes.num_bases, config.r), torch.zeros(sizes.num_bases, sizes.small)
-        self.add_adapter(adapter_name, start, config.dropout, inference_mode=config.inference_mode)
+        self.add_adapter(
+            adapter_name,
+            start,
+            g * bases.scale(config.r),
+            dropout=config.dropout,
+            inference_mode=config.inference_mode,
+        )
 
     def _sizes(self, r: int) -> Sizes:
         small, large = sorted((self.in_features, self.out_features))

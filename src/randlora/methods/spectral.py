@@ -63,10 +63,10 @@ class SpectralLayer(RandLoraLinear):
         r, small = config.r, min(self.in_features, self.out_features)
         bases_count = -(-small // r)
         bases = SpectralBases(read_weight(self.get_base_layer()), r, config.decomposition or 1)
-        scaling = balanced_scaling(config.alpha, r, small)
-        self.set_update(adapter_name, bases, config.strategy, r, bases_count, scaling)
+        scaling = bases.scale(r) * balanced_scaling(config.alpha, r, small)
+        self.set_update(adapter_name, bases, config.strategy, r, bases_count)
         start = torch.ones(bases_count, r), torch.zeros(bases_count, small)
-        self.add_adapter(adapter_name, start, config.dropout, inference_mode=config.inference_mode)
+        self.add_adapter(adapter_name, start, scaling, dropout=config.dropout, inference_mode=config.inference_mode)
 
 
 class SpectralTuner(SvdTuner):

@@ -97,11 +97,12 @@ class SvftLayer(SvdLayer):
         factors = self.decompose_base(adapter_name, min(self.in_features, self.out_features), config.decomposition)
         positions = self.positions[adapter_name] = trained_positions(config, factors)
         start = (torch.zeros(len(positions)),)
-        self.add_adapter(adapter_name, start, config.dropout, inference_mode=config.inference_mode)
+        self.add_adapter(adapter_name, start, 1.0, dropout=config.dropout, inference_mode=config.inference_mode)
 
     def _matrix(self, adapter_name: str) -> Tensor:
-        """M (m, m), in the dtype of its trained entries."""
+        """M (m, m) times the scaling, in the dtype of its trained entries."""
         (entries,) = self.trained(adapter_name)
+        entries = self.scaling[adapter_name] * entries
         m = min(self.in_features, self.out_features)
         return entries.new_zeros(m * m).scatter(0, self.positions[adapter_name].to(entries.device), entries).view(m, m)
 
