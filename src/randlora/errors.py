@@ -54,3 +54,7 @@ class DeviceError(RandLoraError, RuntimeError):
 
 class UpdateError(RandLoraError, RuntimeError):
     """An update was asked for in a mode or with shapes that it does not support."""
+
+
+class TrainingError(RandLoraError, ArithmeticError):
+    """A training has diverged: a loss or a trained number is not finite."""

@@ -1,5 +1,8 @@
 """Writing whole files and folders: what is written appears complete, or not at all."""
 
+import errno
+import hashlib
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,12 +10,60 @@ from pathlib import Path
 
 from randlora.errors import OutputError
 
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
 
 def write_atomically(path: Path, content: str) -> None:
-    """Write a text file so that it is there whole or not at all."""
+    """Write a text file so that it is there whole or not at all; a link in the place of either name is replaced."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(content, encoding="utf-8")
+    temporary.unlink(missing_ok=True)
+    with temporary.open("x", encoding="utf-8") as file:
+        file.write(content)
     temporary.replace(path)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            found.update(block)
+    return found.hexdigest()
+
+
+@contextmanager
+def writing(path: Path, hint: str = "make room or choose another folder") -> Iterator[None]:
+    """Turn a full disk, a lost right or the like into an OutputError that names the folder.
+
+    Errors that are about other files, as of reading data, are left as they are.
+
+    Args:
+        path: The folder that is written in the block.
+        hint: What the user can do.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    # `torch.save` tells of a full disk by a RuntimeError from its archive writer, safetensors by a class of its own.
+    except Exception as error:
+        if not _is_of_writing(error, path):
+            raise
+        raise OutputError(
+            str(path),
+            expected="a folder that can be written",
+            got=getattr(error, "strerror", None) or str(error),
+            hint=hint,
+        ) from error
+
+
+def _is_of_writing(error: Exception, path: Path) -> bool:
+    if isinstance(error, OSError):
+        names = [name for name in (error.filename, error.filename2) if isinstance(name, str | Path)]
+        inside = [Path(name).absolute().is_relative_to(path.absolute().parent) for name in names]
+        return any(inside) if names else error.errno in _OF_WRITING
+    text = str(error)
+    return "inline_container" in text or ("os error" in text and type(error).__name__ == "SafetensorError")
 
 
 @contextmanager
@@ -23,32 +74,25 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         path: The folder to make. It must not exist, or be empty.
 
     Yields:
-        The temporary folder, beside the final one.
+        The temporary folder, beside the final one, with a name that nothing else has.
 
     Raises:
         OutputError: The folder holds something, or cannot be written.
     """
-    path = Path(path).expanduser()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise OutputError(
-            str(path), expected="a new or empty folder", got="one that holds files", hint="choose another folder"
-        )
-    temporary = path.parent / f".{path.name}.tmp"
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        if path.exists():
-            path.rmdir()
-        temporary.replace(path)
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(
-            str(path),
-            expected="a folder that can be written",
-            got=error.strerror or str(error),
-            hint="make room or choose another folder",
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    given = Path(path).expanduser()
+    with writing(given):
+        path = given.resolve()  # a link to an empty folder stays a link
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            got = "one that holds files" if path.is_dir() else "a file"
+            raise OutputError(str(given), expected="a new or empty folder", got=got, hint="choose another folder")
+        if given.is_symlink() and not path.exists():
+            raise OutputError(str(given), expected="a new or empty folder", got="a link to nothing", hint="remove it")
+        temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            if path.exists():
+                path.rmdir()
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -1,3 +1,4 @@
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from randlora.training import train
+from randlora.training.progress import Progress
 from randlora.training.run_folder import RunFolder, as_dict
 
 # Dies by SIGKILL at the end of a step, or while it writes checkpoint-4.
@@ -92,10 +94,58 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(text_config, tmp_p
     assert train(text_config).metrics == record.metrics == whole.metrics
 
 
-def test_an_incomplete_checkpoint_is_not_used(tmp_path):
-    for step in (2, 10, 12):
-        (tmp_path / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
+@pytest.fixture
+def checkpoints(tmp_path):
+    """A run's folder with two checkpoints, 2 and 10, each with some files."""
     for step in (2, 10):
-        (tmp_path / "checkpoints" / f"checkpoint-{step}" / "progress.json").touch()
-    assert RunFolder(tmp_path).checkpoint().name == "checkpoint-10"
+        folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        for name in ("optimizer.pt", "trained.safetensors"):
+            (folder / name).write_text(f"{name} of {step}", encoding="utf-8")
+        Progress("today").save(folder)
+    return tmp_path
+
+
+def test_the_newest_whole_checkpoint_is_used(checkpoints, tmp_path):
+    (checkpoints / "checkpoints" / "checkpoint-12").mkdir()  # killed before its end
+    (checkpoints / "checkpoints" / "checkpoint-mine").mkdir()
+    assert RunFolder(checkpoints).checkpoint().name == "checkpoint-10"
     assert RunFolder(tmp_path / "none").checkpoint() is None
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "optimizer.pt").unlink(), r"optimizer\.pt is missing"),
+        (lambda folder: (folder / "optimizer.pt").write_bytes(b""), r"optimizer\.pt is not what was written"),
+        (lambda folder: (folder / "trained.safetensors").write_text("x"), "trained.safetensors is not"),
+        (lambda folder: (folder / "scheduler.pt").write_text("x"), "scheduler.pt is not what was written"),
+        (lambda folder: (folder / "progress.json").write_text(""), r"progress\.json cannot be read"),
+        (lambda folder: (folder / "progress.json").write_text("[1]"), r"progress\.json cannot be read"),
+        (lambda folder: (folder / "progress.json").write_text('{"files": 3}'), r"progress\.json is"),
+        (lambda folder: (folder / "progress.json").unlink(), "not written to its end"),
+        (lambda folder: (folder / "progress.json").write_bytes(b"\xff\xfe"), r"progress\.json cannot be read"),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over_with_a_line(checkpoints, damage, message, caplog):
+    damage(checkpoints / "checkpoints" / "checkpoint-10")
+    assert RunFolder(checkpoints).checkpoint().name == "checkpoint-2"
+    assert re.search(message, caplog.text)
+    damage(checkpoints / "checkpoints" / "checkpoint-2")
+    assert RunFolder(checkpoints).checkpoint() is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["optimizer.pt", "trainer_state.json"])
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(text_config, tmp_path, name, caplog):
+    text_config.optimization = replace(text_config.optimization, save_steps=2)
+    whole = train(replace(text_config, output=str(tmp_path / "whole")))
+    killed(text_config, "step 5", tmp_path)
+    newest = RunFolder(text_config.output).checkpoint()
+    assert newest.name == "checkpoint-4"
+    (newest / name).unlink()
+    resumed = train(text_config)
+    assert f"{name} is missing" in caplog.text
+    first, second = tensors(tmp_path / "whole"), tensors(text_config.output)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert resumed.metrics == pytest.approx(whole.metrics, rel=1e-6)

@@ -1,13 +1,15 @@
 """Adapters on disk: PEFT's folder with λ, γ and what the user asked to save, checked before a model is touched."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from randlora.adapter.base_layer import AdapterLayer
@@ -52,6 +54,31 @@ def read_tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
         ) from error
 
 
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: The file is missing, truncated or not safetensors, or a number in it is not finite.
+    """
+    read_tensor_shapes(path)
+    tensors = load_file(path)
+    check_finite(tensors, str(path))
+    return tensors
+
+
+def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
+    """Raise a CheckpointError that names the first of the tensors with NaN or infinity in it.
+
+    Args:
+        tensors: By name.
+        what: Where they come from.
+    """
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            hint = "the training diverged; train again with a lower learning rate"
+            raise CheckpointError(f"{what}: {name}", expected="finite numbers", got="NaN or infinity", hint=hint)
+
+
 def load_adapter(model: nn.Module, folder: str | Path, **kwargs: Any) -> PeftModel:
     """`PeftModel.from_pretrained` for a local folder, with the files checked first.
 
@@ -61,10 +88,10 @@ def load_adapter(model: nn.Module, folder: str | Path, **kwargs: Any) -> PeftMod
         **kwargs: Passed to `PeftModel.from_pretrained` (`is_trainable`, `adapter_name`, …).
 
     Raises:
-        CheckpointError: The files are missing, damaged or foreign, or the adapter is for another model.
+        CheckpointError: The files are missing, damaged, foreign or not finite, or the adapter is for another model.
     """
     read_adapter_config(folder)
-    read_tensor_shapes(Path(folder) / WEIGHTS_FILE)
+    read_tensors(Path(folder) / WEIGHTS_FILE)
     with modules_to_save_of(folder):
         return PeftModel.from_pretrained(model, str(folder), **kwargs)
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from peft import PeftType
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from randlora.adapter.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_adapter_config, read_tensor_shapes
+from randlora.adapter.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_adapter_config, read_tensors
 from randlora.bases.peft_draw import PeftSparsity, draw_pair
 from randlora.config import PEFT_TYPE
 from randlora.errors import CheckpointError
@@ -57,8 +57,7 @@ def convert(source: str | Path, output: str | Path) -> str:
         OutputError: The output folder cannot be written.
     """
     config = read_adapter_config(source)
-    read_tensor_shapes(Path(source) / WEIGHTS_FILE)
-    tensors = load_file(Path(source) / WEIGHTS_FILE)
+    tensors = read_tensors(Path(source) / WEIGHTS_FILE)
     if config["peft_type"] == PeftType.RANDLORA:
         converted, tensors = _from_peft(config, tensors)
         done = "PEFT RandLora -> randlora with bases='peft'"

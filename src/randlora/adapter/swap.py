@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftConfig, PeftModel, set_peft_model_state_dict
-from safetensors.torch import load_file
 from torch import nn
 
 from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.base_shapes import check_shapes
-from randlora.adapter.checkpoint import WEIGHTS_FILE, modules_to_save_of, read_adapter_config, read_tensor_shapes
+from randlora.adapter.checkpoint import WEIGHTS_FILE, modules_to_save_of, read_adapter_config, read_tensors
 from randlora.adapter_config import AdapterConfig
 from randlora.errors import CheckpointError, ConfigError, UpdateError
 
@@ -61,10 +60,10 @@ def swap_adapter(model: nn.Module, folder: str | Path, adapter_name: str = "defa
     if any(adapter_name in m.merged_adapters for m in model.modules() if isinstance(m, AdapterLayer)):
         raise UpdateError(f"adapter {adapter_name!r}", expected="an unmerged one", hint="call unmerge_adapter()")
     _check_config(config, folder)
-    read_tensor_shapes(Path(folder) / WEIGHTS_FILE)
+    tensors = read_tensors(Path(folder) / WEIGHTS_FILE)
     # PEFT's load copies into the parameters, after the tuner has compared all names and shapes.
     with modules_to_save_of(folder):
-        set_peft_model_state_dict(model, load_file(Path(folder) / WEIGHTS_FILE), adapter_name)
+        set_peft_model_state_dict(model, tensors, adapter_name)
 
 
 def _check_config(loaded: AdapterConfig, folder: str | Path) -> None:

@@ -1,7 +1,6 @@
 """Images: encoded bytes or paths in, normalized tensors out, with Pillow and torch alone."""
 
 import math
-import os
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from randlora.errors import ConfigError, DataError
 from randlora.tasks.examples import Examples
-from randlora.tasks.paths import local
+from randlora.tasks.paths import local, path_of_cell
 from randlora.tasks.sources import load
 from randlora.tasks.viewing import view
 
@@ -160,7 +159,7 @@ class ImageRows(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         value = self._rows[index][self.examples.column]
-        name = _path_of(value)
+        name = path_of_cell(value)
         try:
             pixels = self._pixels(self._open(value, name), index)
         # Pillow raises OSError, SyntaxError, ValueError and its own DecompressionBombError on bad files.
@@ -192,11 +191,3 @@ class ImageRows(Dataset[dict[str, Any]]):
         # A function of seed, epoch and row alone: a resumed run sees what an uninterrupted one does.
         generator = random.Random(f"{self.augment_seed}/{self._epoch}/{index}")  # noqa: S311 - no secret
         return self.preprocessing.augmented(image, generator)
-
-
-def _path_of(value: Any) -> str:
-    """The path in a cell, or nothing where the image itself is in it."""
-    path = value.get("path") if isinstance(value, dict) else value
-    if isinstance(path, bytes):
-        return os.fsdecode(path) if isinstance(value, dict) else ""
-    return path if isinstance(path, str) else ""

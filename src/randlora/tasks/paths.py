@@ -1,7 +1,9 @@
 """What lies at a path, asked before it is opened: a pipe would be waited for, a device read without end."""
 
+import os
 import stat
 from pathlib import Path
+from typing import Any
 
 FILE, FOLDER, NOTHING = "a file", "a folder", "nothing"
 UNREADABLE = PIPE, SOCKET, DEVICE = "a pipe", "a socket", "a device"
@@ -33,3 +35,11 @@ def local(source: str) -> Path:
         return Path(source).expanduser()
     except RuntimeError:  # no such user
         return Path(source)
+
+
+def path_of_cell(value: Any) -> str:
+    """The path in a cell of an image column, or nothing where the image itself is in it."""
+    path = value.get("path") if isinstance(value, dict) else value
+    if isinstance(path, bytes):
+        return os.fsdecode(path) if isinstance(value, dict) else ""
+    return path if isinstance(path, str) else ""

@@ -107,6 +107,8 @@ class TrainConfig:
         method: How the model is adapted.
         data: What it is trained and tested on.
         optimization: How it is trained.
+        fingerprint: Digests of the training data, the test data and the model's folder, which a run writes into its
+            `config.yaml`: a config that has some is trained on nothing else. Empty in a new config.
     """
 
     task: Literal["text-classification", "image-text"] = "text-classification"
@@ -119,6 +121,7 @@ class TrainConfig:
     method: MethodConfig = field(default_factory=MethodConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
+    fingerprint: dict[str, str] = field(default_factory=dict)
 
 
 def resolve(config: TrainConfig) -> TrainConfig:

@@ -59,7 +59,7 @@ def _entries(content: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, An
     entries: list[tuple[str, Any]] = []
     for name, value in content.items():
         entries.append((f"{prefix}{name}", value))
-        if isinstance(value, Mapping) and f"{prefix}{name}" != "method.options":
+        if isinstance(value, Mapping) and f"{prefix}{name}" not in ("method.options", "fingerprint"):
             entries.extend(_entries(value, f"{prefix}{name}."))
     return entries
 

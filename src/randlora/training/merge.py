@@ -50,7 +50,8 @@ def merge(source: str | Path, output: str | Path, model: str | None = None) -> P
             merged.save_pretrained(folder)
         for pattern in _COMPANIONS if Path(location).is_dir() else ():
             for companion in Path(location).glob(pattern):
-                shutil.copy(companion, folder)
+                if companion.is_file():
+                    shutil.copy(companion, folder)
         if not Path(location).is_dir() and not isinstance(merged, transformers.CLIPModel):
             load(transformers.AutoTokenizer.from_pretrained, location, what="tokenizer").save_pretrained(folder)
     return Path(output)

@@ -3,7 +3,7 @@
 import json
 import statistics
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from randlora.files import write_atomically
-
-FILE_NAME = "progress.json"
-"""Written last into a checkpoint: a checkpoint without it was cut short and must not be used."""
+from randlora.training.checkpoints import FILE_NAME, FILES, list_files
 
 KEPT_STEPS = 1000
 """The median is taken over this many of the latest step times, so that checkpoints stay small."""
@@ -44,12 +42,13 @@ class Progress:
 
     def save(self, checkpoint: Path) -> None:
         """Write it into a checkpoint, which is complete from then on."""
-        write_atomically(checkpoint / FILE_NAME, json.dumps(asdict(self)))
+        write_atomically(checkpoint / FILE_NAME, json.dumps({**asdict(self), FILES: list_files(checkpoint)}))
 
     @classmethod
     def load(cls, checkpoint: Path) -> "Progress":
-        """Read what `save` wrote."""
-        return cls(**json.loads((checkpoint / FILE_NAME).read_text(encoding="utf-8")))
+        """Read what `save` wrote, of a checkpoint that is whole."""
+        content = json.loads((checkpoint / FILE_NAME).read_text(encoding="utf-8"))
+        return cls(**{entry.name: content[entry.name] for entry in fields(cls)})
 
 
 class Stopwatch(TrainerCallback):

@@ -1,6 +1,7 @@
 """The one training path: a config in, a run folder and its record out."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -8,10 +9,13 @@ from typing import Any
 
 import transformers
 from peft import PeftModel
+from transformers import TrainingArguments
 
 from randlora.adapter import write_model_card
-from randlora.errors import DataError
-from randlora.tasks import input_column, load_test, load_training
+from randlora.errors import ConfigError, DataError
+from randlora.tasks import Examples, input_column, load_test, load_training
+from randlora.tasks.fingerprint import examples_fingerprint, model_fingerprint
+from randlora.tasks.sources import locate
 from randlora.training.config import TrainConfig, resolve
 from randlora.training.memory import peak_bytes, reset_peak
 from randlora.training.method_table import METHODS
@@ -28,8 +32,8 @@ def train(config: TrainConfig) -> Record:
     """Train, or resume, or return what is finished already.
 
     The run's folder tells which: an unfinished run of the same config goes on from its last checkpoint and ends with
-    the same adapter as if it had not been interrupted. Nothing is written before the config is validated, the data
-    are read and the model is built.
+    the same adapter as if it had not been interrupted. Nothing but a lock is written before the config is validated,
+    the data are read and the model is built.
 
     Args:
         config: What to train on what; see `randlora.training.config`.
@@ -42,19 +46,29 @@ def train(config: TrainConfig) -> Record:
         DataError: The data cannot be read or do not fit the task.
         DeviceError: The hardware asked for is not there.
         LayerError: No layer matches `method.target_modules`.
-        OutputError: The folder cannot be written or holds something else.
+        OutputError: The folder cannot be written, holds something else, or is in use by another run.
+        TrainingError: The training has diverged.
     """
     validate(config)
     config = resolve(config)
     folder = RunFolder(config.output)
-    record = folder.finished(config)
-    if record is not None:
-        return record
+    arguments = training_arguments(config, folder.checkpoints)
+    # Of the processes of a distributed run, one writes.
+    with folder.locked() if arguments.should_save else nullcontext():
+        folder.finished(config)  # another run in the folder is refused before anything is read
+        return _train(config, folder, arguments)
+
+
+def _train(config: TrainConfig, folder: RunFolder, arguments: TrainingArguments) -> Record:
     # The head, LoRA's start and dropout draw from these seeds.
     transformers.set_seed(config.seed)
     column = input_column(config.task, config.data)
     examples, label_names = load_training(config.data, column, seed=config.seed)
     test = load_test(config.data, column, label_names)
+    config = replace(config, fingerprint=_fingerprint(config, examples, test))
+    record = folder.finished(config)
+    if record is not None:
+        return record
     task = task_of(config, label_names)
     inputs: dict[str, Any] = {
         "model": build(task, config.method),
@@ -62,8 +76,6 @@ def train(config: TrainConfig) -> Record:
         "eval_dataset": task.dataset(test, training_seed=None),
         "data_collator": task.collate,
     }
-    arguments = training_arguments(config, folder.checkpoints)
-    # Of the processes of a distributed run, one writes.
     with folder.attempt(config) if arguments.should_save else nullcontext():
         checkpoint = folder.checkpoint()
         trainer = RunTrainer(
@@ -85,6 +97,21 @@ def train(config: TrainConfig) -> Record:
     return record
 
 
+def _fingerprint(config: TrainConfig, examples: Examples, test: Examples) -> dict[str, str]:
+    """What the run is about to train on, and from; refused where the config asks for something else."""
+    found = {
+        "training data": examples_fingerprint(examples),
+        "test data": examples_fingerprint(test),
+        "model": model_fingerprint(locate(config.model)),
+    }
+    for name, value in found.items():
+        if config.fingerprint.get(name) not in (None, value):
+            hint = "the content has changed; remove the fingerprint to train on what is there now"
+            wanted = config.fingerprint[name]
+            raise ConfigError(f"fingerprint of the {name}", expected=wanted, got=str(value), hint=hint)
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
@@ -99,10 +126,11 @@ def _fit(trainer: RunTrainer, checkpoint: Path | None) -> dict[str, float | None
     progress.peak_memory_bytes = max(progress.peak_memory_bytes, peak_bytes(trainer.args.device))
     train_loss = trainer.mean_train_loss()
     after = trainer.evaluate()
+    trainer.require_finite({"loss on the test data": after["eval_loss"]})
     return {
         "eval_accuracy_before": progress.accuracy_before,
         "eval_accuracy": after["eval_accuracy"],
-        "eval_loss": finite(after["eval_loss"]),
+        "eval_loss": after["eval_loss"],
         "train_loss": finite(train_loss),
     }
 

@@ -1,23 +1,26 @@
 """A run's folder: config.yaml, record.json, adapter/ and, while it trains, checkpoints/."""
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import filelock
 import yaml
-from safetensors import SafetensorError
 
 from randlora.errors import OutputError
-from randlora.files import write_atomically
+from randlora.files import write_atomically, writing
+from randlora.messages import note
+from randlora.training.checkpoints import damage
 from randlora.training.config import TrainConfig
-from randlora.training.progress import FILE_NAME as PROGRESS
 from randlora.training.record import FILE_NAME as RECORD
 from randlora.training.record import Record
 
 CONFIG = "config.yaml"
+LOCK = ".lock"
 
 
 class RunFolder:
@@ -33,23 +36,60 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self._unfinished_adapter = self.path / ".adapter.tmp"
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out of the folder; the lock of one that has died counts for nothing.
+
+        A folder that was made for it, and has nothing in it at the end, is removed.
+
+        Raises:
+            OutputError: Another run holds the lock, or the folder cannot be written.
+        """
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        lock = filelock.FileLock(self.path / LOCK, blocking=False)
+        try:
+            self._take(lock)
+            yield
+        finally:
+            if lock.is_locked:
+                (self.path / LOCK).unlink(missing_ok=True)  # before another can take it
+                lock.release()
+            with suppress(OSError):
+                for folder in made:
+                    folder.rmdir()
+
+    def _take(self, lock: filelock.BaseFileLock) -> None:
+        hint = "choose another folder"
+        try:
+            with writing(self.path, hint=hint):
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._refuse_links()
+                lock.acquire()
+        except filelock.Timeout as error:
+            got = f"{self.path}, in use"
+            raise OutputError("output", expected="a folder that no other run is using", got=got, hint=hint) from error
+
     def finished(self, config: TrainConfig) -> Record | None:
         """The record if this very run is finished here, None if it is new or unfinished.
 
         Args:
-            config: The resolved config of the run.
+            config: The resolved config of the run; without fingerprint, data and model are not compared.
 
         Raises:
             OutputError: The folder holds another run, or files that are no run.
         """
-        if not self.path.exists() or not any(self.path.iterdir()):
-            return None
         expected, hint = "a new or empty folder, or one of this run", "choose another folder"
         if not (self.path / CONFIG).is_file():
-            raise OutputError("output", expected=expected, got=f"{self.path}, which holds other files", hint=hint)
+            if self.path.exists() and any(not _is_litter(entry) for entry in self.path.iterdir()):
+                raise OutputError("output", expected=expected, got=f"{self.path}, which holds other files", hint=hint)
+            return None
         wanted, found = _flat(as_dict(config)), _flat(self._read_config())
         for key, value in wanted.items():
-            if key != "output" and value != found.get(key):
+            if key.startswith("fingerprint."):
+                if value != found.get(key, value):
+                    got = f"{self.path}, a run on another {key.partition('.')[2]}: its content has changed since"
+                    raise OutputError("output", expected=expected, got=got, hint=hint)
+            elif key != "output" and value != found.get(key):
                 got = f"{self.path}, a run with {key} {found.get(key)!r} instead of {value!r}"
                 raise OutputError("output", expected=expected, got=got, hint=hint)
         if not (self.path / RECORD).is_file():
@@ -58,9 +98,14 @@ class RunFolder:
         return Record.load(self.path)
 
     def checkpoint(self) -> Path | None:
-        """The newest complete checkpoint, or None."""
-        complete = [path.parent for path in self.checkpoints.glob(f"checkpoint-*/{PROGRESS}")]
-        return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+        """The newest whole checkpoint, or None; of damaged ones that are passed over the user is told."""
+        found = [path for path in self.checkpoints.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+        for path in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+            what = damage(path)
+            if what is None:
+                return path
+            note(f"{path} is passed over: {what}")
+        return None
 
     @contextmanager
     def attempt(self, config: TrainConfig) -> Iterator[None]:
@@ -73,7 +118,7 @@ class RunFolder:
             OutputError: The folder cannot be written, now or inside the `with` block.
         """
         try:
-            with _writing(self.path):
+            with writing(self.path, hint="make room or choose another output"):
                 self.path.mkdir(parents=True, exist_ok=True)
                 content = yaml.safe_dump(as_dict(config), sort_keys=False, allow_unicode=True)
                 write_atomically(self.path / CONFIG, content)
@@ -103,6 +148,14 @@ class RunFolder:
             raise OutputError(str(path), expected="a run's config", got=str(error)) from error
         return content if isinstance(content, dict) else {}
 
+    def _refuse_links(self) -> None:
+        """Links lead out of the folder; whoever gave it away may have put them there to be written through."""
+        for folder, folders, files in os.walk(self.path):
+            for name in (*folders, *files):
+                if (Path(folder) / name).is_symlink():
+                    got = f"the link {(Path(folder) / name).relative_to(self.path)} in {self.path}"
+                    raise OutputError("output", expected="a run's own files", got=got, hint="remove the link")
+
     def _discard(self) -> None:
         for part in (self.checkpoints, self._unfinished_adapter, self.adapter):
             shutil.rmtree(part, ignore_errors=True)
@@ -112,23 +165,9 @@ class RunFolder:
             self.path.rmdir()
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turn a full disk, a lost right or the like into an OutputError that names the folder."""
-    try:
-        yield
-    except OutputError:
-        raise
-    except (OSError, SafetensorError, RuntimeError) as error:
-        # `torch.save` tells of a full disk by a RuntimeError from its archive writer.
-        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
-            raise
-        raise OutputError(
-            str(path),
-            expected="a folder that can be written",
-            got=getattr(error, "strerror", None) or str(error),
-            hint="make room or choose another output",
-        ) from error
+def _is_litter(path: Path) -> bool:
+    """Whether a file is what a run leaves behind that was killed before it had a config."""
+    return path.name == LOCK or (path.name.startswith(".") and path.name.endswith(".tmp"))
 
 
 def as_dict(config: TrainConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from randlora.errors import TrainingError
 from randlora.tasks.task import accuracy, classification_loss
 from randlora.training.adalora import RankBudget, find_adalora, orthogonality
 from randlora.training.callbacks import EpochOfData, ProgressBar
@@ -132,7 +133,34 @@ class RunTrainer(Trainer):
         else:
             load_trained(self.model, Path(resume_from_checkpoint))
 
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """The Trainer's, where the loss is a number to go on with."""
+        if "loss" in logs:
+            self.require_finite({"loss": logs["loss"]})
+        super().log(logs, *args, **kwargs)
+
+    def require_finite(self, losses: dict[str, float]) -> None:
+        """Stop a run that has diverged: a loss, or a trained number, that is not finite.
+
+        Args:
+            losses: What they are called -> their values.
+
+        Raises:
+            TrainingError: One is not.
+        """
+        found = {name: f"{value}" for name, value in losses.items() if not math.isfinite(value)}
+        trained = ((name, part) for name, part in self.model.named_parameters() if part.requires_grad)
+        found |= {name: "NaN or infinity" for name, part in trained if not torch.isfinite(part).all()}
+        for name, value in found.items():
+            raise TrainingError(
+                f"{name} after step {self.state.global_step}",
+                expected="a finite number",
+                got=value,
+                hint=f"the training diverged; lower optimization.learning_rate, now {self.args.learning_rate:g}",
+            )
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.require_finite({})
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
             self.stopwatch.lap()

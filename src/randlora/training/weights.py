@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from randlora.adapter.checkpoint import check_finite
 from randlora.errors import CheckpointError
 
 FILE_NAME = "trained.safetensors"
@@ -26,6 +27,7 @@ def save_trained(model: nn.Module, folder: Path, state: Mapping[str, Tensor] | N
     tensors = {name: source[name].detach().contiguous() for name in names}
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{FILE_NAME}.tmp"
+    temporary.unlink(missing_ok=True)  # a link would be written through
     save_file(tensors, temporary)
     temporary.replace(folder / FILE_NAME)
 
@@ -34,13 +36,15 @@ def load_trained(model: nn.Module, folder: Path) -> None:
     """Read what `save_trained` wrote into a model of the same build.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or holds other names or shapes than the model's.
+        CheckpointError: The file is missing, damaged, or holds other names or shapes than the model's, or numbers that
+            are not finite.
     """
     path = folder / FILE_NAME
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(str(path), expected="a safetensors file", got=str(error)) from error
+    check_finite(tensors, str(path))
     wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if wanted.keys() != tensors.keys():
         name = min(wanted.keys() ^ tensors.keys())

@@ -1,0 +1,52 @@
+"""Digests of data and models: whether they are what a run began with."""
+
+import hashlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from randlora.files import digest
+from randlora.tasks.examples import Examples
+from randlora.tasks.paths import FILE, kind_of, local, path_of_cell
+
+
+def examples_fingerprint(examples: Examples) -> str:
+    """A digest of the inputs and labels in their order; of images that lie in files, of the files' contents."""
+    rows, folder = examples.rows, local(examples.source).absolute().parent
+    if isinstance(rows.features[examples.column], datasets.Image):
+        rows = rows.cast_column(examples.column, datasets.Image(decode=False))
+    found = hashlib.sha256()
+    for value, label in zip(rows[examples.column], examples.labels, strict=True):
+        content = _content(value, folder)
+        found.update(f"{label} {len(content)} ".encode() + content)
+    return found.hexdigest()
+
+
+def model_fingerprint(location: str) -> str | None:
+    """A digest of the files of a model's folder; None for a model on the hub, which is known by its name.
+
+    Args:
+        location: From `locate`.
+    """
+    folder = Path(location)
+    if not folder.is_dir():
+        return None
+    found = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if kind_of(path) == FILE and not path.name.startswith("."):
+            found.update(f"{path.name} {digest(path)} ".encode(errors="surrogateescape"))
+    return found.hexdigest()
+
+
+def _content(value: Any, folder: Path) -> bytes:
+    """What is digested of a cell: a text, an encoded image, or the digest of the file that it names."""
+    encoded = value.get("bytes") if isinstance(value, dict) else value
+    if isinstance(encoded, bytes):
+        return encoded
+    name = path_of_cell(value)
+    if "\0" not in name and kind_of(folder / name) == FILE:
+        with suppress(OSError):  # it will be refused where it is used
+            return digest(folder / name).encode()
+    return name.encode(errors="surrogatepass")
