@@ -76,7 +76,7 @@ def test_a_changed_image_is_a_change(image_config, images):
 def test_a_config_with_a_fingerprint_trains_on_nothing_else(one_step, texts, tmp_path):
     train(one_step)
     content = yaml.safe_load((Path(one_step.output) / "config.yaml").read_text(encoding="utf-8"))
-    assert set(content["fingerprint"]) == {"training data", "test data", "model"}
+    assert set(content["fingerprint"]) == {"training data", "test data", "model", "architecture"}
     again = replace(one_step, fingerprint=content["fingerprint"], output=str(tmp_path / "again"))
     train(again)
     append(texts / "train.csv", f"{(texts / 'train.csv').read_text().splitlines()[1]}\n")

@@ -24,7 +24,7 @@ from randlora.adapter.targets import (
     settle_targets,
     stacked_weights,
 )
-from randlora.adapter.weights import StackedWeight, innermost
+from randlora.adapter.weights import StackedWeight, full_shape, innermost
 from randlora.adapter_config import AdapterConfig
 from randlora.errors import ConfigError, LayerError
 
@@ -58,6 +58,7 @@ class AdapterTuner(MergingTuner):
         config = cast("AdapterConfig", peft_config)
         layers = self.matched_layers(config, model)
         settle_shapes(config, layers)
+        _check_rank(config, layers)
         self._prepare_layers(config, layers)
 
     def _prepare_layers(self, config: Any, layers: dict[str, nn.Module]) -> None:
@@ -230,6 +231,18 @@ class AdapterTuner(MergingTuner):
         remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
         check_state_dict(model, cls.tuner_layer_cls, adapter_name, remapped)
         return remapped
+
+
+def _check_rank(config: AdapterConfig, layers: dict[str, nn.Module]) -> None:
+    """Raise a ConfigError where r is larger than every side of every layer: a slip, for which memory would run out.
+
+    On tiny models the default ranks are larger too; they do no harm.
+    """
+    r = getattr(config, "r", 0)
+    largest = max((max(full_shape(layer)) for layer in layers.values()), default=r)
+    if r > max(largest, 256):
+        expected = f"at most {largest}, the largest side of a layer"
+        raise ConfigError("r", expected=expected, got=f"{r}, which is larger than every layer")
 
 
 def check_adapter_name(name: str) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from randlora.adapter.base_layer import AdapterLayer
-from randlora.errors import CheckpointError
+from randlora.errors import CheckpointError, RandLoraError
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -30,7 +30,7 @@ def read_adapter_config(folder: str | Path) -> dict[str, Any]:
         raise CheckpointError(str(folder), expected=f"an adapter folder with {CONFIG_FILE}", got="none there")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(str(path), expected="JSON", got=str(error)) from error
     if not isinstance(config, dict) or "peft_type" not in config:
         raise CheckpointError(str(path), expected="a JSON object with a peft_type", hint="is this an adapter?")
@@ -90,10 +90,50 @@ def load_adapter(model: nn.Module, folder: str | Path, **kwargs: Any) -> PeftMod
     Raises:
         CheckpointError: The files are missing, damaged, foreign or not finite, or the adapter is for another model.
     """
-    read_adapter_config(folder)
-    read_tensors(Path(folder) / WEIGHTS_FILE)
-    with modules_to_save_of(folder):
-        return PeftModel.from_pretrained(model, str(folder), **kwargs)
+    config = read_adapter_config(folder)
+    saved = read_tensors(Path(folder) / WEIGHTS_FILE)
+    with made_of(folder), modules_to_save_of(folder):
+        _check_base(config, model)
+        adapted = PeftModel.from_pretrained(model, str(folder), **kwargs)
+        _check_all_used(adapted, kwargs.get("adapter_name", "default"), saved, str(folder))
+        return adapted
+
+
+def _check_base(config: Mapping[str, Any], model: nn.Module) -> None:
+    """Raise unless a model is of the class that the adapter names, where it names one."""
+    named = (config.get("auto_mapping") or {}).get("base_model_class")
+    if named is not None and named != type(model).__name__:
+        raise CheckpointError("the adapter's base model", expected=str(named), got=type(model).__name__)
+
+
+def _check_all_used(adapted: PeftModel, adapter_name: str, saved: Mapping[str, Tensor], folder: str) -> None:
+    """Raise where the file lacks a tensor of the adapter on this model, or holds one too many: PEFT only warns."""
+    wanted = get_peft_model_state_dict(adapted, adapter_name=adapter_name, save_embedding_layers=False)
+    advice = "the adapter was trained on another base model or with other target modules"
+    for name in wanted:
+        if name not in saved:
+            raise CheckpointError(f"{folder}: {name}", expected="a tensor", got="none", hint=advice)
+    known = wanted.keys() | {name.replace(f".{adapter_name}.", ".") for name in adapted.state_dict()}
+    for name in saved:
+        if name not in known:
+            raise CheckpointError(f"{folder}: {name}", expected="a layer for it", got="none", hint=advice)
+
+
+@contextmanager
+def made_of(folder: str | Path) -> Iterator[None]:
+    """Around what others' code makes of the files of an adapter folder: whatever it raises is a CheckpointError."""
+    try:
+        yield
+    except (RandLoraError, MemoryError):
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        raise CheckpointError(
+            str(folder),
+            expected="an adapter of this base model",
+            got=f"{type(error).__name__}: {lines[-1]}",
+            hint=f"see {CONFIG_FILE}",
+        ) from error
 
 
 @contextmanager

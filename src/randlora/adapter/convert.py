@@ -13,7 +13,7 @@ from peft import PeftType
 from safetensors.torch import save_file
 from torch import Tensor
 
-from randlora.adapter.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_adapter_config, read_tensors
+from randlora.adapter.checkpoint import CONFIG_FILE, WEIGHTS_FILE, made_of, read_adapter_config, read_tensors
 from randlora.bases.peft_draw import PeftSparsity, draw_pair
 from randlora.config import PEFT_TYPE
 from randlora.errors import CheckpointError
@@ -59,10 +59,12 @@ def convert(source: str | Path, output: str | Path) -> str:
     config = read_adapter_config(source)
     tensors = read_tensors(Path(source) / WEIGHTS_FILE)
     if config["peft_type"] == PeftType.RANDLORA:
-        converted, tensors = _from_peft(config, tensors)
+        with made_of(source):
+            converted, tensors = _from_peft(config, tensors)
         done = "PEFT RandLora -> randlora with bases='peft'"
     elif config["peft_type"] == PEFT_TYPE:
-        converted, tensors = _to_peft(config, tensors)
+        with made_of(source):
+            converted, tensors = _to_peft(config, tensors)
         done = "randlora with bases='peft' -> PEFT RandLora"
     else:
         raise CheckpointError(

@@ -4,7 +4,7 @@ import argparse
 import importlib.util
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -53,7 +53,11 @@ def train(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 def evaluate(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     """`randlora evaluate RUN [--data.test …]`."""
-    print(json.dumps(_training().evaluate(arguments.run, overrides), indent=2))
+    print(
+        json.dumps(
+            _training().evaluate(arguments.run, overrides, trust_remote_code=arguments.trust_remote_code), indent=2
+        )
+    )
     return 0
 
 
@@ -62,7 +66,9 @@ def merge(arguments: argparse.Namespace, _: Sequence[str]) -> int:
     _require("jsonargparse", "train")
     from randlora.training.merge import merge as merge_into
 
-    print(f"merged model written to {merge_into(arguments.source, arguments.output, arguments.model)}")
+    trust = arguments.trust_remote_code
+    written = merge_into(arguments.source, arguments.output, arguments.model, trust_remote_code=trust)
+    print(f"merged model written to {written}")
     return 0
 
 
@@ -87,7 +93,7 @@ def _convert_to_lora(arguments: argparse.Namespace) -> int:
     from randlora.report import Column, text_table
     from randlora.training.adapted import load_adapted
 
-    adapted, _ = load_adapted(arguments.source, arguments.model)
+    adapted, _ = load_adapted(arguments.source, arguments.model, trust_remote_code=arguments.trust_remote_code)
     exported = export_lora(adapted, arguments.rank, arguments.output)
     columns = [Column("layer", "name"), Column("energy", "energy", "{:.4f}".format)]
     print(text_table([asdict(layer) for layer in exported.layers], columns))
@@ -127,7 +133,8 @@ def inspect(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
 
     target = Path(arguments.target)
     if target.is_file():
-        plan = plan_run(load_config(target, overrides))
+        config = load_config(target, overrides)
+        plan = plan_run(replace(config, trust_remote_code=arguments.trust_remote_code))
     else:
         plan = plan_adapter(target / "adapter" if (target / "adapter").is_dir() else target)
     if plan.layers:

@@ -1,6 +1,8 @@
 """Words of the command line -> one call; errors -> one line and exit code 2."""
 
 import argparse
+import io
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -10,6 +12,7 @@ from typing import NoReturn
 from randlora import __version__
 from randlora.cli import commands
 from randlora.errors import RandLoraError
+from randlora.messages import printable
 
 
 class _Parser(argparse.ArgumentParser):
@@ -42,12 +45,14 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = actions.add_parser("evaluate", help="measure a finished run", allow_abbrev=False)
     evaluate.add_argument("run", help="a run's folder")
+    _add_trust(evaluate)
     evaluate.set_defaults(call=commands.evaluate, takes_overrides=True)
 
     merge = actions.add_parser("merge", help="merge an adapter into its base model", allow_abbrev=False)
     merge.add_argument("source", help="a run's folder, or an adapter folder")
     merge.add_argument("--output", required=True, help="folder to write, new or empty")
     merge.add_argument("--model", help="where the base model is, if not where training had it")
+    _add_trust(merge)
     merge.set_defaults(call=commands.merge)
 
     convert = actions.add_parser(
@@ -58,10 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--to", choices=("lora",), help="write the nearest LoRA of a rank in place of an exact copy")
     convert.add_argument("--rank", type=int, help="the LoRA's rank")
     convert.add_argument("--model", help="for LoRA: where the base model is, if not where training had it")
+    _add_trust(convert)
     convert.set_defaults(call=commands.convert)
 
     inspect = actions.add_parser("inspect", help="layers, numbers, ranks and bytes", allow_abbrev=False)
     inspect.add_argument("target", help="an adapter folder, a run's folder, or a config file of a planned run")
+    _add_trust(inspect)
     inspect.set_defaults(call=commands.inspect, takes_overrides=True)
 
     methods = actions.add_parser("methods", help="equation, cost and rank of every method", allow_abbrev=False)
@@ -74,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--output", default="demo-run", help="folder for the runs, the table and the picture")
     demo.set_defaults(call=commands.demo)
     return parser
+
+
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
 
 
 def _quieten() -> None:
@@ -92,20 +103,55 @@ def main(words: Sequence[str] | None = None) -> int:
         words: Command line without the program's name; None takes the process's.
 
     Returns:
-        0, or 2 after an error that the user can mend, or 130 after an interruption.
+        0, or 2 after an error that the user can mend, 1 after one that is ours, 130 after an interruption, 141 where
+        nobody reads the output any more.
     """
+    _settle_streams()
     arguments, overrides = _parser().parse_known_args(words)
     if overrides and not getattr(arguments, "takes_overrides", False):
         _parser().error(f"{arguments.command}: unknown argument {overrides[0]!r}")
     if not arguments.traceback:
         _quieten()
     try:
-        return arguments.call(arguments, overrides)
-    except RandLoraError as error:
+        return _call(arguments, overrides)
+    except BrokenPipeError:  # as of `randlora methods | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        return _end("interrupted; the same command again goes on from the last checkpoint", 130)
+    except Exception as error:
         if arguments.traceback:
             raise
-        print(f"randlora: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("randlora: interrupted; the same command again goes on from the last checkpoint", file=sys.stderr)
-        return 130
+        return _end(*_explain(error))
+
+
+def _settle_streams() -> None:
+    """A console that has no Δ shows a code for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _call(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
+    code: int = arguments.call(arguments, overrides)
+    sys.stdout.flush()
+    return code
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """The line for an error, and the exit code."""
+    if isinstance(error, RandLoraError):
+        return str(error), 2
+    if isinstance(error, MemoryError):
+        return "out of memory", 2
+    what = printable(" ".join(f"{type(error).__name__}: {error}".split()))
+    return f"{what} (unexpected, and so a fault of randlora's; --traceback shows where it comes from)", 1
+
+
+def _end(message: str, code: int) -> int:
+    """Say why the command ends, on a line of its own, below progress bars that it leaves behind."""
+    if "tqdm" in sys.modules:
+        for bar in list(getattr(sys.modules["tqdm"].tqdm, "_instances", [])):
+            bar.close()
+    print(f"randlora: {message}", file=sys.stderr)
+    return code

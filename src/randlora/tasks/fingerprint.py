@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from torch import nn
 
 from randlora.files import digest
 from randlora.tasks.examples import Examples
@@ -37,6 +38,14 @@ def model_fingerprint(location: str) -> str | None:
     for path in sorted(folder.iterdir()):
         if kind_of(path) == FILE and not path.name.startswith("."):
             found.update(f"{path.name} {digest(path)} ".encode(errors="surrogateescape"))
+    return found.hexdigest()
+
+
+def architecture_fingerprint(model: nn.Module) -> str:
+    """A digest of a model's class and of the names and shapes of its parameters, before it is adapted."""
+    found = hashlib.sha256(type(model).__name__.encode())
+    for name, parameter in sorted(model.named_parameters()):
+        found.update(f" {name} {tuple(parameter.shape)}".encode())
     return found.hexdigest()
 
 

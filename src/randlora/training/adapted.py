@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import transformers
 from peft import PeftModel
@@ -19,12 +20,15 @@ from randlora.training.record import Record
 from randlora.training.run_folder import CONFIG, RunFolder
 
 
-def load_adapted(source: str | Path, model: str | None = None) -> tuple[nn.Module, str]:
+def load_adapted(
+    source: str | Path, model: str | None = None, *, trust_remote_code: bool = False
+) -> tuple[nn.Module, str]:
     """Load the base model of a run, or of an adapter folder, with what was trained.
 
     Args:
         source: A run's folder, or an adapter folder.
         model: Where the base model is, if not where training had it.
+        trust_remote_code: Whether Python code that comes with the model may run, whatever the folder says.
 
     Returns:
         A `PeftModel`, or the trained backbone itself where the run's method has no adapter; and the base model's
@@ -36,9 +40,9 @@ def load_adapted(source: str | Path, model: str | None = None) -> tuple[nn.Modul
     """
     source = Path(source).expanduser()
     if not (source / CONFIG).is_file():
-        return _load_folder(source, model)
+        return _load_folder(source, model, trust_remote_code=trust_remote_code)
     config = load_config(source / CONFIG)
-    config = replace(config, model=model or config.model)
+    config = replace(config, model=model or config.model, trust_remote_code=trust_remote_code)
     return _load_run(config, RunFolder(source)), locate(config.model)
 
 
@@ -49,7 +53,7 @@ def _load_run(config: TrainConfig, folder: RunFolder) -> nn.Module:
     return next((part for part in classifier.modules() if isinstance(part, PeftModel)), task.backbone)
 
 
-def _load_folder(folder: Path, model: str | None) -> tuple[nn.Module, str]:
+def _load_folder(folder: Path, model: str | None, *, trust_remote_code: bool) -> tuple[nn.Module, str]:
     config = read_adapter_config(folder)
     model = model or config.get("base_model_name_or_path")
     if not model:
@@ -58,9 +62,21 @@ def _load_folder(folder: Path, model: str | None) -> tuple[nn.Module, str]:
         raise CheckpointError(
             str(folder), expected="a run's folder", hint="an adapter with a classification head needs its run's labels"
         )
-    architectures = load(transformers.AutoConfig.from_pretrained, model, what="config").architectures or []
-    loader = getattr(transformers, architectures[0], None) if architectures else transformers.AutoModel
-    if loader is None:
-        raise ConfigError("--model", expected="a model of transformers' own", got=f"{architectures[0]} in {model!r}")
-    base: nn.Module = load(loader.from_pretrained, model, what="weights", use_safetensors=True)
+    loader: Any = transformers.AutoModel
+    trust = {"trust_remote_code": trust_remote_code}
+    known = load(transformers.AutoConfig.from_pretrained, model, what="config", **trust)
+    if known.architectures:
+        name = str(known.architectures[0])
+        loader = _auto_class(known, name) if trust_remote_code else getattr(transformers, name, None)
+        if loader is None:
+            hint = "with --trust-remote-code its own code is run"
+            raise ConfigError("--model", expected="a model of transformers' own", got=f"{name} in {model!r}", hint=hint)
+    base: nn.Module = load(loader.from_pretrained, model, what="weights", use_safetensors=True, **trust)
     return load_adapter(base, folder), locate(model)
+
+
+def _auto_class(config: Any, architecture: str) -> Any:
+    """The class of transformers that loads an architecture: its own, or the one that finds the model's own code."""
+    own = getattr(config, "auto_map", None) or {}
+    found = [name for name, path in own.items() if str(path).rpartition(".")[2] == architecture]
+    return getattr(transformers, found[0] if found else architecture, None)

@@ -7,7 +7,7 @@ import peft
 
 from randlora.errors import ConfigError
 from randlora.training.config import MethodConfig
-from randlora.training.method_table import METHODS
+from randlora.training.method_table import CHOICES, METHODS
 from randlora.training.schema import check_key, check_value
 
 _COMMON = ("target_modules", "exclude_modules", "modules_to_save")
@@ -30,9 +30,9 @@ def adapter_config(method: MethodConfig, **common: Any) -> peft.PeftConfig:
         ConfigError: A key or an option does not belong to the method, or its value does not fit.
     """
     known = METHODS[method.name]
-    for key in ("r", "alpha", "dropout"):
-        if key not in known.keys and getattr(method, key):
-            hint = f"{method.name} has no such number" + (
+    for key in ("r", "alpha", "dropout", *CHOICES):
+        if key not in known.keys and getattr(method, key) not in (None, 0.0 if key == "dropout" else None):
+            hint = f"{method.name} has no such {'choice' if key in CHOICES else 'number'}" + (
                 "; see method.options" if key != "dropout" and takes(method.name, key) else ""
             )
             raise ConfigError(f"method.{key}", expected="nothing", got=repr(getattr(method, key)), hint=hint)
@@ -40,7 +40,7 @@ def adapter_config(method: MethodConfig, **common: Any) -> peft.PeftConfig:
     if method.options.get("feedforward_modules") and not isinstance(method.target_modules, list):
         hint = "PEFT wants the feed-forward modules to be among them"
         raise ConfigError("method.target_modules", expected="a list", got=repr(method.target_modules), hint=hint)
-    values = {name: getattr(method, key) for key, name in known.keys.items()}
+    values = {name: getattr(method, key) for key, name in known.keys.items() if getattr(method, key) is not None}
     if method.name == "adalora" and "init_r" not in method.options:
         values["init_r"] = -(-3 * values["target_r"] // 2)  # PEFT's proportion of the start to the target
     try:

@@ -4,14 +4,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from randlora.tasks.config import DataConfig
-from randlora.training.method_table import default_keys
+from randlora.training.method_table import CHOICES, METHODS, default_keys
 
 __all__ = ["DataConfig", "MethodConfig", "OptimizationConfig", "TrainConfig", "resolve"]
 
 
 @dataclass
 class MethodConfig:
-    """How the model is adapted.
+    """How the model is adapted. A key that the method has no use for is refused (but for r of "full" and "head").
 
     Attributes:
         name: "full" (every parameter), "head" (the frozen backbone's head only), or an adapter: "randlora", "lora",
@@ -20,10 +20,12 @@ class MethodConfig:
             default: 16 for randlora and LoRA's kin, else that of its authors or of PEFT.
         alpha: Scaling of the update. None means the method's default: 8 for randlora, 2r for LoRA's kin.
         dropout: Dropout on the inputs of the adapted layers, in [0, 1).
-        bases: Family of the frozen bases (randlora): "uniform", "normal", "ternary", "structured" or "peft".
+        bases: Family of the frozen bases: "uniform", "normal", "ternary", "structured" or "peft". None means
+            "structured" for randlora and its kin, "uniform" for randlora_a.
         sparsity: The s of ternary bases, whose entries are nonzero with probability 2/s; "sqrt" means √d.
-        seed: Seed of the frozen bases, for methods that have some.
-        strategy: How the update is applied (randlora): "auto", "reference", "factored" or "folded".
+        seed: Seed of the frozen bases, for methods that have some. None means 0.
+        strategy: How the update is applied: "auto", "reference", "factored" or "folded". None means "auto" for randlora
+            and its kin.
         target_modules: Names (a list) or a regular expression (a string) of the layers to adapt. None or
             "all-linear" means every linear layer of the backbone, without the head.
         exclude_modules: Names or a regular expression of layers to leave alone.
@@ -39,10 +41,10 @@ class MethodConfig:
     r: int | None = None
     alpha: float | None = None
     dropout: float = 0.0
-    bases: Literal["uniform", "normal", "ternary", "structured", "peft"] = "structured"
+    bases: Literal["uniform", "normal", "ternary", "structured", "peft"] | None = None
     sparsity: float | Literal["sqrt"] | None = None
-    seed: int = 0
-    strategy: Literal["auto", "reference", "factored", "folded"] = "auto"
+    seed: int | None = None
+    strategy: Literal["auto", "reference", "factored", "folded"] | None = None
     target_modules: list[str] | str | None = None
     exclude_modules: list[str] | str | None = None
     options: dict[str, Any] = field(default_factory=dict)
@@ -107,8 +109,8 @@ class TrainConfig:
         method: How the model is adapted.
         data: What it is trained and tested on.
         optimization: How it is trained.
-        fingerprint: Digests of the training data, the test data and the model's folder, which a run writes into its
-            `config.yaml`: a config that has some is trained on nothing else. Empty in a new config.
+        fingerprint: Digests of the training data, the test data, the model's folder and its architecture, which a run
+            writes into its `config.yaml`: a config that has some is trained on nothing else. Empty in a new config.
     """
 
     task: Literal["text-classification", "image-text"] = "text-classification"
@@ -128,4 +130,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     """A copy in which the defaults that depend on other fields are filled in, as `config.yaml` records it."""
     method = config.method
     r, alpha = default_keys(method.name, method.r, method.alpha, method.bases)
-    return replace(config, method=replace(method, r=r, alpha=alpha))
+    choices = {key: getattr(method, key) for key in CHOICES}
+    if method.name in METHODS:
+        choices = {key: METHODS[method.name].default(key) if value is None else value for key, value in choices.items()}
+    return replace(config, method=replace(method, r=r, alpha=alpha, **choices))

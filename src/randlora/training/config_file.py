@@ -1,7 +1,6 @@
-"""Training configs from YAML files and command-line words, parsed by jsonargparse."""
+"""Training configs from YAML files and command-line words."""
 
-import argparse
-import re
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,13 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from randlora.errors import ConfigError
-from randlora.training.config import DataConfig, MethodConfig, OptimizationConfig, TrainConfig
-from randlora.training.schema import check_key, check_value, keys
+from randlora.tasks.paths import FILE, kind_of
+from randlora.training import strict_yaml
+from randlora.training.config import TrainConfig
+from randlora.training.schema import check_key, check_value, fits, keys
+
+_OPEN = ("method.options", "fingerprint")
+"""Sections whose keys are not fixed."""
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -25,26 +29,26 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         The config, with values of the right types; `validate` checks the rest.
 
     Raises:
-        ConfigError: The file cannot be read, a key is unknown, or a value has the wrong type.
+        ConfigError: The file cannot be read, a key is unknown or there twice, or a value has the wrong type.
     """
-    content = _read(Path(path))
-    for key, value in _entries(content):
-        check_key(key)
-        if isinstance(value, Mapping) != hasattr(keys()[key], "__dataclass_fields__"):
-            check_value(key, value, keys()[key])
-    return _parse(content, overrides)
+    values = _leaves(_read(Path(path)))
+    values |= _parse(overrides)
+    config: TrainConfig = _build(TrainConfig, "", values)
+    return config
 
 
 def config_parser() -> ArgumentParser:
-    """The parser of `TrainConfig`'s keys, for its help text; it raises instead of exiting."""
+    """The parser of `TrainConfig`'s keys, for its help text."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(TrainConfig)
     return parser
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if (kind := kind_of(path)) != FILE:
+        raise ConfigError(str(path), expected="a YAML file", got=kind)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = strict_yaml.load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(str(path), expected="a YAML file that can be read", got=str(error)) from error
     except yaml.YAMLError as error:
@@ -54,37 +58,68 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _entries(content: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Dotted keys and values, of sections and of what is in them."""
-    entries: list[tuple[str, Any]] = []
+def _leaves(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys and checked values of a nested mapping."""
+    found: dict[str, Any] = {}
     for name, value in content.items():
-        entries.append((f"{prefix}{name}", value))
-        if isinstance(value, Mapping) and f"{prefix}{name}" not in ("method.options", "fingerprint"):
-            entries.extend(_entries(value, f"{prefix}{name}."))
-    return entries
+        key = f"{prefix}{name}"
+        check_key(key)
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(keys()[key]):
+            found |= _leaves(value, f"{key}.")
+        else:
+            check_value(key, value, keys()[key])
+            found[key] = value
+    return found
 
 
-def _parse(content: dict[str, Any], overrides: Sequence[str]) -> TrainConfig:
-    for word in overrides:
-        if word.startswith("--"):
-            check_key(word[2:].partition("=")[0])
-    parser = config_parser()
+def _parse(words: Sequence[str]) -> dict[str, Any]:
+    """Dotted keys and values of `--key value` and `--key=value`."""
+    found: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise ConfigError(word, expected="--key value")
+        key, equals, text = word[2:].partition("=")
+        check_key(key)
+        if not equals:
+            if not rest:
+                raise ConfigError(key, expected="a value after it", got="nothing")
+            text = rest.pop(0)
+        section, _, name = key.rpartition(".")
+        if section in _OPEN:
+            found[section] = {**found.get(section, {}), name: _typed(key, text, Any)}
+        else:
+            found[key] = _typed(key, text, keys()[key])
+    return found
+
+
+def _typed(key: str, text: str, kind: Any) -> Any:
+    """A word as the type of its key: a string as it is, anything else as YAML has it."""
+    is_string = kind is not Any and fits(text, kind)
+    if is_string and text != "null" and not text.startswith("["):
+        return text
     try:
-        parsed = parser.parse_args(list(overrides), namespace=parser.parse_object(content)).as_dict()
-    except argparse.ArgumentError as error:
-        raise _readable(error) from error
-    sections = {"method": MethodConfig, "data": DataConfig, "optimization": OptimizationConfig}
-    return TrainConfig(**{key: sections[key](**value) if key in sections else value for key, value in parsed.items()})
+        value = strict_yaml.load(text)
+    except yaml.YAMLError:
+        value = text
+    if fits(value, kind):
+        return value
+    check_value(key, text, kind)
+    return text
 
 
-def _readable(error: argparse.ArgumentError) -> ConfigError:
-    """The parser's error in our words where it names a key, else its own in one line."""
-    message = str(error)
-    named = re.search(r'key "(?P<key>[^"]+)".*(?:Got|Given) value: (?P<value>.*)', message, re.DOTALL)
-    if named:
-        try:
-            # The parser has tried to read the value as the key's type, so a string says what it is.
-            check_value(named["key"], named["value"].strip(), keys()[named["key"]])
-        except ConfigError as ours:
-            return ours
-    return ConfigError(message)
+def _build(section: Any, prefix: str, values: Mapping[str, Any]) -> Any:
+    """A config class from dotted keys."""
+    given: dict[str, Any] = {}
+    for name, kind in _kinds(section).items():
+        key = f"{prefix}{name}"
+        if dataclasses.is_dataclass(kind):
+            given[name] = _build(kind, f"{key}.", values)
+        elif key in values:
+            given[name] = values[key]
+    return section(**given)
+
+
+def _kinds(section: Any) -> dict[str, Any]:
+    return {key: kind for key, kind in keys(section).items() if "." not in key}

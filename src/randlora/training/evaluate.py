@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import nn
 from randlora.adapter import load_adapter
 from randlora.errors import CheckpointError, ConfigError
 from randlora.tasks import Task, input_column, load_test
+from randlora.tasks.fingerprint import architecture_fingerprint
 from randlora.tasks.rows import check_source
 from randlora.training.config import TrainConfig
 from randlora.training.config_file import load_config
@@ -26,13 +28,17 @@ CHANGEABLE = ("data.", "optimization.", "model")
 """Beginnings of the keys that may differ from training: where the data and the model lie, device, batch size."""
 
 
-def evaluate(run_dir: str | Path, overrides: Sequence[str] = ()) -> dict[str, float]:
+def evaluate(
+    run_dir: str | Path, overrides: Sequence[str] = (), *, trust_remote_code: bool = False
+) -> dict[str, float]:
     """Measure a finished run's model.
 
     Args:
         run_dir: The run's folder.
         overrides: Command-line words that take precedence over the run's config, such as
             `["--data.test", "other.csv"]`; only keys of `data` and `optimization`, and `model`, may change.
+        trust_remote_code: Whether Python code that comes with the model may run; what the folder says counts for
+            nothing, since somebody else may have made it.
 
     Returns:
         "eval_accuracy" in percent, "eval_loss", "eval_runtime" in seconds, and the Trainer's other figures.
@@ -47,7 +53,7 @@ def evaluate(run_dir: str | Path, overrides: Sequence[str] = ()) -> dict[str, fl
     for word in overrides:
         if word.startswith("--") and not word[2:].startswith(CHANGEABLE):
             raise ConfigError(word, expected="a key of data or optimization, or model", hint="the run fixes the rest")
-    config = load_config(folder.path / CONFIG, overrides)
+    config = replace(load_config(folder.path / CONFIG, overrides), trust_remote_code=trust_remote_code)
     check_device(config.optimization.device, config.optimization.precision)
     if config.data.test is not None:
         check_source(config.data.test, "data.test")
@@ -76,13 +82,12 @@ def trained_model(task: Task, config: TrainConfig, folder: RunFolder) -> nn.Modu
     Raises:
         CheckpointError: The adapter is missing, damaged or of another model.
     """
+    trained_on = config.fingerprint.get("architecture")
+    if trained_on not in (None, architecture_fingerprint(task.backbone)):
+        expected = "the base model of the training, or one of its class, layers and shapes"
+        raise CheckpointError(config.model, expected=expected, got="another")
     if config.method.name in METHODS:
-        try:
-            return task.classifier(load_adapter(task.backbone, folder.adapter), train_head=False)
-        except RuntimeError as error:  # PyTorch's, when LoRA's tensors have other shapes than the model's
-            raise CheckpointError(
-                str(folder.adapter), expected="an adapter of this base model", got=str(error).splitlines()[-1]
-            ) from error
+        return task.classifier(load_adapter(task.backbone, folder.adapter), train_head=False)
     model = build(task, config.method)
     load_trained(model, folder.adapter)
     return model

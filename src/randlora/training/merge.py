@@ -25,13 +25,14 @@ _COMPANIONS = (
 )
 
 
-def merge(source: str | Path, output: str | Path, model: str | None = None) -> Path:
+def merge(source: str | Path, output: str | Path, model: str | None = None, *, trust_remote_code: bool = False) -> Path:
     """Merge the adapter of a run, or of an adapter folder, into its base model.
 
     Args:
         source: A run's folder, or an adapter folder.
         output: The folder to write: new or empty.
         model: Where the base model is, if not where training had it.
+        trust_remote_code: Whether Python code that comes with the model may run, whatever the folder says.
 
     Returns:
         The folder written.
@@ -41,7 +42,7 @@ def merge(source: str | Path, output: str | Path, model: str | None = None) -> P
         ConfigError: The base model cannot be loaded.
         OutputError: The folder cannot be written.
     """
-    adapted, location = load_adapted(source, model)
+    adapted, location = load_adapted(source, model, trust_remote_code=trust_remote_code)
     merged: Any = _unload(adapted) if isinstance(adapted, PeftModel) else adapted
     with new_folder(output) as folder:
         if isinstance(merged, MeanPoolingClassifier):

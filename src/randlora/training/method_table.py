@@ -41,7 +41,7 @@ _LORA = _keys("r", alpha="lora_alpha", dropout="lora_dropout")
 
 METHODS: dict[str, PeftMethod] = {
     "randlora": PeftMethod(RandLoraConfig, _RANDLORA),
-    "randlora_a": PeftMethod(ours.RandLoraAConfig, _keys("r", "alpha", "dropout", "seed")),
+    "randlora_a": PeftMethod(ours.RandLoraAConfig, _keys("r", "alpha", "dropout", "bases", "seed")),
     "randlora_b": PeftMethod(
         RandLoraConfig,
         _RANDLORA,
@@ -91,7 +91,11 @@ METHODS: dict[str, PeftMethod] = {
 _AS_LORA = ("lora", "rslora", "dora", "pissa", "adalora")
 
 
-def default_keys(name: str, r: int | None, alpha: float | None, bases: str) -> tuple[int | None, float | None]:
+CHOICES = ("bases", "sparsity", "seed", "strategy")
+"""Keys of the `method` section, beside the numbers r and alpha, that only some methods have a use for."""
+
+
+def default_keys(name: str, r: int | None, alpha: float | None, bases: str | None) -> tuple[int | None, float | None]:
     """Rank and alpha with the method's defaults filled in; None where a method has no such number.
 
     Args:
@@ -105,7 +109,7 @@ def default_keys(name: str, r: int | None, alpha: float | None, bases: str) -> t
     if r is None:
         r = 16 if name in _AS_LORA else METHODS[name].default("r")
     if alpha is None and issubclass(METHODS[name].config, RandLoraConfig):
-        alpha = default_alpha(bases, r or 1)
+        alpha = default_alpha(bases or METHODS[name].default("bases"), r or 1)
     elif alpha is None:
         alpha = 2.0 * (r or 1) if name in _AS_LORA else METHODS[name].default("alpha")
     return r, alpha

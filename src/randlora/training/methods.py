@@ -9,7 +9,7 @@ from peft.tuners.tuners_utils import _maybe_include_all_linear_layers, check_tar
 from peft.utils.error import NoMatchingPeftModuleError
 from torch import nn
 
-from randlora.errors import LayerError, RandLoraError
+from randlora.errors import ConfigError, LayerError, RandLoraError
 from randlora.tasks import Task, open_task
 from randlora.training.adapter_configs import adapter_config, takes
 from randlora.training.config import MethodConfig, TrainConfig
@@ -75,6 +75,8 @@ def is_head(name: str, task: Task) -> bool:
 def _attach(task: Task, method: MethodConfig) -> nn.Module:
     try:
         return peft.get_peft_model(task.backbone, _peft_config(task, method))
+    except ConfigError as error:
+        raise ConfigError(f"method.{error.what}", expected=error.expected, got=error.got, hint=error.hint) from error
     except RandLoraError:
         raise
     except NoMatchingPeftModuleError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from randlora.adapter import RandLoraLayer
-from randlora.adapter.checkpoint import WEIGHTS_FILE, read_adapter_config, read_tensor_shapes
+from randlora.adapter.checkpoint import WEIGHTS_FILE, made_of, read_adapter_config, read_tensor_shapes
 from randlora.training.config import TrainConfig, resolve
 from randlora.training.method_table import METHODS
 from randlora.training.methods import build, is_head, task_of
@@ -66,12 +66,13 @@ def plan_adapter(folder: str | Path) -> Plan:
     path = Path(folder) / WEIGHTS_FILE
     shapes = read_tensor_shapes(path)
     layers = []
-    for name in sorted(shapes):
-        if name.endswith(_LAMBDA):
-            layer = name.removesuffix(_LAMBDA)
-            prefix = f"{layer}."
-            own = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
-            layers.append(_layer_plan(layer, own))
+    with made_of(folder):
+        for name in sorted(shapes):
+            if name.endswith(_LAMBDA):
+                layer = name.removesuffix(_LAMBDA)
+                prefix = f"{layer}."
+                own = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+                layers.append(_layer_plan(layer, own))
     trained = sum(layer.trained for layer in layers) or sum(math.prod(shape) for shape in shapes.values())
     title = f"{config['peft_type']}, bases {config['bases']}" if "bases" in config else str(config["peft_type"])
     return Plan(title, layers, trained, path.stat().st_size, 0, None)

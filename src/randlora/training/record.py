@@ -8,12 +8,13 @@ import subprocess
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
 from randlora.errors import CheckpointError
 from randlora.files import write_atomically
+from randlora.training.schema import check_value
 
 FILE_NAME = "record.json"
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "randlora")
@@ -76,8 +77,11 @@ class Record:
         path = folder / FILE_NAME
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{entry.name: content[entry.name] for entry in fields(cls)})
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            values = {entry.name: content[entry.name] for entry in fields(cls)}
+            for name, kind in get_type_hints(cls).items():
+                check_value(name, values[name], kind)
+            return cls(**values)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise CheckpointError(
                 str(path), expected="the record of a finished run", got=f"{type(error).__name__}: {error}"
             ) from error

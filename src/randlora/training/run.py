@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 from randlora.adapter import write_model_card
 from randlora.errors import ConfigError, DataError
 from randlora.tasks import Examples, input_column, load_test, load_training
-from randlora.tasks.fingerprint import examples_fingerprint, model_fingerprint
+from randlora.tasks.fingerprint import architecture_fingerprint, examples_fingerprint, model_fingerprint
 from randlora.tasks.sources import locate
 from randlora.training.config import TrainConfig, resolve
 from randlora.training.memory import peak_bytes, reset_peak
@@ -70,6 +70,7 @@ def _train(config: TrainConfig, folder: RunFolder, arguments: TrainingArguments)
     if record is not None:
         return record
     task = task_of(config, label_names)
+    config.fingerprint["architecture"] = architecture_fingerprint(task.backbone)
     inputs: dict[str, Any] = {
         "model": build(task, config.method),
         "train_dataset": task.dataset(examples, training_seed=config.seed),
@@ -105,7 +106,7 @@ def _fingerprint(config: TrainConfig, examples: Examples, test: Examples) -> dic
         "model": model_fingerprint(locate(config.model)),
     }
     for name, value in found.items():
-        if config.fingerprint.get(name) not in (None, value):
+        if config.fingerprint.get(name, value) != value:
             hint = "the content has changed; remove the fingerprint to train on what is there now"
             wanted = config.fingerprint[name]
             raise ConfigError(f"fingerprint of the {name}", expected=wanted, got=str(value), hint=hint)

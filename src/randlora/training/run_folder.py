@@ -14,6 +14,7 @@ import yaml
 from randlora.errors import OutputError
 from randlora.files import write_atomically, writing
 from randlora.messages import note
+from randlora.training import strict_yaml
 from randlora.training.checkpoints import damage
 from randlora.training.config import TrainConfig
 from randlora.training.record import FILE_NAME as RECORD
@@ -143,7 +144,7 @@ class RunFolder:
     def _read_config(self) -> dict[str, Any]:
         path = self.path / CONFIG
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = strict_yaml.load(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise OutputError(str(path), expected="a run's config", got=str(error)) from error
         return content if isinstance(content, dict) else {}

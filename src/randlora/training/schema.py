@@ -63,24 +63,36 @@ def check_value(key: str, value: Any, kind: Any) -> None:
     Raises:
         ConfigError: It is not of the type `kind`.
     """
-    if get_origin(kind) is Literal:
+    choices = [part for part in (kind, *get_args(kind)) if get_origin(part) is Literal]
+    if choices and isinstance(value, str):
+        check_choice(key, value, get_args(choices[0]))
+    elif get_origin(kind) is Literal:
         check_choice(key, value, get_args(kind))
-    elif not _fits(value, kind):
+    elif _has_surrogates(value):
+        raise ConfigError(key, expected="a name in UTF-8", got=repr(value), hint="rename the file")
+    elif not fits(value, kind):
         raise ConfigError(key, expected=_describe(kind), got=repr(value))
 
 
-def _fits(value: Any, kind: Any) -> bool:
+def _has_surrogates(value: Any) -> bool:
+    """Whether a string stands for bytes that are no text, as of file names from a command line."""
+    return isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type, one of the kinds that the config classes are made of."""
     if get_origin(kind) in (Union, types.UnionType):
-        return any(_fits(value, option) for option in get_args(kind))
+        return any(fits(value, option) for option in get_args(kind))
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_origin(kind) is dict:
-        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+        values = get_args(kind)[1]
+        return isinstance(value, dict) and all(isinstance(k, str) and fits(v, values) for k, v in value.items())
     if get_origin(kind) is list:
-        return isinstance(value, list) and all(_fits(item, get_args(kind)[0]) for item in value)
+        return isinstance(value, list) and all(fits(item, get_args(kind)[0]) for item in value)
     if kind in (int, float):  # a bool is an int to Python, but not to a reader of YAML
         return isinstance(value, int | float if kind is float else int) and not isinstance(value, bool)
-    return isinstance(value, kind)
+    return kind is Any or isinstance(value, kind)
 
 
 def _describe(kind: Any) -> str:

@@ -13,8 +13,8 @@ from randlora.errors import ConfigError, DataError, DeviceError, OutputError
 from randlora.tasks.rows import check_source, is_local
 from randlora.tasks.sources import locate
 from randlora.training.adapter_configs import adapter_config
-from randlora.training.config import TrainConfig, resolve
-from randlora.training.method_table import METHODS
+from randlora.training.config import MethodConfig, TrainConfig, resolve
+from randlora.training.method_table import CHOICES, METHODS
 from randlora.training.schema import check_values
 
 SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
@@ -36,7 +36,7 @@ RANGES: dict[str, Check] = {
     "data.max_length": ("a whole number above 0", lambda value: value > 0),
     "optimization.learning_rate": _POSITIVE,
     "optimization.head_learning_rate": _POSITIVE,
-    "optimization.epochs": _POSITIVE,
+    "optimization.epochs": ("a number above 0, at most a million", lambda value: 0 < value <= 10**6),
     "optimization.max_steps": ("-1 or a whole number above 0", lambda value: value == -1 or value > 0),
     "optimization.batch_size": _POSITIVE,
     "optimization.eval_batch_size": _POSITIVE,
@@ -47,6 +47,23 @@ RANGES: dict[str, Check] = {
     "optimization.dataloader_workers": _NOT_NEGATIVE,
     "optimization.max_grad_norm": _NOT_NEGATIVE,
 }
+
+
+_LARGEST = 2**31 - 1
+"""Of whole numbers other than seeds: what libraries count with."""
+
+_OF_TASK = {
+    "encoders": "image-text",
+    "pooling": "text-classification",
+    "data.image_column": "image-text",
+    "data.prompt_templates": "image-text",
+    "data.augment": "image-text",
+    "data.class_names": "image-text",
+    "data.text_column": "text-classification",
+    "data.max_length": "text-classification",
+    "optimization.group_by_length": "text-classification",
+}
+"""Keys that only one task has a use for."""
 
 
 def validate(config: TrainConfig) -> None:
@@ -66,12 +83,14 @@ def validate(config: TrainConfig) -> None:
         value = _lookup(config, key)
         if value is not None and not holds(value):
             raise ConfigError(key, expected=expected, got=repr(value))
+        if isinstance(value, int) and value > _LARGEST and not key.endswith("seed"):
+            raise ConfigError(key, expected="a whole number below 2^31", got=repr(value))
     check_choice("optimization.scheduler", config.optimization.scheduler, SCHEDULERS)
     _check_conflicts(config)
     if config.method.name in METHODS:
         adapter_config(resolve(config).method)
-    elif config.method.options:
-        raise ConfigError("method.options", expected=f"none for {config.method.name}", got=repr(config.method.options))
+    else:
+        _check_method_without_adapter(config.method)
     if not config.model:
         raise ConfigError("model", expected="a hub id, a folder or package:NAME/PATH", got="nothing")
     locate(config.model)
@@ -120,14 +139,25 @@ def _check_conflicts(config: TrainConfig) -> None:
     for template in data.prompt_templates:
         if template.count("{}") != 1:
             raise ConfigError("data.prompt_templates", expected="templates with one {} each", got=repr(template))
-    if config.optimization.group_by_length and config.task != "text-classification":
-        raise ConfigError(
-            "optimization.group_by_length", expected="false for images, which all have one length", got="true"
-        )
-    if config.pooling == "mean" and config.task != "text-classification":
-        raise ConfigError("pooling", expected="model, for any task but text-classification", got="mean")
-    if config.encoders == "vision" and config.task != "image-text":
-        raise ConfigError("encoders", expected="both, for any task but image-text", got="vision")
+    start = TrainConfig()
+    for key, task in _OF_TASK.items():
+        value, default = _lookup(config, key), _lookup(start, key)
+        if config.task != task and value != default:
+            expected = f"{str(default).lower()}, for any task but {task}"
+            raise ConfigError(key, expected=expected, got=repr(value), hint=f"{config.task} has no use for it")
+    rate = config.optimization.head_learning_rate
+    if rate is not None and config.task == "image-text" and config.method.name != "head":
+        hint = "the head is made of prompts and not trained"
+        raise ConfigError("optimization.head_learning_rate", expected="none with image-text", got=repr(rate), hint=hint)
+
+
+def _check_method_without_adapter(method: MethodConfig) -> None:
+    """Check that "full" and "head", which have no adapter, are not told how to make one."""
+    start = MethodConfig()
+    for key in ("alpha", "dropout", *CHOICES, "target_modules", "exclude_modules", "options"):
+        value = getattr(method, key)
+        if value != getattr(start, key):
+            raise ConfigError(f"method.{key}", expected=f"none for {method.name}", got=repr(value))
 
 
 def _check_data(config: TrainConfig) -> None:
