@@ -32,7 +32,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         ConfigError: The file cannot be read, a key is unknown or there twice, or a value has the wrong type.
     """
     values = _leaves(_read(Path(path)))
-    values |= _parse(overrides)
+    for key, value in _parse(overrides).items():
+        values[key] = {**(values.get(key) or {}), **value} if key in _OPEN and isinstance(value, dict) else value
     config: TrainConfig = _build(TrainConfig, "", values)
     return config
 
