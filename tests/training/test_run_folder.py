@@ -1,6 +1,7 @@
 """A run's folder in the hands of others: changed data, a second run, links, what a kill leaves, a full disk."""
 
 import errno
+import resource
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
+from randlora.cli import main
 from randlora.errors import CheckpointError, ConfigError, OutputError, TrainingError
 from randlora.files import new_folder, write_atomically, writing
 from randlora.training import evaluate, train
@@ -232,3 +234,16 @@ def test_merging_passes_over_what_is_no_file_around_the_base_model(one_step, ber
     merge(one_step.output, tmp_path / "merged")
     assert not [path for path in (tmp_path / "merged").iterdir() if not path.is_file()]
     assert (tmp_path / "merged" / "tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize("write", ["merge", "convert"])
+def test_a_full_disk_while_a_folder_is_made(one_step, tmp_path, write):
+    train(one_step)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    words = {"merge": ["merge"], "convert": ["convert", "--to", "lora", "--rank", "2"]}[write]
+    try:
+        assert main([*words, one_step.output, "--output", str(tmp_path / "out")]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith((".out", "out"))]

@@ -17,6 +17,9 @@ from randlora.files import write_atomically
 from randlora.training.schema import check_value
 
 FILE_NAME = "record.json"
+ACCURACIES = ("eval_accuracy_before", "eval_accuracy")
+"""Metrics that every record has, and as numbers."""
+
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "randlora")
 
 
@@ -80,6 +83,8 @@ class Record:
             values = {entry.name: content[entry.name] for entry in fields(cls)}
             for name, kind in get_type_hints(cls).items():
                 check_value(name, values[name], kind)
+            for name in ACCURACIES:
+                check_value(f"metrics.{name}", values["metrics"][name], float)
             return cls(**values)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise CheckpointError(
