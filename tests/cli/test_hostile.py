@@ -15,6 +15,8 @@ from transformers import BertConfig, BertModel
 from randlora.cli import main
 from randlora.training.run_folder import as_dict
 
+pytestmark = pytest.mark.slow
+
 EVIL = "import pathlib\npathlib.Path({marker!r}).touch()\nraise SystemExit('it ran')\n"
 
 
@@ -192,7 +194,6 @@ def test_an_error_stands_on_a_line_of_its_own_below_a_progress_bar(config_file, 
     assert lines[-1].startswith("randlora: ")
 
 
-@pytest.mark.slow
 def test_a_console_without_unicode_and_a_reader_that_leaves():
     code, output, errors = in_shell("randlora methods", PYTHONIOENCODING="ascii", LC_ALL="C", PYTHONUTF8="0")
     assert code == 0, errors

@@ -10,6 +10,8 @@ from networks import bert, llama, token_ids
 from randlora.errors import LayerError
 from tiny import save_tokenizer
 
+pytestmark = pytest.mark.slow
+
 AUTO = {"CAUSAL_LM": AutoModelForCausalLM, "SEQ_CLS": AutoModelForSequenceClassification}
 PEFT_AUTO = {"CAUSAL_LM": peft.AutoPeftModelForCausalLM, "SEQ_CLS": peft.AutoPeftModelForSequenceClassification}
 SAVED = {

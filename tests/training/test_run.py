@@ -14,6 +14,8 @@ from transformers import BertConfig, BertModel, CLIPModel
 from randlora.errors import CheckpointError, ConfigError, DataError, LayerError, OutputError
 from randlora.training import MethodConfig, Record, evaluate, train
 
+pytestmark = pytest.mark.slow
+
 
 def adapter_tensors(folder):
     (path,) = (Path(folder) / "adapter").glob("*.safetensors")
@@ -65,7 +67,6 @@ def test_the_adapter_folder_says_what_it_is_and_how_to_load_it(request, config, 
     assert same_tensors(peft.get_peft_model_state_dict(names["model"]), saved)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("encoders", ["both", "vision"])
 @pytest.mark.parametrize("method", ["randlora", "lora", "full", "head"])
 def test_an_image_run_starts_at_zero_shot_and_learns(image_config, method, encoders):
@@ -217,7 +218,6 @@ def test_an_unreadable_image_is_named_and_leaves_nothing_behind(image_config, im
     assert not Path(image_config.output).exists()
 
 
-@pytest.mark.slow
 def test_a_full_disk_is_an_output_error_and_leaves_nothing_behind(text_config):
     text_config.method.name = "full"
     text_config.optimization.max_steps = 1

@@ -19,6 +19,8 @@ from randlora.training import evaluate, train
 from randlora.training.merge import merge
 from randlora.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 HOLD = """
 import sys, time
 from randlora.training.run_folder import RunFolder
@@ -86,7 +88,6 @@ def test_a_config_with_a_fingerprint_trains_on_nothing_else(one_step, texts, tmp
         train(replace(again, output=str(tmp_path / "third")))
 
 
-@pytest.mark.slow
 def test_of_two_runs_in_one_folder_the_second_is_refused(one_step):
     holder = subprocess.Popen([sys.executable, "-c", HOLD, one_step.output], stdout=subprocess.PIPE, text=True)
     try:

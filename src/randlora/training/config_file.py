@@ -33,7 +33,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """
     values = _leaves(_read(Path(path)))
     for key, value in _parse(overrides).items():
-        values[key] = {**(values.get(key) or {}), **value} if key in _OPEN and isinstance(value, dict) else value
+        section, _, name = key.rpartition(".")
+        if section in _OPEN:
+            values[section] = {**values.get(section, {}), name: value}
+        else:
+            values[key] = value
     config: TrainConfig = _build(TrainConfig, "", values)
     return config
 
@@ -87,11 +91,7 @@ def _parse(words: Sequence[str]) -> dict[str, Any]:
             if not rest:
                 raise ConfigError(key, expected="a value after it", got="nothing")
             text = rest.pop(0)
-        section, _, name = key.rpartition(".")
-        if section in _OPEN:
-            found[section] = {**found.get(section, {}), name: _typed(key, text, Any)}
-        else:
-            found[key] = _typed(key, text, keys()[key])
+        found[key] = _typed(key, text, keys().get(key, Any))
     return found
 
 
