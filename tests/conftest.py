@@ -10,6 +10,8 @@ import torch
 from hypothesis import HealthCheck, settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+from every_method import METHODS
+
 pytest_plugins = ["tiny"]  # models and data for the floors above the adapter
 torch.set_num_threads(1)  # for tiny matrices a second thread only waits
 
@@ -24,10 +26,15 @@ settings.register_profile(
 settings.load_profile("ci")
 
 
+# The others of every_method.METHODS are variants of these: what holds for all is asked of them in the whole suite.
+DAILY_METHODS = ("randlora", "svft", "hydralora")
+
+
 def pytest_collection_modifyitems(items):
-    """Starting Python with PyTorch and transformers takes some five seconds."""
+    """Starting Python with PyTorch and transformers takes some five seconds; asking every method the same, minutes."""
     for item in items:
-        if "in_new_process" in item.fixturenames:
+        method = item.callspec.params.get("method") if hasattr(item, "callspec") else None
+        if "in_new_process" in item.fixturenames or (method in METHODS and method not in DAILY_METHODS):
             item.add_marker(pytest.mark.slow)
 
 

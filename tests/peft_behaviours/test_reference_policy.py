@@ -37,6 +37,7 @@ def test_in_a_language_model_with_a_saved_head(method, targets):
     assert torch.equal(model(token_ids()).logits, expected)
 
 
+@pytest.mark.slow
 def test_dpo_of_a_trained_adapter_starts_at_the_logarithm_of_two(method, tmp_path):
     import datasets
     from transformers import AutoTokenizer
