@@ -32,6 +32,7 @@ class AdapterConfig(PeftConfig):
         layers_pattern: Name of the block list, where it is not one of the usual names.
         fan_in_fan_out: Accepted for PEFT's callers; the layout is read from the layer itself.
         base_shapes: Adapted layer -> its shape, blocks with the same shapes in one entry; filled in, checked at load.
+        base_blocks: Block list with adapted layers -> its length; filled in, checked at load.
 
     What is filled in goes into the adapter's own copy of the config (`model.peft_config[name]`): the object given to
     PEFT can be used again.
@@ -53,6 +54,7 @@ class AdapterConfig(PeftConfig):
     layers_pattern: list[str] | str | None = None
     fan_in_fan_out: bool = False
     base_shapes: dict[str, str] | None = None
+    base_blocks: dict[str, int] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,7 +75,8 @@ class AdapterConfig(PeftConfig):
                 raise ConfigError("layers_to_transform", expected="block indices of 0 or more", got=repr(blocks))
         if self.layers_pattern and self.layers_to_transform is None:
             raise ConfigError("layers_pattern", hint="it needs layers_to_transform; give that too, or leave both out")
-        check_texts("base_shapes", self.base_shapes)
+        check_entries("base_shapes", self.base_shapes, str)
+        check_entries("base_blocks", self.base_blocks, int)
         if not is_number(self.dropout) or not 0 <= self.dropout < 1:
             raise ConfigError("dropout", expected="a probability in [0, 1)", got=repr(self.dropout))
 
@@ -83,12 +86,13 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def check_texts(name: str, value: Any) -> None:
-    """Raise a ConfigError unless a value is None or a dictionary of texts."""
+def check_entries(name: str, value: Any, kind: type) -> None:
+    """Raise a ConfigError unless a value is None or a dictionary of names with an entry of some kind each."""
     if value is not None and not (
-        isinstance(value, dict) and all(isinstance(text, str) for pair in value.items() for text in pair)
+        isinstance(value, dict) and all(isinstance(k, str) and type(entry) is kind for k, entry in value.items())
     ):
-        raise ConfigError(name, expected="a text for each of some names", got=repr(value))
+        expected = "a text for each of some names" if kind is str else "a whole number for each of some names"
+        raise ConfigError(name, expected=expected, got=repr(value))
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ import peft
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaForCausalLM
 
 from every_method import METHODS, adapted, config
 from networks import Net, llama, random_config
@@ -88,3 +89,17 @@ def test_an_adapter_of_other_shapes_is_not_swapped_in(tmp_path):
     model = peft.get_peft_model(nn.Sequential(nn.Linear(6, 12)), random_config(**options))
     with pytest.raises(CheckpointError, match=r"layer '\*': expected shape"):
         swap_adapter(model, tmp_path)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("blocks", [1, 3])
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj"], "model.layers.0.self_attn.q_proj"])
+def test_an_adapter_for_more_or_fewer_blocks_is_refused(method, targets, blocks, tmp_path):
+    targets = [targets] if "." in targets else targets
+    peft.get_peft_model(llama(), config(method, target_modules=targets)).save_pretrained(tmp_path)
+    other = llama().config
+    other.num_hidden_layers = blocks
+    other = LlamaForCausalLM(other)
+    with pytest.raises(CheckpointError, match=rf"block list 'model\.layers': expected 2 blocks.*got {blocks}"):
+        peft.PeftModel.from_pretrained(other, tmp_path)
+    assert type(other.model.layers[0].self_attn.q_proj) is nn.Linear

@@ -4,7 +4,8 @@ A shape is written for all blocks at once, {"model.layers.*.mlp.up_proj": "11008
 model stays a few lines.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 
 from torch import nn
@@ -12,6 +13,9 @@ from torch import nn
 from randlora.adapter.weights import full_shape
 from randlora.adapter_config import AdapterConfig
 from randlora.errors import CheckpointError
+
+_BLOCK = re.compile(r"([^\d.][^.]*(?:\.[^\d.][^.]*)*)\.\d+\.")
+"""The beginning of a layer's name up to its first number."""
 
 
 def settle_shapes(config: AdapterConfig, layers: Mapping[str, nn.Module]) -> None:
@@ -27,6 +31,34 @@ def settle_shapes(config: AdapterConfig, layers: Mapping[str, nn.Module]) -> Non
     found = {name: "x".join(map(str, full_shape(layer))) for name, layer in layers.items()}
     check_shapes(config.base_shapes or {}, found)
     config.base_shapes = _by_block(found)
+
+
+def settle_blocks(config: AdapterConfig, layers: Iterable[str], model: nn.Module) -> None:
+    """Write the lengths of the block lists into an adapter's config, or compare them with those written there.
+
+    An adapter whose targets are full names would fit the first blocks of a deeper model.
+
+    Args:
+        config: The adapter's own configuration; its `base_blocks` are filled in.
+        layers: Names of the layers that it adapts.
+        model: The base model.
+
+    Raises:
+        CheckpointError: A list has another length than the one that the adapter was trained on.
+    """
+    lists = {match[1] for name in layers if (match := _BLOCK.match(name))}
+    found = {name: model.get_submodule(name) for name in sorted(lists)}
+    lengths = {name: len(module) for name, module in found.items() if isinstance(module, nn.ModuleList)}
+    for name, length in lengths.items():
+        expected = (config.base_blocks or {}).get(name, length)
+        if expected != length:
+            raise CheckpointError(
+                f"block list {name!r}",
+                expected=f"{expected} blocks, on which the adapter was trained",
+                got=str(length),
+                hint="this is another base model",
+            )
+    config.base_blocks = lengths
 
 
 def check_shapes(recorded: Mapping[str, str], found: Mapping[str, str]) -> None:

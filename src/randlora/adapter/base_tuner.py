@@ -11,7 +11,7 @@ from peft.utils import TRANSFORMERS_MODELS_TO_RANDLORA_TARGET_MODULES_MAPPING, _
 from torch import Tensor, nn
 
 from randlora.adapter.base_layer import AdapterLayer
-from randlora.adapter.base_shapes import settle_shapes
+from randlora.adapter.base_shapes import settle_blocks, settle_shapes
 from randlora.adapter.checkpoint import check_state_dict
 from randlora.adapter.merging import MergingTuner
 from randlora.adapter.mixed_batch import adapters_by_sample
@@ -58,6 +58,7 @@ class AdapterTuner(MergingTuner):
         config = cast("AdapterConfig", peft_config)
         layers = self.matched_layers(config, model)
         settle_shapes(config, layers)
+        settle_blocks(config, layers, model)
         _check_rank(config, layers)
         self._prepare_layers(config, layers)
 

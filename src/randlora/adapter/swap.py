@@ -17,6 +17,7 @@ _IRRELEVANT = frozenset(
     {
         "auto_mapping",
         "base_model_name_or_path",
+        "base_blocks",
         "base_shapes",
         "dropout",
         "exclude_modules",
