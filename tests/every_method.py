@@ -7,6 +7,7 @@ from networks import Net
 from randlora import RandLoraConfig
 from randlora.adapter import AdapterLayer
 from randlora.methods import (
+    CATALOGUE,
     HybridConfig,
     HydraLoraConfig,
     LoraXsConfig,
@@ -34,6 +35,7 @@ METHODS = {
     ),
     "hydralora": (HydraLoraConfig, {"r": 3, "alpha": 8.0, "num_heads": 2}),
 }
+METHODS |= {m.name: (m.config, {}) for m in CATALOGUE if m.config not in {kind for kind, _ in METHODS.values()}}
 MERGEABLE = [name for name in METHODS if name != "hydralora"]
 TARGETS = ["a", "b", "c"]
 

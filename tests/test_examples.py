@@ -36,9 +36,9 @@ def assert_trained(model, base, folder):
     assert json.loads((folder / "adapter_config.json").read_text())["peft_type"] == PEFT_TYPE
     saved = load_file(folder / "adapter_model.safetensors")
     trained = {plain_name(n): p for n, p in model.state_dict().items() if "randlora_" in n}
-    assert {plain_name(name) for name in saved} == {name.removesuffix(".default") for name in trained}
+    assert {plain_name(name) for name in saved} == {name.removesuffix(".default.weight") for name in trained}
     for name, tensor in saved.items():
-        assert torch.equal(tensor, trained[f"{plain_name(name)}.default"])
+        assert torch.equal(tensor, trained[f"{plain_name(name)}.default.weight"])
         assert tensor.abs().max() > 0
     for name, tensor in base.state_dict().items():
         assert torch.equal({plain_name(n): p for n, p in model.state_dict().items()}[name], tensor), name

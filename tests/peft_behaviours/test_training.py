@@ -151,5 +151,7 @@ def test_generation(method):
     assert torch.equal(tokens, model.generate(token_ids(), max_new_tokens=4, min_new_tokens=4, do_sample=False))
     greedy = token_ids()
     for _ in range(4):
-        greedy = torch.cat([greedy, model(greedy).logits[:, -1:].argmax(-1)], dim=1)
+        scores = model(greedy).logits[:, -1:].detach()
+        scores[..., model.config.eos_token_id] = float("-inf")  # no end within min_new_tokens
+        greedy = torch.cat([greedy, scores.argmax(-1)], dim=1)
     assert torch.equal(tokens, greedy)

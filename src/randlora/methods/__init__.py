@@ -1,21 +1,36 @@
 """Methods that the RandLoRA paper compares with, or defines beside its own, and PEFT does not have.
 
-Each file holds one: its config, and its layer's arithmetic over `randlora.adapter`.
+Each file holds one: its config, its layer's arithmetic over `randlora.adapter`, and its record in the catalogue.
 """
 
 from randlora.adapter import register_method
-from randlora.methods.hybrid import HybridConfig, HybridTuner
-from randlora.methods.hydralora import HydraLoraConfig, HydraLoraTuner
-from randlora.methods.lora_xs import LoraXsConfig, LoraXsTuner
-from randlora.methods.nola import NolaConfig, NolaTuner
-from randlora.methods.pranc import PrancConfig, PrancTuner
-from randlora.methods.randlora_a import RandLoraAConfig, RandLoraATuner
-from randlora.methods.spectral import SpectralConfig, SpectralTuner
-from randlora.methods.svft import SvftConfig, SvftTuner
+from randlora.methods import (
+    hybrid,
+    hydralora,
+    kradapter,
+    lora_xs,
+    nola,
+    pranc,
+    randlora,
+    randlora_a,
+    spectral,
+    svft,
+)
+from randlora.methods.hybrid import HybridConfig
+from randlora.methods.hydralora import HydraLoraConfig
+from randlora.methods.kradapter import KRAdapterConfig
+from randlora.methods.lora_xs import LoraXsConfig
+from randlora.methods.nola import NolaConfig
+from randlora.methods.pranc import PrancConfig
+from randlora.methods.randlora_a import RandLoraAConfig
+from randlora.methods.spectral import SpectralConfig
+from randlora.methods.svft import SvftConfig
 
 __all__ = [
+    "CATALOGUE",
     "HybridConfig",
     "HydraLoraConfig",
+    "KRAdapterConfig",
     "LoraXsConfig",
     "NolaConfig",
     "PrancConfig",
@@ -25,14 +40,23 @@ __all__ = [
     "register_methods",
 ]
 
+CATALOGUE = (
+    nola.METHOD,
+    pranc.METHOD,
+    lora_xs.METHOD,
+    svft.METHOD,
+    hydralora.METHOD,
+    kradapter.METHOD,
+    randlora.METHOD,
+    randlora_a.METHOD,
+    randlora.HALF,
+    spectral.METHOD,
+    hybrid.METHOD,
+)
+"""Every method of this package, in the order of the table of methods."""
+
 
 def register_methods() -> None:
     """Register the methods with PEFT; doing it again changes nothing."""
-    register_method(HybridConfig, HybridTuner)
-    register_method(HydraLoraConfig, HydraLoraTuner)
-    register_method(LoraXsConfig, LoraXsTuner)
-    register_method(NolaConfig, NolaTuner)
-    register_method(PrancConfig, PrancTuner)
-    register_method(RandLoraAConfig, RandLoraATuner)
-    register_method(SpectralConfig, SpectralTuner)
-    register_method(SvftConfig, SvftTuner)
+    for method in CATALOGUE:
+        register_method(method.config, method.tuner)

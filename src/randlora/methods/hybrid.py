@@ -14,6 +14,7 @@ from randlora.adapter import RandLoraLinear, RandLoraTuner
 from randlora.adapter_config import check_count, check_positive
 from randlora.config import RandLoraConfig
 from randlora.errors import ConfigError
+from randlora.methods.catalogue import Method, Shown
 
 
 @dataclass
@@ -120,3 +121,14 @@ class HybridTuner(RandLoraTuner):
             ConfigError: Always.
         """
         raise ConfigError("adapters", expected="RandLoRA's, to sum them", got="hybrid ones", hint="merge them instead")
+
+
+METHOD = Method(
+    name="hybrid",
+    config=HybridConfig,
+    tuner=HybridTuner,
+    equation="s·B·A + g·Σ_j B_j·Λ_j·A_R·Γ_j",
+    trained=lambda config, out, inner: config.trained_numbers((out, inner), config.r),
+    rank=lambda _, out, inner: min(out, inner),
+    shown=(Shown("hybrid r=60, lora_r=16", {"r": 60, "lora_r": 16}),),
+)

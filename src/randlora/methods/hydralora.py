@@ -14,6 +14,7 @@ from randlora.adapter import AdapterLayer, AdapterTuner
 from randlora.adapter.base_layer import compute_dtype
 from randlora.adapter_config import AdapterConfig, check_count, check_positive
 from randlora.errors import RandLoraError, UpdateError
+from randlora.methods.catalogue import Method, Shown
 
 
 @dataclass
@@ -56,10 +57,6 @@ class HydraLoraLayer(AdapterLayer):
     """
 
     adapter_layer_names = ("hydralora_A", "hydralora_B", "hydralora_router")
-    other_param_names = AdapterLayer.other_param_names
-
-    def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
-        super().__init__(base_layer, adapter_name)
 
     def update_layer(self, adapter_name: str, config: HydraLoraConfig) -> None:
         """Add an adapter, or replace the one of this name."""
@@ -108,3 +105,14 @@ class HydraLoraTuner(AdapterTuner):
 
     prefix = HydraLoraConfig.prefix
     tuner_layer_cls = HydraLoraLayer
+
+
+METHOD = Method(
+    name="hydralora",
+    config=HydraLoraConfig,
+    tuner=HydraLoraTuner,
+    equation="y += (α/r)·Σ_h ω_h(x)·B_h·A·x",
+    trained=lambda config, out, inner: config.r * (inner + config.num_heads * out) + config.num_heads * inner,
+    rank=None,
+    shown=(Shown("hydralora r=4, 4 heads"),),
+)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from randlora.adapter_config import check_count, check_positive
+from randlora.methods.catalogue import Method, Shown
 from randlora.methods.svd import SvdConfig, SvdLayer, SvdTuner
 
 _START_DEVIATION = 1e-5  # of R, the paper's
@@ -50,10 +51,6 @@ class LoraXsLayer(SvdLayer):
     """
 
     adapter_layer_names = ("loraxs_R",)
-    other_param_names = SvdLayer.other_param_names
-
-    def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
-        super().__init__(base_layer, adapter_name)
 
     def update_layer(self, adapter_name: str, config: LoraXsConfig) -> None:
         """Add an adapter, or replace the one of this name."""
@@ -78,3 +75,14 @@ class LoraXsTuner(SvdTuner):
 
     prefix = LoraXsConfig.prefix
     tuner_layer_cls = LoraXsLayer
+
+
+METHOD = Method(
+    name="lora_xs",
+    config=LoraXsConfig,
+    tuner=LoraXsTuner,
+    equation="(α/r)·U_r·R·Σ_r·V_rᵀ of W₀'s singular vectors",
+    trained=lambda config, *_: config.r**2,
+    rank=lambda config, out, inner: min(out, inner, config.r),
+    shown=(Shown("lora_xs r=16"),),
+)

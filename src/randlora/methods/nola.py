@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from randlora.adapter import AdapterLayer, AdapterTuner
 from randlora.adapter_config import AdapterConfig, check_count, check_positive, check_seed
 from randlora.bases.random_vectors import RandomVectors, random_vectors
+from randlora.methods.catalogue import Method, Shown
 from randlora.methods.combination import combine
 
 _STREAM_A, _STREAM_B = 2, 3  # 0 and 1 are the dense bases'
@@ -110,3 +111,14 @@ class NolaTuner(AdapterTuner):
 
     prefix = NolaConfig.prefix
     tuner_layer_cls = NolaLayer
+
+
+METHOD = Method(
+    name="nola",
+    config=NolaConfig,
+    tuner=NolaTuner,
+    equation="(α/r)·(Σ_i β_i·B_i)·(Σ_i α_i·A_i)",
+    trained=lambda config, *_: 2 * config.num_bases,
+    rank=lambda config, out, inner: min(out, inner, config.r),
+    shown=(Shown("nola r=1, 1024 bases", {"r": 1, "num_bases": 1024}, paper=0.004),),
+)

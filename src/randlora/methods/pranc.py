@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from randlora.adapter import AdapterLayer, AdapterTuner
 from randlora.adapter_config import AdapterConfig, check_count, check_seed
 from randlora.bases.random_vectors import RandomVectors, random_vectors
+from randlora.methods.catalogue import Method, Shown
 from randlora.methods.combination import combine
 
 _STREAM = 4
@@ -81,3 +82,14 @@ class PrancTuner(AdapterTuner):
 
     prefix = PrancConfig.prefix
     tuner_layer_cls = PrancLayer
+
+
+METHOD = Method(
+    name="pranc",
+    config=PrancConfig,
+    tuner=PrancTuner,
+    equation="Σ_i α_i·W_i, W_i random",
+    trained=lambda config, *_: config.num_bases,
+    rank=lambda _, out, inner: min(out, inner),
+    shown=(Shown("pranc, 256 bases"),),
+)

@@ -13,6 +13,7 @@ from randlora.adapter_config import check_choice, check_seed
 from randlora.bases.rng import random_words
 from randlora.bases.spectral import Factors
 from randlora.errors import ConfigError
+from randlora.methods.catalogue import Method, Shown
 from randlora.methods.svd import SvdConfig, SvdLayer, SvdTuner
 
 PATTERNS = ("plain", "banded", "random", "top_k")
@@ -121,3 +122,20 @@ class SvftTuner(SvdTuner):
 
     prefix = SvftConfig.prefix
     tuner_layer_cls = SvftLayer
+
+
+def _trained(config: SvftConfig, out: int, inner: int) -> int:
+    m = min(out, inner)
+    d = 0 if config.pattern == "plain" else min(config.off_diagonals, m - 1)
+    return m * (2 * d + 1) - d * (d + 1)
+
+
+METHOD = Method(
+    name="svft",
+    config=SvftConfig,
+    tuner=SvftTuner,
+    equation="U·M·Vᵀ, M sparse",
+    trained=_trained,
+    rank=lambda _, out, inner: min(out, inner),
+    shown=(Shown("svft, banded, 2"),),
+)

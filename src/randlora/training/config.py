@@ -1,10 +1,16 @@
 """The training config: plain dataclasses, one field per key of the YAML file."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from randlora.tasks.config import DataConfig
 from randlora.training.method_table import CHOICES, METHODS, default_keys
+
+if TYPE_CHECKING:
+    MethodName = str
+else:
+    _names = (*METHODS, "full", "head")
+    MethodName = Literal[_names]
 
 __all__ = ["DataConfig", "MethodConfig", "OptimizationConfig", "TrainConfig", "resolve"]
 
@@ -15,7 +21,7 @@ class MethodConfig:
 
     Attributes:
         name: "full" (every parameter), "head" (the frozen backbone's head only), or an adapter: "randlora", "lora",
-            and the others of `randlora.training.method_table`.
+            and the others that `randlora methods` lists or PEFT has (`randlora.training.method_table`).
         r: Rank of the bases (randlora: smaller means more trained numbers) or of the update. None means the method's
             default: 16 for randlora and LoRA's kin, else that of its authors or of PEFT.
         alpha: Scaling of the update. None means the method's default: 8 for randlora, 2r for LoRA's kin.
@@ -32,12 +38,7 @@ class MethodConfig:
         options: Further fields of the adapter's config class, by name, such as `num_bases` of nola.
     """
 
-    name: Literal[
-        "randlora", "lora", "full", "head", "randlora_a", "randlora_b", "hybrid", "spectral",
-        "rslora", "dora", "pissa", "adalora", "hydralora", "lora_xs", "nola", "pranc", "vera", "vblora",
-        "peft_randlora", "svft", "fourierft", "loha", "lokr", "hira", "miss", "shira", "c3a", "oft", "boft", "hra",
-        "ia3",
-    ] = "randlora"  # fmt: skip
+    name: MethodName = "randlora"
     r: int | None = None
     alpha: float | None = None
     dropout: float = 0.0

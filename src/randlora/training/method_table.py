@@ -6,8 +6,8 @@ from typing import Any
 
 import peft
 
-from randlora import methods as ours
 from randlora.config import RandLoraConfig, default_alpha
+from randlora.methods import CATALOGUE
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,10 @@ def _keys(*same: str, **renamed: str) -> dict[str, str]:
     return {**{key: key for key in same}, **renamed}
 
 
-_RANDLORA = _keys("r", "alpha", "dropout", "bases", "sparsity", "seed", "strategy")
 _LORA = _keys("r", alpha="lora_alpha", dropout="lora_dropout")
 
 METHODS: dict[str, PeftMethod] = {
-    "randlora": PeftMethod(RandLoraConfig, _RANDLORA),
-    "randlora_a": PeftMethod(ours.RandLoraAConfig, _keys("r", "alpha", "dropout", "bases", "seed")),
-    "randlora_b": PeftMethod(
-        RandLoraConfig,
-        _RANDLORA,
-        {"rank_fraction": 0.5},
-    ),
-    "hybrid": PeftMethod(ours.HybridConfig, _RANDLORA),
-    "spectral": PeftMethod(ours.SpectralConfig, _keys("r", "alpha", "dropout", "strategy")),
+    **{method.name: PeftMethod(method.config, _keys(*method.keys), start=method.start) for method in CATALOGUE},
     # LoRA, what it starts from, how it is scaled, and how its rank is spent.
     "lora": PeftMethod(peft.LoraConfig, _LORA),
     "rslora": PeftMethod(peft.LoraConfig, _LORA, {"use_rslora": True}),
@@ -59,11 +50,7 @@ METHODS: dict[str, PeftMethod] = {
         _keys(r="target_r", alpha="lora_alpha", dropout="lora_dropout"),
         {"total_step": 2**31},  # the trainer sets the number of its steps
     ),
-    "hydralora": PeftMethod(ours.HydraLoraConfig, _keys("r", "alpha", "dropout")),
-    "lora_xs": PeftMethod(ours.LoraXsConfig, _keys("r", "alpha", "dropout")),
     # Combinations of frozen random or shared numbers.
-    "nola": PeftMethod(ours.NolaConfig, _keys("r", "alpha", "dropout", "seed")),
-    "pranc": PeftMethod(ours.PrancConfig, _keys("dropout", "seed")),
     "vera": PeftMethod(peft.VeraConfig, _keys("r", dropout="vera_dropout", seed="projection_prng_key")),
     "vblora": PeftMethod(peft.VBLoRAConfig, _keys("r", dropout="vblora_dropout")),
     "peft_randlora": PeftMethod(
@@ -71,7 +58,6 @@ METHODS: dict[str, PeftMethod] = {
         _keys("r", alpha="randlora_alpha", dropout="randlora_dropout", seed="projection_prng_key"),
     ),
     # Other shapes of ΔW.
-    "svft": PeftMethod(ours.SvftConfig, _keys("dropout", "seed")),
     "fourierft": PeftMethod(peft.FourierFTConfig, _keys(alpha="scaling", seed="random_loc_seed")),
     "loha": PeftMethod(peft.LoHaConfig, _keys("r", "alpha")),
     "lokr": PeftMethod(peft.LoKrConfig, _keys("r", "alpha")),

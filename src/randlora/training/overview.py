@@ -2,6 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+
+from randlora.methods import CATALOGUE
+from randlora.methods.catalogue import Method, Shown
 
 Shape = tuple[int, int]
 
@@ -44,23 +48,24 @@ def _lora(r: int, name: str = "lora", paper: float | None = None) -> Entry:
     )
 
 
-def _randlora(r: int, paper: float | None = None, name: str = "randlora", bases: str = "structured") -> Entry:
-    equation = {
-        "randlora": "g·Σ_j B_j·Λ_j·A·Γ_j",
-        "randlora_a": "g·(Σ_j B_j·Λ_j)·(Σ_j A_j·Γ_j)",
-        "randlora_b": "g·Σ_j B_j·Λ_j·A·Γ_j with rank r/2 each",
-        "spectral": "g·Σ_j B_j·Λ_j·A·Γ_j, B_j and A of W₀'s singular vectors",
-    }[name]
-    width = max(1, r // 2) if name == "randlora_b" else r
+def _of_the_catalogue(method: Method) -> list[Entry]:
+    return [_shown(method, shown) for shown in method.shown]
 
-    def count(o: int, i: int) -> int:
-        return -(-min(o, i) // r)
 
-    def rank(o: int, i: int) -> int:
-        return min(o, i, r if name == "randlora_a" else width * count(o, i))
-
-    options: dict[str, object] = {"r": r} if name in ("randlora_a", "spectral") else {"r": r, "bases": bases}
-    return Entry(f"{name} r={r}", name, options, equation, lambda o, i: count(o, i) * (width + min(o, i)), rank, paper)
+def _shown(method: Method, shown: Shown) -> Entry:
+    config = method.config(**{**method.start, **shown.values})
+    options: dict[str, object] = {key: value for key, value in shown.values.items() if key in method.keys}
+    special = {name: value for name, value in shown.values.items() if name not in method.keys}
+    return Entry(
+        shown.title,
+        method.name,
+        {**options, "options": special} if special else options,
+        method.equation,
+        partial(method.trained, config),
+        None if method.rank is None else partial(method.rank, config),
+        shown.paper,
+        mergeable=method.rank is not None,
+    )
 
 
 ENTRIES = (
@@ -94,48 +99,7 @@ ENTRIES = (
         lambda o, i: min(o, i, 1024),
         paper=0.014,
     ),
-    Entry(
-        "nola r=1, 1024 bases",
-        "nola",
-        {"r": 1, "options": {"num_bases": 1024}},
-        "(α/r)·(Σ_i β_i·B_i)·(Σ_i α_i·A_i)",
-        lambda o, i: 2 * 1024,  # noqa: ARG005
-        lambda o, i: min(o, i, 1),
-        paper=0.004,
-    ),
-    Entry("pranc, 256 bases", "pranc", {}, "Σ_i α_i·W_i, W_i random", lambda o, i: 256, min),  # noqa: ARG005
-    Entry(
-        "lora_xs r=16",
-        "lora_xs",
-        {"r": 16},
-        "(α/r)·U_r·R·Σ_r·V_rᵀ of W₀'s singular vectors",
-        lambda o, i: 16 * 16,  # noqa: ARG005
-        lambda o, i: min(o, i, 16),
-    ),
-    Entry("svft, banded, 2", "svft", {}, "U·M·Vᵀ, M sparse", lambda o, i: 5 * min(o, i) - 6, min),
-    Entry(
-        "hydralora r=4, 4 heads",
-        "hydralora",
-        {},
-        "y += (α/r)·Σ_h ω_h(x)·B_h·A·x",
-        lambda o, i: 4 * i + 4 * 4 * o + 4 * i,
-        None,
-        mergeable=False,
-    ),
-    _randlora(60, 0.36),
-    _randlora(30, 0.7),
-    _randlora(15, 1.4),
-    _randlora(30, name="randlora_a"),
-    _randlora(30, name="randlora_b"),
-    _randlora(30, name="spectral"),
-    Entry(
-        "hybrid r=60, lora_r=16",
-        "hybrid",
-        {"r": 60, "options": {"lora_r": 16}},
-        "s·B·A + g·Σ_j B_j·Λ_j·A_R·Γ_j",
-        lambda o, i: 16 * (o + i) + -(-min(o, i) // 60) * (60 + min(o, i)),
-        min,
-    ),
+    *(entry for method in CATALOGUE for entry in _of_the_catalogue(method)),
 )
 
 

@@ -87,8 +87,9 @@ def validate(config: TrainConfig) -> None:
             raise ConfigError(key, expected="a whole number below 2^31", got=repr(value))
     check_choice("optimization.scheduler", config.optimization.scheduler, SCHEDULERS)
     _check_conflicts(config)
-    if config.method.name in METHODS:
-        adapter_config(resolve(config).method)
+    resolved = resolve(config).method
+    if resolved.name in METHODS:
+        adapter_config(resolved)
     else:
         _check_method_without_adapter(config.method)
     if not config.model:

@@ -1,0 +1,57 @@
+"""What a method is, said once and in the method's own file: from here the other floors know it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from randlora.adapter import AdapterTuner
+from randlora.adapter_config import AdapterConfig
+
+GENERAL_KEYS = ("r", "alpha", "dropout", "bases", "sparsity", "seed", "strategy")
+"""Fields that mean the same in every config class that has them; a training config sets them by these names."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A setting of a method in the table of methods.
+
+    Attributes:
+        title: Name and setting.
+        values: Field of the config class -> value.
+        paper: The RandLoRA paper's percentage of trained numbers on Llama-3-8B (Table 15); None where it has none.
+    """
+
+    title: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    paper: float | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method.
+
+    Attributes:
+        name: What configs and the command line call it.
+        config: Its config class.
+        tuner: Its tuner.
+        equation: ΔW, or the adapted layer's output where there is none.
+        trained: (config, out, in) -> trained numbers on a linear layer.
+        rank: (config, out, in) -> highest rank of ΔW; None where there is no one ΔW, and so no merging.
+        shown: Settings in the table of methods.
+        start: Field -> value that makes it this method where the config class serves several.
+    """
+
+    name: str
+    config: type[AdapterConfig]
+    tuner: type[AdapterTuner]
+    equation: str
+    trained: Callable[[Any, int, int], int]
+    rank: Callable[[Any, int, int], int] | None
+    shown: tuple[Shown, ...]
+    start: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The general keys that it has a use for."""
+        own = {entry.name for entry in fields(self.config)}
+        return tuple(key for key in GENERAL_KEYS if key in own)
