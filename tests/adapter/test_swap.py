@@ -98,3 +98,12 @@ def test_other_refusals(tmp_path):
     lora.save_pretrained(tmp_path / "lora")
     with pytest.raises(CheckpointError, match="peft_type"):
         swap_adapter(adapted(1), tmp_path / "lora")
+
+
+def test_how_the_update_is_applied_need_not_be_the_same(tmp_path):
+    options = {"r": 4, "target_modules": ["a", "b"]}
+    source = peft.get_peft_model(Net(), random_config(**options, strategy_pattern={"a": "folded"}))
+    source.save_pretrained(tmp_path)
+    model = peft.get_peft_model(Net(), random_config(**options, strategy="factored"))
+    swap_adapter(model, tmp_path)
+    torch.testing.assert_close(model(rows()), source(rows()))

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import peft
 import pytest
 import torch
 import yaml
@@ -11,6 +12,8 @@ from safetensors.torch import load as load_file_bytes
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForSequenceClassification
 
+from networks import Net
+from randlora import RandLoraConfig
 from randlora.cli import main
 from randlora.tasks import load_test
 from randlora.training import load_config
@@ -243,3 +246,24 @@ def test_a_base_model_without_its_folder_any_more(run, capsys, tmp_path, bert):
     shutil.copytree(bert, moved)
     assert main(["merge", str(run), "--output", str(tmp_path / "out"), "--model", str(moved)]) == 0
     assert "absent" in refused(capsys, "merge", run, "--output", tmp_path / "out2", "--model", "./absent")
+
+
+def test_inspect_counts_the_adapter_and_not_the_head_beside_it(config_file, capsys, tmp_path):
+    words = ["--method.name", "lora", "--method.r", "2", "--optimization.max_steps", "1"]
+    assert main(["train", str(config_file), *words, "--output", str(tmp_path / "lora")]) == 0
+    trained = json.loads((tmp_path / "lora" / "record.json").read_text())["trainable_parameters"]
+    capsys.readouterr()
+    assert main(["inspect", str(tmp_path / "lora")]) == 0
+    assert f"{trained:,} trained numbers" in capsys.readouterr().out
+
+
+def test_the_nearest_command_is_named_whatever_called_the_tool(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["pytest", "demo"])
+    assert "did you mean 'train'" in refused(capsys, "trian")
+
+
+def test_a_sum_of_updates_is_not_converted(capsys, tmp_path):
+    config = RandLoraConfig(r=4, bases="peft", terms=2, target_modules=["a"])
+    peft.get_peft_model(Net(), config).save_pretrained(tmp_path / "adapter")
+    assert "terms" in refused(capsys, "convert", tmp_path / "adapter", "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

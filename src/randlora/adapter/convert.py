@@ -109,8 +109,9 @@ def _to_peft(config: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[s
             expected="bases='peft'",
             hint="PEFT's RandLora cannot hold other bases; merge the adapter into its model instead",
         )
-    for name in ("exclude_modules", "rank_pattern", "alpha_pattern"):
-        if config.get(name):
+    without_it = {"terms": 1, "rank_fraction": 1.0}
+    for name in ("exclude_modules", "rank_pattern", "alpha_pattern", "num_bases", "separate_a", *without_it):
+        if config.get(name) and config[name] != without_it.get(name):
             raise CheckpointError(
                 name, expected="none", got=repr(config[name]), hint="PEFT's RandLora has no such field"
             )

@@ -30,6 +30,7 @@ _IRRELEVANT = frozenset(
         "peft_version",
         "revision",
         "strategy",
+        "strategy_pattern",
         "target_modules",
         "target_parameters",
         "task_type",

@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -19,10 +20,9 @@ class _Parser(argparse.ArgumentParser):
     """argparse, with one line in place of its usage message."""
 
     def error(self, message: str) -> NoReturn:
-        near = ""
-        if "invalid choice" in message and len(sys.argv) > 1:
-            matches = get_close_matches(sys.argv[1], commands.NAMES, n=1)
-            near = f"; did you mean {matches[0]!r}?" if matches else ""
+        chosen = re.search(r"argument COMMAND: invalid choice: '(.*?)'", message)
+        matches = get_close_matches(chosen[1], commands.NAMES, n=1) if chosen else []
+        near = f"; did you mean {matches[0]!r}?" if matches else ""
         self.exit(2, f"{self.prog}: {message}{near} (see '{self.prog} --help')\n")
 
 

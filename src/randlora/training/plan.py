@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+
 from randlora.adapter import RandLoraLayer
 from randlora.adapter.checkpoint import WEIGHTS_FILE, made_of, read_adapter_config, read_tensor_shapes
 from randlora.training.config import TrainConfig, resolve
@@ -73,7 +75,9 @@ def plan_adapter(folder: str | Path) -> Plan:
                 prefix = f"{layer}."
                 own = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
                 layers.append(_layer_plan(layer, own))
-    trained = sum(layer.trained for layer in layers) or sum(math.prod(shape) for shape in shapes.values())
+    own = PEFT_TYPE_TO_PREFIX_MAPPING.get(config["peft_type"], "")  # beside which a head may be saved
+    trained = sum(layer.trained for layer in layers)
+    trained = trained or sum(math.prod(shape) for name, shape in shapes.items() if own in name)
     title = f"{config['peft_type']}, bases {config['bases']}" if "bases" in config else str(config["peft_type"])
     return Plan(title, layers, trained, path.stat().st_size, 0, None)
 
