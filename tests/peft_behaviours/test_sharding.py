@@ -9,6 +9,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from every_method import adapted
 from networks import llama, token_ids
+from randlora.adapter.trained import TrainedTensor
 from randlora.errors import UpdateError
 
 LAYERS = {"target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"}
@@ -71,6 +72,27 @@ def test_attention_that_is_a_shard_of_its_own_is_refused(monkeypatch):
     model = shard(model, nn.MultiheadAttention, monkeypatch, use_orig_params=True)
     with pytest.raises(UpdateError, match=r"MultiheadAttention.*leave its class out of the wrap policy"):
         model(torch.zeros(2, 5, 24))
+
+
+def test_tensors_that_hooks_gather_around_a_call_as_zero_3_does(method):
+    model = adapted(method, llama(), **LAYERS)
+    expected = squared_gradients(model, token_ids())
+    model.zero_grad()
+    whole = {}
+
+    def gather(module, _):
+        module.weight.data = whole[module]
+
+    def release(module, *_):
+        module.weight.data = torch.full_like(whole[module], torch.nan)
+
+    for module in model.modules():
+        if isinstance(module, TrainedTensor):
+            whole[module] = module.weight.data
+            module.register_forward_pre_hook(gather)
+            module.register_forward_hook(release)
+            release(module)
+    torch.testing.assert_close(squared_gradients(model, token_ids()), expected)
 
 
 def on_one_of_two(rank, store, policy_class):

@@ -66,7 +66,7 @@ def _name_trained_tensors() -> None:
 
     @wraps(update_offload)
     def _update_offload(model: PeftModel, offload_index: Any, weights: dict[str, Tensor]) -> Any:
-        (config,) = model.peft_config.values()
+        config = next(iter(model.peft_config.values()))  # PEFT offloads with one adapter only
         if isinstance(config, AdapterConfig):
             pattern = rf"\.({_trained_names(config)})$"
             weights = {re.sub(pattern, r".\1.weight", name): tensor for name, tensor in weights.items()}

@@ -23,6 +23,6 @@ class TrainedTensor(nn.Module):
         return self.weight.clone()
 
     def value(self) -> Tensor:
-        """The tensor itself; a copy on the device that computes where FSDP shards it or accelerate offloads it."""
-        gathered_by_call = type(self) is not TrainedTensor or hasattr(self, "_hf_hook")
-        return self() if gathered_by_call else self.weight
+        """The tensor itself; whole, as a copy, where a call gathers it: FSDP, ZeRO-3, accelerate's offloading."""
+        gathered = type(self) is not TrainedTensor or hasattr(self, "_hf_hook") or self._forward_pre_hooks
+        return self() if gathered else self.weight
