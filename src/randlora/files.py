@@ -60,10 +60,17 @@ def writing(path: Path, hint: str = "make room or choose another folder") -> Ite
 def _is_of_writing(error: Exception, path: Path) -> bool:
     if isinstance(error, OSError):
         names = [name for name in (error.filename, error.filename2) if isinstance(name, str | Path)]
-        inside = [Path(name).absolute().is_relative_to(path.absolute().parent) for name in names]
-        return any(inside) if names else error.errno in _OF_WRITING
+        return any(_concerns(Path(name).absolute(), path.absolute()) for name in names) or (
+            not names and error.errno in _OF_WRITING
+        )
     text = str(error)
     return "inline_container" in text or ("os error" in text and type(error).__name__ == "SafetensorError")
+
+
+def _concerns(file: Path, folder: Path) -> bool:
+    """Whether a file lies in a folder or above it, or in the temporary one beside it, and not merely beside it."""
+    temporary = file.is_relative_to(folder.parent) and str(file).startswith(str(folder.with_name(f".{folder.name}.")))
+    return temporary or file.is_relative_to(folder) or folder.is_relative_to(file)
 
 
 @contextmanager

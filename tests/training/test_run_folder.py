@@ -211,6 +211,7 @@ def test_a_new_folder_behind_a_link(tmp_path):
 def test_errors_of_other_files_are_not_blamed_on_the_output(tmp_path):
     for error in (
         FileNotFoundError(errno.ENOENT, "gone", "/data/x.png"),
+        PermissionError(errno.EACCES, "no", str(tmp_path / "run/data.csv")),  # beside the output
         OSError(errno.EIO, "read"),
         RuntimeError("x"),
     ):
@@ -220,6 +221,8 @@ def test_errors_of_other_files_are_not_blamed_on_the_output(tmp_path):
     for error in (
         OSError(errno.ENOSPC, "No space left"),
         PermissionError(errno.EACCES, "no", str(tmp_path / "run/out/a")),
+        PermissionError(errno.EACCES, "no", str(tmp_path / "run")),
+        OSError(errno.EIO, "no", str(tmp_path / "run/.out.0a.tmp/a")),
     ):
         with pytest.raises(OutputError, match="can be written"), writing(tmp_path / "run" / "out"):
             raise error

@@ -55,3 +55,9 @@ class Method:
         """The general keys that it has a use for."""
         own = {entry.name for entry in fields(self.config)}
         return tuple(key for key in GENERAL_KEYS if key in own)
+
+
+def diagonal_numbers(config: Any, out: int, inner: int) -> int:
+    """n·r + n·m with n = ⌈m/r⌉: λ and γ on a layer with smaller side m, of a config that has an r."""
+    m = min(out, inner)
+    return -(-m // config.r) * (config.r + m)

@@ -14,7 +14,7 @@ from randlora.adapter import AdapterLayer, AdapterTuner
 from randlora.adapter.layer import balanced_scaling
 from randlora.adapter_config import AdapterConfig, check_choice, check_count, check_positive, check_seed
 from randlora.bases import DenseBases, dense_bases
-from randlora.methods.catalogue import Method, Shown
+from randlora.methods.catalogue import Method, Shown, diagonal_numbers
 from randlora.update import Sizes
 
 _FAMILIES = ("uniform", "normal", "ternary")
@@ -120,17 +120,12 @@ class RandLoraATuner(AdapterTuner):
     tuner_layer_cls = RandLoraALayer
 
 
-def _trained(config: RandLoraAConfig, out: int, inner: int) -> int:
-    m = min(out, inner)
-    return -(-m // config.r) * (config.r + m)
-
-
 METHOD = Method(
     name="randlora_a",
     config=RandLoraAConfig,
     tuner=RandLoraATuner,
     equation="g·(Σ_j B_j·Λ_j)·(Σ_j A_j·Γ_j)",
-    trained=_trained,
+    trained=diagonal_numbers,
     rank=lambda config, out, inner: min(out, inner, config.r),
     shown=(Shown("randlora_a r=30", {"r": 30}),),
 )

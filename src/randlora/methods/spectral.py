@@ -16,7 +16,7 @@ from randlora.adapter.weights import read_weight
 from randlora.adapter_config import check_count, check_positive
 from randlora.bases import SpectralBases
 from randlora.config import check_strategy
-from randlora.methods.catalogue import Method, Shown
+from randlora.methods.catalogue import Method, Shown, diagonal_numbers
 from randlora.methods.svd import SvdConfig, SvdTuner
 
 
@@ -77,17 +77,12 @@ class SpectralTuner(SvdTuner):
     tuner_layer_cls = SpectralLayer
 
 
-def _trained(config: SpectralConfig, out: int, inner: int) -> int:
-    m = min(out, inner)
-    return -(-m // config.r) * (config.r + m)
-
-
 METHOD = Method(
     name="spectral",
     config=SpectralConfig,
     tuner=SpectralTuner,
     equation="g·Σ_j B_j·Λ_j·A·Γ_j, B_j and A of W₀'s singular vectors",
-    trained=_trained,
+    trained=diagonal_numbers,
     rank=lambda _, out, inner: min(out, inner),
     shown=(Shown("spectral r=30", {"r": 30}),),
 )
