@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from contenders import LORA, lora_rank, make
 from measure import interleaved, relative_error, steady_heap
 from randlora import fold_once
-from randlora.training.record import hardware, versions
+from randlora.training.run.record import hardware, versions
 from workloads import WORKLOADS
 
 RESULTS = Path(__file__).parent / "results" / "inference.json"

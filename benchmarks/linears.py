@@ -20,7 +20,7 @@ from contenders import perturb
 from measure import in_turn, relative_error, steady_heap, summary
 from randlora import RandLoraConfig
 from randlora.adapter import linear
-from randlora.training.record import hardware, versions
+from randlora.training.run.record import hardware, versions
 from randlora.update import Plan
 
 RESULTS = Path(__file__).parent / "results" / "linears.json"

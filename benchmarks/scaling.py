@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM
 
 from contenders import LORA, lora_rank, make
 from measure import interleaved, steady_heap
-from randlora.training.record import hardware, versions
+from randlora.training.run.record import hardware, versions
 from steps import step_of
 from workloads import WORKLOADS
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from contenders import LORA, NAMES, lora_rank, make
 from measure import interleaved, peak_bytes, relative_error, saved_bytes, steady_heap
-from randlora.training.record import hardware, versions
+from randlora.training.run.record import hardware, versions
 from randlora.update.scratch import release_scratch
 from workloads import WORKLOADS, Workload
 

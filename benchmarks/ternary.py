@@ -26,7 +26,7 @@ from linears import TOLERANCE, adapted, passes
 from measure import in_turn, relative_error, steady_heap, summary
 from randlora import RandLoraConfig
 from randlora.bases import DenseBases
-from randlora.training.record import hardware, versions
+from randlora.training.run.record import hardware, versions
 from randlora.update import Sizes
 from randlora.update.sparse import SparseRows
 

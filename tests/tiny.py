@@ -11,7 +11,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
-from randlora.training import DataConfig, MethodConfig, OptimizationConfig, TrainConfig
+from randlora.tasks import TASKS
+from randlora.tasks.classification.labelled import Examples
+from randlora.training import ImageTextData, MethodConfig, OptimizationConfig, TextData, TrainConfig
+from randlora.training.methods import load_model
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "dark_blue": (20, 20, 120)}
 WORDS = [
@@ -32,6 +35,20 @@ WORDS = [
     "now",
     ".",
 ]
+
+
+def task_of(config, label_names):
+    """The config's task with its model, for classes that are given."""
+    task = TASKS[config.task](config.data, seed=config.seed, facts={"label_names": label_names})
+    load_model(task, config)
+    return task
+
+
+def dataset_of(task, split, inputs, labels, column="text"):
+    """A split of a task from inputs that are given."""
+    rows = datasets.Dataset.from_dict({column: inputs})
+    task._splits[split] = Examples(rows, column, labels, "here")
+    return task.dataset(split)
 
 
 def save_tokenizer(folder: Path, size: int = 0) -> int:
@@ -129,7 +146,7 @@ def text_config(bert, texts, tmp_path):
         model=str(bert),
         output=str(tmp_path / "run"),
         method=MethodConfig(r=4),
-        data=DataConfig(train=str(texts / "train.csv"), test=str(texts / "test.csv"), max_length=16),
+        data=TextData(train=str(texts / "train.csv"), test=str(texts / "test.csv"), max_length=16),
         optimization=OptimizationConfig(
             learning_rate=1e-2, epochs=2, batch_size=8, eval_batch_size=8, precision="fp32", device="cpu"
         ),
@@ -143,7 +160,7 @@ def image_config(clip, images, tmp_path):
         model=str(clip),
         output=str(tmp_path / "run"),
         method=MethodConfig(r=4),
-        data=DataConfig(train=str(images / "train"), test=str(images / "test")),
+        data=ImageTextData(train=str(images / "train"), test=str(images / "test")),
         optimization=OptimizationConfig(
             learning_rate=1e-2, epochs=4, batch_size=8, eval_batch_size=8, precision="fp32", device="cpu"
         ),

@@ -2,14 +2,15 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, ClassVar
 
 import peft
 from peft import PeftConfig
 
 from randlora.errors import ConfigError
+from randlora.messages import closest
 
 
 @dataclass
@@ -95,7 +96,7 @@ def check_entries(name: str, value: Any, kind: type) -> None:
         raise ConfigError(name, expected=expected, got=repr(value))
 
 
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Raise a ConfigError that names the nearest right value unless `value` is one of `choices`.
 
     Args:
@@ -108,12 +109,12 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """
     if value in choices:
         return
-    near = get_close_matches(str(value), choices, n=1)
+    near = closest(str(value), choices)
     raise ConfigError(
         name,
         expected="one of " + ", ".join(choices),
         got=repr(value),
-        hint=f"did you mean {near[0]!r}?" if near else "",
+        hint=f"did you mean {near!r}?" if near else "",
     )
 
 

@@ -1,6 +1,8 @@
 """Words for the user's terminal: one line each, with nothing in it that a terminal would obey."""
 
 import logging
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 _LOGGER = logging.getLogger("randlora")
 
@@ -24,3 +26,8 @@ def note(text: str) -> None:
     It goes to the logger `randlora`, and so to the terminal's error stream unless the program has a place for logs.
     """
     _LOGGER.warning("%s", printable(" ".join(text.split())))
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that a wrong one was probably meant to be, or None."""
+    return next(iter(get_close_matches(word, list(known), n=1)), None)

@@ -15,11 +15,10 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from networks import Net
 from randlora import RandLoraConfig
 from randlora.cli import main
-from randlora.tasks import load_test
 from randlora.training import load_config
-from randlora.training.evaluate import trained_model
-from randlora.training.methods import task_of
-from randlora.training.run_folder import RunFolder, as_dict
+from randlora.training.run.evaluation import trained_model
+from randlora.training.run.folder import RunFolder, as_dict
+from tiny import task_of
 
 
 @pytest.fixture
@@ -54,10 +53,10 @@ def refused(capsys, *words):
 def logits_of(run, merged):
     """Logits of the first test example: of a run, and of what should be the same model."""
     config = load_config(run / "config.yaml")
-    labels = json.loads((run / "record.json").read_text())["label_names"]
+    labels = json.loads((run / "record.json").read_text())["facts"]["label_names"]
     task = task_of(config, labels)
     adapted = trained_model(task, config, RunFolder(run)).eval()
-    batch = task.collate([task.dataset(load_test(config.data, "text", labels), training_seed=None)[0]])
+    batch = task.collate([task.dataset("test")[0]])
     batch.pop("labels")
     return merged(**batch).logits, adapted(**batch).logits
 
@@ -66,11 +65,11 @@ def test_train_evaluate_inspect_merge(run, capsys, tmp_path, texts):
     record = json.loads((run / "record.json").read_text())
     wanted = "method metrics trainable_parameters adapter_bytes train_seconds step_seconds_median peak_memory_bytes"
     assert set(wanted.split()) | {"seed", "versions", "hardware"} <= set(record)
-    assert {"eval_accuracy", "eval_accuracy_before"} <= set(record["metrics"])
+    assert {"test_accuracy", "test_accuracy_before"} <= set(record["metrics"])
     capsys.readouterr()
 
     assert main(["evaluate", str(run)]) == 0
-    assert json.loads(capsys.readouterr().out)["eval_accuracy"] == record["metrics"]["eval_accuracy"]
+    assert json.loads(capsys.readouterr().out)["accuracy"] == record["metrics"]["test_accuracy"]
 
     assert main(["inspect", str(run)]) == 0
     out = capsys.readouterr().out
@@ -84,14 +83,14 @@ def test_train_evaluate_inspect_merge(run, capsys, tmp_path, texts):
 
 
 def test_merging_a_mean_pooled_run_keeps_its_head_beside_the_encoder(config_file, tmp_path):
-    words = [str(config_file), "--pooling", "mean", "--output", str(tmp_path / "run")]
+    words = [str(config_file), "--data.pooling", "mean", "--output", str(tmp_path / "run")]
     assert main(["train", *words]) == 0
     assert main(["merge", str(tmp_path / "run"), "--output", str(tmp_path / "merged")]) == 0
     AutoModel.from_pretrained(tmp_path / "merged")
     assert set(load_file(tmp_path / "merged" / "head.safetensors")) == {"weight", "bias"}
     # Training goes on from it, with its head.
     again = replace(load_config(tmp_path / "run" / "config.yaml"), model=str(tmp_path / "merged"))
-    labels = json.loads((tmp_path / "run" / "record.json").read_text())["label_names"]
+    labels = json.loads((tmp_path / "run" / "record.json").read_text())["facts"]["label_names"]
     with torch.no_grad():
         torch.testing.assert_close(
             *logits_of(tmp_path / "run", task_of(again, labels).backbone.eval()), rtol=1e-5, atol=1e-6

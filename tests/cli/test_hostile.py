@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
 from randlora.cli import main
-from randlora.training.run_folder import as_dict
+from randlora.training.run.folder import as_dict
 
 pytestmark = pytest.mark.slow
 

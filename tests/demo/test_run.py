@@ -22,7 +22,7 @@ def test_a_small_demo_trains_tabulates_draws_and_goes_on_where_it_was(tmp_path):
     full, *adapters = (record.trainable_parameters for record in records)
     assert max(adapters) < full / 4
     assert min(adapters) > 0.6 * max(adapters)  # ranks are whole, and 1 or 2 at this width
-    assert len({record.metrics["eval_accuracy_before"] for record in records}) == 1
+    assert len({record.metrics["test_accuracy_before"] for record in records}) == 1
     table = (tmp_path / "demo" / "report" / "table.md").read_text(encoding="utf-8")
     assert all(label in table and any(label in line for line in said) for label in LABELS)
     for picture in ("comparison.png", "comparison.svg"):

@@ -22,7 +22,7 @@ from networks import Net
 from randlora import RandLoraConfig
 from randlora.cli import main
 from randlora.training import Record
-from randlora.training.run_folder import as_dict
+from randlora.training.run.folder import as_dict
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
@@ -130,10 +130,10 @@ def finished(tmp_path_factory, request):
 
 
 def as_dict_of(model, folder):
-    from randlora.training import DataConfig, MethodConfig, OptimizationConfig, TrainConfig
+    from randlora.training import MethodConfig, OptimizationConfig, TextData, TrainConfig
 
     optimization = OptimizationConfig(max_steps=2, batch_size=4, eval_batch_size=8, precision="fp32", device="cpu")
-    data = DataConfig(train=str(folder / "train.csv"), test=str(folder / "test.csv"), max_length=8)
+    data = TextData(train=str(folder / "train.csv"), test=str(folder / "test.csv"), max_length=8)
     return as_dict(
         TrainConfig(
             model=str(model), output=str(folder / "run"), method=MethodConfig(r=4), data=data, optimization=optimization
@@ -145,7 +145,7 @@ def as_dict_of(model, folder):
 @FUZZED
 def test_configs(data, finished, monkeypatch):
     record = Record.load(finished / "run")
-    monkeypatch.setattr("randlora.training.run._train", lambda *_: record)
+    monkeypatch.setattr("randlora.training.run.training_run._train", lambda *_, **__: record)
     content = yaml.safe_load((finished / "config.yaml").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
         patch.chdir(scratch)

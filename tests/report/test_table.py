@@ -1,15 +1,15 @@
 import pytest
 
-from randlora.report import RUN_COLUMNS, Column, markdown_table, table, text_table
+from randlora.report import Column, markdown_table, run_columns, table, text_table
 
 ROWS = [
-    {"label": "LoRA", "trainable_parameters": 29184, "metrics": {"eval_accuracy": 91.14}, "adapter_bytes": 130381},
-    {"label": "RandLoRA | r = 16", "trainable_parameters": 845185, "metrics": {"eval_accuracy": None}},
+    {"label": "LoRA", "trainable_parameters": 29184, "metrics": {"test_accuracy": 91.14}, "adapter_bytes": 130381},
+    {"label": "RandLoRA | r = 16", "trainable_parameters": 845185, "metrics": {"test_accuracy": None}},
 ]
 COLUMNS = (
     Column("method", "label"),
     Column("trained", "trainable_parameters", table.count),
-    Column("after (%)", "metrics.eval_accuracy", table.percent),
+    Column("after (%)", "metrics.test_accuracy", table.percent),
     Column("adapter", "adapter_bytes", table.binary_bytes),
 )
 
@@ -39,12 +39,20 @@ def test_a_table_without_rows_has_its_headings():
 def test_run_columns_find_their_values_in_a_record():
     record = {
         "trainable_parameters": 1234,
-        "metrics": {"eval_accuracy_before": 10.0, "eval_accuracy": 99.95},
+        "before": 10.0,
+        "after": 99.95,
         "step_seconds_median": 0.0421,
         "peak_memory_bytes": 3 * 2**30,
         "adapter_bytes": 100,
     }
-    assert [column.cell(record) for column in RUN_COLUMNS] == ["1,234", "10.0", "100.0", "42 ms", "3.0 GiB", "100 B"]
+    assert [column.cell(record) for column in run_columns("%")] == [
+        "1,234",
+        "10.0",
+        "100.0",
+        "42 ms",
+        "3.0 GiB",
+        "100 B",
+    ]
 
 
 @pytest.mark.parametrize(("value", "text"), [(1023, "1023 B"), (1024, "1.0 KiB"), (5 * 2**20, "5.0 MiB")])

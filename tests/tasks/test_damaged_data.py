@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from randlora.errors import DataError
-from randlora.tasks import DataConfig, load_training
-from randlora.tasks.examples import require_texts
-from randlora.tasks.images import ImageRows, Preprocessing
+from randlora.tasks import ClassificationData
+from randlora.tasks.classification.images import ImageRows, Preprocessing
+from randlora.tasks.classification.labelled import load_training, require_texts
 
 ROWS = [{"text": f'text "{row}",\nmore', "label": "ab"[row % 2]} for row in range(6)]
 PLAIN = Preprocessing(resize=8, crop=(8, 8), resample=2, mean=(0.0,) * 3, std=(1.0,) * 3)
@@ -62,11 +62,11 @@ def damaged(draw):
 
 def use(kind, path):
     if kind in ("csv", "json", "jsonl", "parquet"):
-        require_texts(load_training(DataConfig(train=str(path)), "text", seed=0)[0])
+        require_texts(load_training(ClassificationData(train=str(path)), "text", seed=0)[0])
         return
     table = path.with_name("table.csv")
     table.write_text(f"image,label\n{path.name},a\n{path.name},b\n")
-    ImageRows(load_training(DataConfig(train=str(table)), "image", seed=0)[0], PLAIN)[0]
+    ImageRows(load_training(ClassificationData(train=str(table)), "image", seed=0)[0], PLAIN)[0]
 
 
 @pytest.mark.slow

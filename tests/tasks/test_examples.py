@@ -4,8 +4,8 @@ import datasets
 import pytest
 
 from randlora.errors import DataError
-from randlora.tasks import DataConfig, load_test, load_training
-from randlora.tasks.examples import require_texts
+from randlora.tasks import ClassificationData
+from randlora.tasks.classification.labelled import load_labelled, load_training, require_texts
 from randlora.tasks.rows import check_source, is_local
 
 ROWS = [("lost card", "card"), ("send money", "pay"), ("NA", "null"), ("my card", "card"), ("pay me", "pay")]
@@ -27,7 +27,7 @@ def write(folder, kind, rows=ROWS, columns=("text", "label"), name="data"):
 
 
 def training(folder, rows=ROWS, *, seed=0, kind="csv", **options):
-    return load_training(DataConfig(train=write(folder, kind, rows), **options), "text", seed=seed)
+    return load_training(ClassificationData(train=write(folder, kind, rows), **options), "text", seed=seed)[::2]
 
 
 @pytest.mark.parametrize("kind", ["csv", "json", "jsonl", "parquet"])
@@ -48,11 +48,11 @@ def test_class_labels_keep_the_order_of_the_schema(tmp_path):
     features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["z", "a"]))
     table = datasets.Dataset.from_dict({"text": ["x", "y"], "label": [1, 0]}, features=features)
     table.to_parquet(tmp_path / "train.parquet")
-    data = DataConfig(train=str(tmp_path / "train.parquet"), test=write(tmp_path, "csv", [("t", "a")]))
-    examples, names = load_training(data, "text", seed=0)
+    data = ClassificationData(train=str(tmp_path / "train.parquet"), test=write(tmp_path, "csv", [("t", "a")]))
+    examples, _, names = load_training(data, "text", seed=0)
     assert names == ["z", "a"]
     assert examples.labels == [1, 0]
-    assert load_test(data, "text", names).labels == [1]
+    assert load_labelled(data.test, "test", data, "text", names).labels == [1]
 
 
 def test_shots_are_drawn_per_class_and_by_the_seed(tmp_path):
@@ -84,7 +84,7 @@ def test_an_absent_column_is_named_with_the_ones_there(tmp_path):
 def test_a_label_unseen_in_training_is_named_with_its_row(tmp_path):
     test = write(tmp_path, "csv", [("a", "card"), ("b", "cash")], name="test")
     with pytest.raises(DataError, match=r"row 1, column 'label': expected one of the 3 labels.*got 'cash'"):
-        load_test(DataConfig(train="x.csv", test=test), "text", ["card", "null", "pay"])
+        load_labelled(test, "test", ClassificationData(train="x.csv"), "text", ["card", "null", "pay"])
 
 
 @pytest.mark.parametrize(("labels", "kind"), [(("x", ""), "csv"), ((1, 1.5), "parquet")])
@@ -120,7 +120,7 @@ def test_sources_that_cannot_be_data(tmp_path, name, content):
 def test_files_without_rows_or_that_do_not_parse(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=name):
-        load_training(DataConfig(train=str(tmp_path / name)), "text", seed=0)
+        load_training(ClassificationData(train=str(tmp_path / name)), "text", seed=0)
 
 
 def test_hub_names_are_not_taken_for_files():

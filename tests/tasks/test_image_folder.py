@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from randlora.errors import DataError
-from randlora.tasks import DataConfig, load_training
-from randlora.tasks.examples import require_texts
-from randlora.tasks.images import LARGEST, ImageRows, Preprocessing
+from randlora.tasks import ClassificationData
+from randlora.tasks.classification.images import LARGEST, ImageRows, Preprocessing
+from randlora.tasks.classification.labelled import load_training, require_texts
 
 PLAIN = Preprocessing(resize=8, crop=(8, 8), resample=2, mean=(0.0,) * 3, std=(1.0,) * 3)
 COLOURS = {"cat": 255, "dog": 0}
@@ -28,7 +28,7 @@ def folder(tmp_path):
 
 
 def training(source, **options):
-    return load_training(DataConfig(train=str(source), **options), "image", seed=0)
+    return load_training(ClassificationData(train=str(source), **options), "image", seed=0)[::2]
 
 
 def levels(source):
@@ -140,7 +140,7 @@ def test_the_row_named_is_that_of_the_file_after_a_draw(folder):
 
 
 def test_images_are_no_texts(folder):
-    examples, _ = load_training(DataConfig(train=str(folder)), "text", seed=0)
+    examples, *_ = load_training(ClassificationData(train=str(folder)), "text", seed=0)
     with pytest.raises(DataError, match=r"expected a text, got an image"):
         require_texts(examples)
 

@@ -4,8 +4,8 @@ from torch.nn.functional import normalize
 from transformers import CLIPConfig, CLIPModel
 
 from randlora.errors import DataError
-from randlora.tasks import DataConfig
-from randlora.tasks.image_text import ZeroShotClassifier, captions
+from randlora.tasks import ImageTextData
+from randlora.tasks.classification.image_text import ZeroShotClassifier, captions
 
 CLASSES, TEMPLATES = 3, 2
 
@@ -73,7 +73,7 @@ def test_logits_stay_fp32_under_autocast(clip, prompts):
 
 
 def test_captions_are_class_by_class():
-    data = DataConfig(prompt_templates=["a {}.", "one {}!"])
+    data = ImageTextData(prompt_templates=["a {}.", "one {}!"])
     assert captions(data, ["tabby_cat", "dog"]) == ["a tabby cat.", "one tabby cat!", "a dog.", "one dog!"]
     data.class_names = ["kitten", "puppy"]
     assert captions(data, ["tabby_cat", "dog"])[::2] == ["a kitten.", "a puppy."]

@@ -6,10 +6,12 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from transformers import AutoImageProcessor
 
 from randlora.errors import ConfigError, DataError
-from randlora.tasks import DataConfig, load_training
-from randlora.tasks.images import ImageRows, Preprocessing
+from randlora.tasks import ClassificationData
+from randlora.tasks.classification.images import ImageRows, Preprocessing
+from randlora.tasks.classification.labelled import load_training
 
 PLAIN = Preprocessing(resize=8, crop=(8, 8), resample=2, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
@@ -29,7 +31,7 @@ def folder(tmp_path):
 
 
 def rows(source, **options):
-    examples, _ = load_training(DataConfig(train=str(source)), "image", seed=0)
+    examples, *_ = load_training(ClassificationData(train=str(source)), "image", seed=0)
     return ImageRows(examples, PLAIN, **options)
 
 
@@ -108,3 +110,32 @@ def test_preprocessing_that_lacks_a_number(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text('{"size": 8}', encoding="utf-8")
     with pytest.raises(ConfigError, match="image_mean"):
         Preprocessing.of(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"image_processor_type": "ViTImageProcessor", "size": {"height": 16, "width": 12}},
+        {
+            "image_processor_type": "BitImageProcessor",
+            "size": {"shortest_edge": 20},
+            "crop_size": {"height": 16, "width": 16},
+        },
+        {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 16}, "crop_size": 16},
+        {
+            "image_processor_type": "ConvNextImageProcessor",
+            "size": {"shortest_edge": 16},
+            "crop_pct": 0.875,
+            "resample": 3,
+        },
+        {"image_processor_type": "ViTImageProcessor", "size": {"height": 16, "width": 16}, "do_normalize": False},
+    ],
+)
+def test_preprocessing_is_that_of_transformers(tmp_path, content):
+    content = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.25, 0.3], "resample": 3, **content}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(content), encoding="utf-8")
+    processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    for size in ((40, 31), (21, 64), (16, 16)):
+        image = picture(*size)
+        expected = processor(image, return_tensors="pt")["pixel_values"][0]
+        torch.testing.assert_close(Preprocessing.of(str(tmp_path)).plain(image), expected, rtol=0, atol=2e-2)

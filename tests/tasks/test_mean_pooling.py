@@ -1,7 +1,7 @@
 import torch
 from transformers import AutoModel
 
-from randlora.tasks.mean_pooling import MeanPoolingClassifier
+from randlora.tasks.classification.mean_pooling import MeanPoolingClassifier
 
 
 def test_the_head_reads_the_mean_of_the_texts_own_tokens(bert):

@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from randlora.errors import DataError
-from randlora.tasks import DataConfig, load_test, load_training
+from randlora.tasks import ClassificationData
 from randlora.tasks import parquet as parquet_reader
+from randlora.tasks.classification.labelled import load_labelled, load_training
 from randlora.tasks.rows import check_source, load_rows
 
 COLUMNS = ("text", "label")
@@ -32,7 +33,7 @@ def read(path):
 
 
 def labels_of(path):
-    return load_training(DataConfig(train=str(path)), "text", seed=0)[1]
+    return load_training(ClassificationData(train=str(path)), "text", seed=0)[2]
 
 
 @given(rows=TABLES, quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]), end=st.sampled_from(["\n", "\r\n"]))
@@ -130,10 +131,10 @@ def test_labels_compare_between_kinds_of_files(tmp_path, train, test):
     (tmp_path / "data.csv").write_text("text,label\na,10\nb,9\n")
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, records)))
     datasets.Dataset.from_list(records).to_parquet(tmp_path / "data.parquet")
-    data = DataConfig(train=str(tmp_path / f"data.{train}"), test=str(tmp_path / f"data.{test}"))
-    _, names = load_training(data, "text", seed=0)
+    data = ClassificationData(train=str(tmp_path / f"data.{train}"), test=str(tmp_path / f"data.{test}"))
+    *_, names = load_training(data, "text", seed=0)
     assert names == ["9", "10"]
-    assert load_test(data, "text", names).labels == [1, 0]
+    assert load_labelled(data.test, "test", data, "text", names).labels == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ def test_a_large_parquet_file_is_read_piece_by_piece(tmp_path, monkeypatch):
         row_group_size=30,
     )
     assert read(tmp_path / "a.parquet") == rows
-    examples, _ = load_training(DataConfig(train=str(tmp_path / "a.parquet"), shots=2), "text", seed=0)
+    examples, *_ = load_training(ClassificationData(train=str(tmp_path / "a.parquet"), shots=2), "text", seed=0)
     assert sorted(examples.labels) == [0, 0, 1, 1, 2, 2]
 
 

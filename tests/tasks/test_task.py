@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from randlora.errors import ConfigError
-from randlora.tasks import accuracy, classification_loss
+from randlora.tasks.classification.task import accuracy, classification_loss
 from randlora.tasks.sources import locate
 
 

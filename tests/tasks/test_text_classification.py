@@ -6,35 +6,37 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import datasets
 import pytest
 import torch
 import transformers
 
 from randlora.errors import ConfigError
-from randlora.tasks import DataConfig, Examples
-from randlora.tasks.text_classification import TextClassification
-from randlora.training.methods import task_of
+from randlora.tasks import TextData
+from randlora.tasks.classification.text import TextClassification
+from tiny import dataset_of, task_of
+
+
+def pooled(config, pooling):
+    return replace(config, data=replace(config.data, pooling=pooling))
 
 
 @pytest.fixture(params=["model", "mean"])
 def classifier(request, text_config, tmp_path):
     """Config of a model that has a head for two classes, and that head's weight."""
-    task = task_of(replace(text_config, pooling=request.param), ["pay", "lost"])
+    task = task_of(pooled(text_config, request.param), ["pay", "lost"])
     folder = tmp_path / "classifier"
     folder.mkdir()
     (task.backbone.save_merged if request.param == "mean" else task.backbone.save_pretrained)(folder)
     task.tokenizer.save_pretrained(folder)
-    return replace(text_config, pooling=request.param, model=str(folder)), task.backbone.classifier.weight
+    return replace(pooled(text_config, request.param), model=str(folder)), task.backbone.classifier.weight
 
 
 def said(task, caplog):
     """What the user is told when the task's training data are made."""
     caplog.clear()
-    rows = datasets.Dataset.from_dict({"text": ["my card", "money"]})
-    task.dataset(Examples(rows, "text", [0, 1], "here"), training_seed=None)
+    dataset_of(task, "test", ["my card", "money"], [0, 1])
     assert not caplog.messages
-    task.dataset(Examples(rows, "text", [0, 1], "here"), training_seed=0)
+    dataset_of(task, "train", ["my card", "money"], [0, 1])
     return caplog.messages
 
 
@@ -138,14 +140,15 @@ def opened(bert, tmp_path):
             for parameter in model.parameters():
                 torch.nn.init.normal_(parameter, std=0.3)
             model.save_pretrained(folder)
-        return TextClassification(str(folder), DataConfig(**data), names, pooling="model", trust_remote_code=False)
+        task = TextClassification(TextData(**data), seed=0, facts={"label_names": names})
+        task.load_model(str(folder), trust_remote_code=False)
+        return task
 
     return open_task
 
 
 def logits(task, text="lost my card"):
-    rows = datasets.Dataset.from_dict({"text": [text]})
-    data = task.dataset(Examples(rows, "text", [0], "here"), training_seed=0)
+    data = dataset_of(task, "train", [text], [0])
     batch = task.collate([data[0]])
     del batch["labels"]
     with torch.no_grad():
@@ -199,4 +202,4 @@ def test_a_damaged_head_is_refused(text_config, bert, tmp_path):
     folder = shutil.copytree(bert, tmp_path / "merged")
     (folder / "head.safetensors").write_bytes(b"damaged")
     with pytest.raises(ConfigError, match=r"^model: expected a model whose head can be loaded"):
-        task_of(replace(text_config, pooling="mean", model=str(folder)), ["a", "b"])
+        task_of(replace(pooled(text_config, "mean"), model=str(folder)), ["a", "b"])

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from randlora.tasks.viewing import view
+from randlora.tasks.classification.viewing import view
 
 GRADIENT = np.linspace(0, 255, 48).reshape(6, 8).round().astype(np.uint8)
 GREY = np.repeat(GRADIENT[..., None], 3, axis=2)

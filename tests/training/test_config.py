@@ -6,8 +6,8 @@ import torch
 
 from randlora.errors import ConfigError, DataError, DeviceError, OutputError, RandLoraError
 from randlora.training import TrainConfig, load_config, validate
-from randlora.training import validation as validation_module
 from randlora.training.config import resolve
+from randlora.training.config import validation as validation_module
 
 SUITES = Path(__file__).parents[2] / "suites"
 
@@ -20,8 +20,8 @@ def change(config, key, value):
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("method.r", 0, "a whole number above 0, got 0"),
-        ("method.r", 2.5, "a whole number or null, got 2.5"),
+        ("method.r", 0, "a whole number above 0, below 2^31 or null, got 0"),
+        ("method.r", 2.5, "or null, got 2.5"),
         ("method.r", True, "a whole number"),
         ("method.name", "loar", "did you mean 'lora'?"),
         ("method.bases", "unifrom", "did you mean 'uniform'?"),
@@ -35,8 +35,6 @@ def change(config, key, value):
         ("optimization.warmup_ratio", 1.0, "from 0 to below 1"),
         ("data.fraction", 1.5, "at most 1"),
         ("data.shots", 0, "above 0"),
-        ("data.prompt_templates", ["a photo"], "one {} each"),
-        ("encoders", "vision", "any task but image-text"),
         ("model", "", "a hub id"),
         ("seed", -1, "a whole number from 0"),
     ],
@@ -55,16 +53,16 @@ def test_shots_and_fraction_conflict(text_config):
         validate(text_config)
 
 
-def test_images_are_not_pooled(image_config):
-    image_config.pooling = "mean"
-    with pytest.raises(ConfigError, match="pooling"):
-        validate(image_config)
+@pytest.mark.parametrize("key", ["pooling", "group_by_length", "text_column", "max_length"])
+def test_a_key_of_another_task_is_refused(file, key):
+    file.write_text(f"task: image-text\ndata:\n  {key}: 1\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"data\.{key}: expected a known config key .*text-classification has it"):
+        load_config(file)
 
 
-def test_images_are_not_grouped_by_length(image_config):
-    image_config.optimization.group_by_length = True
-    with pytest.raises(ConfigError, match=r"optimization\.group_by_length"):
-        validate(image_config)
+def test_the_data_section_of_another_task_is_refused(text_config):
+    with pytest.raises(ConfigError, match="data: expected a ImageTextData, for image-text, got TextData"):
+        validate(replace(text_config, task="image-text"))
 
 
 def test_data_and_output_are_checked_before_anything_is_loaded(text_config, tmp_path):
@@ -115,7 +113,7 @@ def test_a_file_is_read_with_its_types_and_overridden(file):
     [
         ("method: {rr: 8}", r"method\.rr: .*did you mean method\.r\?"),
         ("learning_rate: 1", r"did you mean optimization\.learning_rate\?"),
-        ("method: {r: eight}", r"method\.r: expected a whole number or null, got 'eight'"),
+        ("method: {r: eight}", r"method\.r: expected a whole number .*or null, got 'eight'"),
         ("method: 8", r"method: expected a section"),
         ("data: {shots: [1]}", r"data\.shots"),
         ("seed: {a: 1}", r"seed"),
@@ -135,8 +133,8 @@ def test_a_wrong_file_is_one_line_of_what_to_do(file, content, message):
     ("words", "message"),
     [
         (["--method.rank", "8"], r"method\.rank: expected a known config key"),
-        (["--method.r", "x"], r"method\.r: expected a whole number or null, got 'x'"),
-        (["--data.shots", "1.5"], r"data\.shots: expected a whole number or null, got '1.5'"),
+        (["--method.r", "x"], r"method\.r: expected a whole number .*or null, got 'x'"),
+        (["--data.shots", "1.5"], r"data\.shots: expected a whole number .*or null, got '1.5'"),
         (["stray"], "stray"),
         (["--method.r"], r"method\.r"),
     ],

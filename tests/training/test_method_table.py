@@ -8,14 +8,13 @@ import torch
 from safetensors.torch import load_file
 
 from randlora.errors import ConfigError, LayerError
-from randlora.tasks import DataConfig
-from randlora.tasks.image_text import ImageText
-from randlora.tasks.text_classification import TextClassification
+from randlora.tasks import ImageTextData, TextData
 from randlora.training import MethodConfig, TrainConfig, evaluate, load_config, train, validate
-from randlora.training.adalora import find_adalora, orthogonality
 from randlora.training.config import resolve
-from randlora.training.method_table import METHODS
+from randlora.training.config.method_table import METHODS
 from randlora.training.methods import build
+from randlora.training.run.adalora import find_adalora, orthogonality
+from tiny import task_of
 
 # What fits layers of 16 and 32.
 OPTIONS = {
@@ -39,9 +38,7 @@ def resolved(name, **keys):
 
 @pytest.fixture
 def task(bert):
-    return TextClassification(
-        str(bert), DataConfig(max_length=16), ["a", "b"], pooling="model", trust_remote_code=False
-    )
+    return task_of(TrainConfig(model=str(bert), data=TextData(max_length=16)), ["a", "b"])
 
 
 def test_the_names_of_the_config_are_those_of_the_table():
@@ -70,7 +67,7 @@ def test_every_method_trains_and_evaluates_to_its_record(name, text_config):
     assert record.method == name
     assert record.trainable_parameters > 0
     metrics = evaluate(text_config.output)
-    assert metrics["eval_loss"] == pytest.approx(record.metrics["eval_loss"], rel=1e-5)
+    assert metrics["loss"] == pytest.approx(record.metrics["test_loss"], rel=1e-5)
 
 
 @pytest.mark.slow
@@ -81,12 +78,13 @@ def test_ia3_scales_the_input_of_feed_forward_modules(text_config):
     text_config.optimization.max_steps = 1
     record = train(text_config)
     assert record.trainable_parameters == 2 * (16 + 16 + 16 + 32)
-    assert evaluate(text_config.output)["eval_accuracy"] == record.metrics["eval_accuracy"]
+    assert evaluate(text_config.output)["accuracy"] == record.metrics["test_accuracy"]
 
 
 @pytest.mark.parametrize("name", ["vera", "shira", "loha"])
 def test_methods_that_cannot_exclude_modules_leave_them_alone_all_the_same(name, clip, task):
-    vision = ImageText(str(clip), DataConfig(), ["red", "green"], encoders="vision", trust_remote_code=False)
+    config = TrainConfig(task="image-text", model=str(clip), data=ImageTextData(encoders="vision"))
+    vision = task_of(config, ["red", "green"])
     model = build(vision, resolved(name))
     layers = {key.split(".base_layer")[0] for key, _ in model.named_parameters() if ".base_layer.weight" in key}
     assert layers

@@ -1,23 +1,21 @@
 import shutil
 
-import datasets
 import pytest
 import torch
 from transformers import AutoTokenizer
 
-from randlora.tasks import DataConfig, Examples
-from randlora.tasks.text_classification import TextClassification
+from randlora.tasks import TextData
 from randlora.training.config import MethodConfig, TrainConfig, resolve
 from randlora.training.methods import build, is_head
-from randlora.training.progress import Progress
-from randlora.training.trainer import RunTrainer, training_arguments
+from randlora.training.run.arguments import training_arguments
+from randlora.training.run.progress import Progress
+from randlora.training.run.trainer import RunTrainer
+from tiny import dataset_of, task_of
 
 
 @pytest.fixture
 def task(bert):
-    return TextClassification(
-        str(bert), DataConfig(max_length=16), ["a", "b"], pooling="model", trust_remote_code=False
-    )
+    return task_of(TrainConfig(model=str(bert), data=TextData(max_length=16)), ["a", "b"])
 
 
 def trained(model):
@@ -58,13 +56,9 @@ def test_the_head_has_a_learning_rate_of_its_own(task, tmp_path):
     config = TrainConfig()
     config.optimization.device, config.optimization.precision = "cpu", "fp32"
     model = build(task, resolved(r=4))
-    trainer = RunTrainer(
-        training_arguments(config, tmp_path),
-        progress=Progress("now"),
-        is_head=lambda name: is_head(name, task),
-        head_learning_rate=0.5,
-        model=model,
-    )
+    config.optimization.head_learning_rate = 0.5
+    trainer = RunTrainer(model=model, args=training_arguments(config, task, tmp_path))
+    trainer.begin(Progress("now"), is_head=lambda name: is_head(name, task), optimization=config.optimization)
     groups = trainer.create_optimizer().param_groups
     rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
     by_name = {name: rates[id(part)] for name, part in model.named_parameters() if part.requires_grad}
@@ -73,8 +67,7 @@ def test_the_head_has_a_learning_rate_of_its_own(task, tmp_path):
 
 
 def test_a_batch_is_padded_to_its_longest_text(task):
-    texts = datasets.Dataset.from_dict({"text": ["where is my card", "help", "card " * 40]})
-    rows = task.dataset(Examples(texts, "text", [1, 0, 1], "here"), training_seed=0)
+    rows = dataset_of(task, "train", ["where is my card", "help", "card " * 40], [1, 0, 1])
     assert task.collate([rows[0], rows[1]])["input_ids"].shape == (2, 6)
     batch = task.collate([rows[1], rows[2]])
     assert batch["input_ids"].shape == batch["attention_mask"].shape == (2, 16)  # data.max_length
@@ -86,6 +79,6 @@ def test_a_tokenizer_without_padding_token_pads_with_its_end_token(bert, tmp_pat
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.pad_token = None
     tokenizer.save_pretrained(model)
-    task = TextClassification(str(model), DataConfig(), ["a", "b"], pooling="model", trust_remote_code=False)
+    task = task_of(TrainConfig(model=str(model)), ["a", "b"])
     assert task.tokenizer.pad_token == "</s>"  # noqa: S105 - no secret
     assert task.backbone.config.pad_token_id == 3

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from randlora.training import MethodConfig
-from randlora.training.adapter_configs import adapter_config
-from randlora.training.method_table import METHODS, default_keys
+from randlora.training.config.adapter_configs import adapter_config
+from randlora.training.config.method_table import METHODS, default_keys
 from randlora.training.overview import ENTRIES, overview
 
 # A layer large enough for rank 64; both ways around.

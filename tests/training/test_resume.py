@@ -11,15 +11,15 @@ import yaml
 from safetensors.torch import load_file
 
 from randlora.training import train
-from randlora.training.progress import Progress
-from randlora.training.run_folder import RunFolder, as_dict
+from randlora.training.run.folder import RunFolder, as_dict
+from randlora.training.run.progress import Progress
 
 # Dies by SIGKILL at the end of a step, or while it writes checkpoint-4.
 CHILD = """
 import os, signal, sys
 import torch
 from randlora.training import load_config, train
-from randlora.training.progress import Progress, Stopwatch
+from randlora.training.run.progress import Progress, Stopwatch
 
 torch.set_num_threads(int(sys.argv[3]))
 
@@ -64,7 +64,7 @@ def tensors(output):
     ("kind", "method", "options", "moment", "resumed_from"),
     [
         ("text", "randlora", {"save_steps": 2}, "step 5", 4),
-        ("text", "randlora", {"save_steps": 2, "group_by_length": True}, "step 9", 8),
+        ("text", "randlora", {"save_steps": 2, "data.group_by_length": True}, "step 9", 8),
         ("text", "full", {"save_steps": 2}, "in a checkpoint", 2),
         ("text", "lora", {}, "step 8", 6),  # 6 steps are an epoch
         ("image", "randlora", {"save_steps": 2}, "step 5", 4),
@@ -73,6 +73,9 @@ def tensors(output):
 def test_a_killed_run_resumes_to_the_same_bits(kind, method, options, moment, resumed_from, request, tmp_path):
     config = request.getfixturevalue(f"{kind}_config")
     config.method.name = method
+    options = dict(options)
+    if options.pop("data.group_by_length", False):
+        config.data.group_by_length = True
     config.optimization = replace(config.optimization, **options)
     whole = train(replace(config, output=str(tmp_path / "whole")))
     killed(config, moment, tmp_path)

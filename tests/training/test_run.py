@@ -29,7 +29,7 @@ def same_tensors(first, second):
 @pytest.mark.parametrize("pooling", ["model", "mean"])
 @pytest.mark.parametrize("method", ["randlora", "lora", "full", "head"])
 def test_a_text_run_leaves_a_whole_folder_and_evaluates_to_its_record(text_config, method, pooling):
-    text_config.method.name, text_config.pooling = method, pooling
+    text_config.method.name, text_config.data.pooling = method, pooling
     text_config.optimization.head_learning_rate = 2e-2
     record = train(text_config)
     folder = Path(text_config.output)
@@ -39,12 +39,12 @@ def test_a_text_run_leaves_a_whole_folder_and_evaluates_to_its_record(text_confi
     assert (record.trainable_parameters == 0) == (method == "head")
     numbers = 4 * (record.trainable_parameters + record.head_parameters)
     assert numbers <= record.adapter_bytes <= 1.05 * numbers + 2**16
-    assert record.metrics["eval_accuracy"] >= record.metrics["eval_accuracy_before"]
+    assert record.metrics["test_accuracy"] >= record.metrics["test_accuracy_before"]
     assert record.step_seconds_median > 0
     assert record.peak_memory_bytes > 0
     metrics = evaluate(folder)
-    assert metrics["eval_accuracy"] == record.metrics["eval_accuracy"]
-    assert metrics["eval_loss"] == pytest.approx(record.metrics["eval_loss"], rel=1e-6)
+    assert metrics["accuracy"] == record.metrics["test_accuracy"]
+    assert metrics["loss"] == pytest.approx(record.metrics["test_loss"], rel=1e-6)
 
 
 @pytest.mark.parametrize("method", ["randlora", "lora"])
@@ -58,7 +58,7 @@ def test_the_adapter_folder_says_what_it_is_and_how_to_load_it(request, config, 
     adapter_numbers = record.trainable_parameters
     assert f"| trained numbers | {adapter_numbers:,} in " in card
     assert ("| trained whole |" in card) == ("## Classes" in card) == (record.head_parameters > 0)
-    assert all(name.replace("_", "\\_") in card for name in record.label_names if record.head_parameters)
+    assert all(name.replace("_", "\\_") in card for name in record.facts["label_names"] if record.head_parameters)
     monkeypatch.chdir(folder)
     names = {}
     code = card.partition("```python\n")[2].partition("\n```")[0]
@@ -70,17 +70,17 @@ def test_the_adapter_folder_says_what_it_is_and_how_to_load_it(request, config, 
 @pytest.mark.parametrize("encoders", ["both", "vision"])
 @pytest.mark.parametrize("method", ["randlora", "lora", "full", "head"])
 def test_an_image_run_starts_at_zero_shot_and_learns(image_config, method, encoders):
-    image_config.method.name, image_config.encoders = method, encoders
+    image_config.method.name, image_config.data.encoders = method, encoders
     record = train(image_config)
-    assert record.metrics["eval_accuracy"] > record.metrics["eval_accuracy_before"]
-    assert record.label_names == ["dark_blue", "green", "red"]
+    assert record.metrics["test_accuracy"] > record.metrics["test_accuracy_before"]
+    assert record.facts["label_names"] == ["dark_blue", "green", "red"]
     assert record.head_parameters == (3 * 8 if method == "head" else 0)
     tensors = adapter_tensors(image_config.output)
     touched = {"text" if "text_" in name else "vision" for name in tensors if name != "head"}
     assert touched == {"head": set(), "vision": {"vision"}}.get(
         "head" if method == "head" else encoders, {"text", "vision"}
     )
-    assert evaluate(image_config.output)["eval_accuracy"] == record.metrics["eval_accuracy"]
+    assert evaluate(image_config.output)["accuracy"] == record.metrics["test_accuracy"]
 
 
 def test_the_image_adapter_fits_a_plain_clip(image_config, clip):
@@ -194,7 +194,7 @@ def test_evaluation_can_take_other_data_but_not_another_method(text_config, text
     train(text_config)
     lines = (texts / "test.csv").read_text(encoding="utf-8").splitlines()
     (texts / "one.csv").write_text("\n".join(lines[:2]), encoding="utf-8")
-    assert evaluate(text_config.output, ["--data.test", str(texts / "one.csv")])["eval_accuracy"] in (0.0, 100.0)
+    assert evaluate(text_config.output, ["--data.test", str(texts / "one.csv")])["accuracy"] in (0.0, 100.0)
     with pytest.raises(ConfigError, match="the run fixes the rest"):
         evaluate(text_config.output, ["--method.r", "8"])
 

@@ -17,13 +17,13 @@ from randlora.errors import CheckpointError, ConfigError, OutputError, TrainingE
 from randlora.files import new_folder, write_atomically, writing
 from randlora.training import evaluate, train
 from randlora.training.merge import merge
-from randlora.training.run_folder import RunFolder
+from randlora.training.run.folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
 HOLD = """
 import sys, time
-from randlora.training.run_folder import RunFolder
+from randlora.training.run.folder import RunFolder
 with RunFolder(sys.argv[1]).locked():
     print("locked", flush=True)
     time.sleep(60)
@@ -112,7 +112,7 @@ def test_a_diverging_run_ends_with_one_line_and_leaves_nothing(text_config, meth
 
 
 def test_a_diverging_run_keeps_the_checkpoints_from_before(text_config, monkeypatch):
-    from randlora.training.trainer import RunTrainer
+    from randlora.training.run.trainer import RunTrainer
 
     compute = RunTrainer.compute_loss
     text_config.optimization = replace(text_config.optimization, save_steps=2)

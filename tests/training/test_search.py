@@ -1,23 +1,72 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from randlora.errors import ConfigError
 from randlora.training import search
-from randlora.training.search import best
+from randlora.training import search as search_function
+from randlora.training.search import _best, _beyond
+
+pytestmark = pytest.mark.slow
 
 
-def test_each_rate_and_seed_is_a_run_and_none_is_repeated(text_config):
+@pytest.fixture
+def config(text_config):
+    text_config.data.validation = 0.25
     text_config.optimization.max_steps = 1
-    records = search(text_config, [1e-3, 1e-2], [0, 1])
-    folders = sorted(path.name for path in Path(text_config.output).iterdir())
-    assert folders == ["lr0.001-seed0", "lr0.001-seed1", "lr0.01-seed0", "lr0.01-seed1"]
-    assert [record.seed for record in records] == [0, 1, 0, 1]
-    assert search(text_config, [1e-3, 1e-2], [0, 1]) == records
-    mean = [sum(r.metrics["eval_accuracy"] for r in records[start : start + 2]) for start in (0, 2)]
-    assert best(records, seeds=2) == (records[:2] if mean[0] >= mean[1] else records[2:])
+    return text_config
 
 
-def test_nothing_to_try(text_config):
-    with pytest.raises(ConfigError, match="at least one learning rate"):
-        search(text_config, [], [0])
+def test_the_best_rate_on_validation_is_scored_on_test_and_no_other(config):
+    found = search(config, [1e-3, 3e-3, 1e-2], [0, 1])
+    folder = Path(config.output)
+    assert set(found.validation) >= {1e-3, 3e-3, 1e-2}
+    assert found.validation[found.learning_rate] == max(found.validation.values())
+    tested = {
+        path.parent.name: "test_accuracy" in json.loads(path.read_text())["metrics"]
+        for path in folder.glob("*/record.json")
+    }
+    best = {f"lr{found.learning_rate:g}-seed{seed}" for seed in (0, 1)}
+    assert {name for name, scored in tested.items() if scored} == best
+    assert [record.seed for record in found.records] == [0, 1]
+    assert json.loads((folder / "search.json").read_text())["learning_rate"] == found.learning_rate
+    written = {path: path.stat().st_mtime_ns for path in folder.glob("*/adapter/*")}
+    assert search(config, [1e-3, 3e-3, 1e-2], [0, 1]) == found
+    assert written == {path: path.stat().st_mtime_ns for path in folder.glob("*/adapter/*")}
+
+
+def test_a_rate_that_diverges_is_passed_over(config):
+    config.optimization.max_steps = 4
+    found = search(config, [1e-3, 1e30], [0])
+    assert found.validation[1e30] is None
+    assert found.learning_rate != 1e30
+
+
+@pytest.mark.parametrize(
+    ("scores", "wanted"),
+    [
+        ({1e-3: 1, 3e-3: 2, 1e-2: 1}, []),
+        ({1e-3: 1, 3e-3: 2, 1e-2: 3}, [3.3e-2]),
+        ({1e-3: 3, 3e-3: 2, 1e-2: 1}, [3.3e-4]),
+        ({1e-3: 1, 3e-3: 2, 1e-2: None}, []),
+    ],
+)
+def test_the_grid_is_widened_while_the_best_is_at_an_edge(config, scores, wanted):
+    from randlora.tasks import Goal
+
+    class Stub:
+        def __init__(self, after):
+            self.after = after
+
+    tried = {rate: None if value is None else Stub(value) for rate, value in scores.items()}
+    assert _beyond(tried, Goal("accuracy")) == wanted
+    assert _best(tried, Goal("loss", higher=False)) == min((v, k) for k, v in scores.items() if v)[1]
+
+
+def test_nothing_to_try_and_nothing_to_choose_on(config):
+    with pytest.raises(ConfigError, match="at least two learning rates"):
+        search_function(config, [1e-3], [0])
+    with pytest.raises(ConfigError, match=r"data\.validation: expected one, for the search"):
+        search(replace(config, data=replace(config.data, validation=None)), [1e-3, 1e-2], [0])

@@ -41,20 +41,20 @@ def test_what_is_no_decimal_number_is_no_whole_number(read, number):
 @pytest.mark.parametrize("value", ["yes", "no", "on", "off", "y", "1"])
 def test_only_true_and_false_are_truth_values(read, value):
     with pytest.raises(ConfigError, match="expected true or false"):
-        read(f"data: {{augment: {value}}}")
+        read(f"task: image-text\ndata: {{augment: {value}}}")
     with pytest.raises(ConfigError, match="expected true or false"):
-        read("{}", "--data.augment", value)
+        read("task: image-text", "--data.augment", value)
 
 
 def test_strings_stay_as_they_are(read):
     names = ["no", "010", "2020-01-01", "0x1F", "1_000", "1:30", "on", "=", "<<"]
-    config = read(f"data: {{class_names: [{', '.join(names)}], train: 010, test: ~}}")
+    config = read(f"task: image-text\ndata: {{class_names: [{', '.join(names)}], train: 010, test: ~}}")
     assert config.data.class_names == names
     assert config.data.train == "010"
     assert config.data.test is None
     for word in ("010", "1e5", "null", "true", "a: b", "{x", "# a", "~", " "):
         assert read("{}", "--data.train", word).data.train == word
-    assert read("{}", "--data.class_names", "[no, 010]").data.class_names == ["no", "010"]
+    assert read("task: image-text", "--data.class_names", "[no, 010]").data.class_names == ["no", "010"]
     assert read("{}", "--method.target_modules", "[query, key]").method.target_modules == ["query", "key"]
     assert read("{}", "--method.target_modules", ".*query").method.target_modules == ".*query"
     assert read("data: {test: x}", "--data.test", "null").data.test is None

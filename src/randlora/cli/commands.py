@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from randlora.errors import ConfigError, RandLoraError
 
-NAMES = ("train", "evaluate", "merge", "convert", "inspect", "methods", "doctor", "demo")
+NAMES = ("train", "search", "evaluate", "merge", "convert", "inspect", "methods", "doctor", "demo")
 
 
 def _require(module: str, extra: str) -> None:
@@ -20,7 +21,7 @@ def _require(module: str, extra: str) -> None:
 
 def _training() -> ModuleType:
     """The training floor, with its data library kept from drawing bars for every file it opens."""
-    _require("jsonargparse", "train")
+    _require("pydantic", "train")
     _require("datasets", "train")
     import datasets
 
@@ -34,36 +35,70 @@ def train(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     """`randlora train CONFIG.yaml [--key value …]`."""
     training = _training()
     if arguments.keys:
-        from randlora.training.config_file import config_parser
+        from randlora.training.config.help import keys_in_words
 
-        print(config_parser().format_help())
+        print(keys_in_words())
         return 0
     if arguments.config is None:
         raise ConfigError("config", expected="a YAML file", got="none", hint="randlora train CONFIG.yaml")
     config = training.load_config(arguments.config, overrides)
     record = training.train(config)
-    metrics = record.metrics
     print(
-        f"{record.method}: accuracy {metrics['eval_accuracy_before']:.2f} -> {metrics['eval_accuracy']:.2f} %, "
+        f"{record.method}: {_scores(record)}"
         f"{record.trainable_parameters:,} trained numbers, {record.adapter_bytes:,} bytes, "
         f"{record.train_seconds:.0f} s; {config.output}"
     )
     return 0
 
 
+def _scores(record: Any) -> str:
+    """The goal before and after training, and on the test split where that is another, each with a comma behind it."""
+    words = []
+    if record.before is not None and record.after is not None:
+        words.append(f"{record.split} {record.goal} {record.before:.2f} -> {record.after:.2f} {record.unit}".strip())
+    tested = record.metrics.get(f"test_{record.goal}")
+    if record.split != "test" and tested is not None:
+        words.append(f"test {record.goal} {tested:.2f} {record.unit}".strip())
+    return "".join(f"{part}, " for part in words)
+
+
+def search(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """`randlora search CONFIG.yaml --rates 1e-3,3e-3,1e-2 [--seeds 0,1,2] [--key value …]`."""
+    training = _training()
+    config = training.load_config(arguments.config, overrides)
+    rates, seeds = _numbers("--rates", arguments.rates, float), _numbers("--seeds", arguments.seeds, int)
+    found = training.search(config, rates, seeds)
+    goal, unit = found.records[0].goal, found.records[0].unit
+    for rate, value in found.validation.items():
+        shown = "diverged" if value is None else f"{value:.2f} {unit}".strip()
+        print(f"{'*' if rate == found.learning_rate else ' '} learning rate {rate:g}: validation {goal} {shown}")
+    if f"test_{goal}" in found.records[0].metrics:
+        mean, spread = found.mean_and_spread()
+        around = "" if spread is None else f" ± {spread:.2f}"
+        print(f"test {goal} at {found.learning_rate:g}: {mean:.2f}{around} {unit}; {config.output}")
+    return 0
+
+
+def _numbers(name: str, text: str, kind: type) -> list[Any]:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError as error:
+        expected = "numbers with commas between them" if kind is float else "whole numbers with commas between them"
+        raise ConfigError(name, expected=expected, got=repr(text)) from error
+
+
 def evaluate(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     """`randlora evaluate RUN [--data.test …]`."""
-    print(
-        json.dumps(
-            _training().evaluate(arguments.run, overrides, trust_remote_code=arguments.trust_remote_code), indent=2
-        )
+    scores = _training().evaluate(
+        arguments.run, overrides, split=arguments.split, trust_remote_code=arguments.trust_remote_code
     )
+    print(json.dumps(scores, indent=2))
     return 0
 
 
 def merge(arguments: argparse.Namespace, _: Sequence[str]) -> int:
     """`randlora merge RUN --output DIR`."""
-    _require("jsonargparse", "train")
+    _require("pydantic", "train")
     from randlora.training.merge import merge as merge_into
 
     trust = arguments.trust_remote_code
@@ -86,7 +121,7 @@ def convert(arguments: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _convert_to_lora(arguments: argparse.Namespace) -> int:
-    _require("jsonargparse", "train")
+    _require("pydantic", "train")
     if arguments.rank is None:
         raise ConfigError("--rank", expected="the rank of the LoRA", got="none")
     from randlora.adapter.export import export_lora
@@ -126,7 +161,7 @@ def methods(_arguments: argparse.Namespace, _: Sequence[str]) -> int:
 
 def inspect(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     """`randlora inspect ADAPTER | RUN | CONFIG.yaml [--key value …]`."""
-    _require("jsonargparse", "train")
+    _require("pydantic", "train")
     from randlora.report import Column, text_table
     from randlora.training import load_config
     from randlora.training.plan import plan_adapter, plan_run

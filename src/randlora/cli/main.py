@@ -7,13 +7,12 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import NoReturn
 
 from randlora import __version__
 from randlora.cli import commands
 from randlora.errors import RandLoraError
-from randlora.messages import printable
+from randlora.messages import closest, printable
 
 
 class _Parser(argparse.ArgumentParser):
@@ -21,8 +20,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         chosen = re.search(r"argument COMMAND: invalid choice: '(.*?)'", message)
-        matches = get_close_matches(chosen[1], commands.NAMES, n=1) if chosen else []
-        near = f"; did you mean {matches[0]!r}?" if matches else ""
+        near = closest(chosen[1], commands.NAMES) if chosen else None
+        near = f"; did you mean {near!r}?" if near else ""
         self.exit(2, f"{self.prog}: {message}{near} (see '{self.prog} --help')\n")
 
 
@@ -43,8 +42,17 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--keys", action="store_true", help="list the config's keys and stop")
     train.set_defaults(call=commands.train, takes_overrides=True)
 
+    search = actions.add_parser(
+        "search", help="find the best learning rate on the validation split, and score test with it", allow_abbrev=False
+    )
+    search.add_argument("config", help="YAML file")
+    search.add_argument("--rates", required=True, help="learning rates to begin with, such as 1e-3,3e-3,1e-2")
+    search.add_argument("--seeds", default="0", help="seeds of the runs at the best rate, such as 0,1,2")
+    search.set_defaults(call=commands.search, takes_overrides=True)
+
     evaluate = actions.add_parser("evaluate", help="measure a finished run", allow_abbrev=False)
     evaluate.add_argument("run", help="a run's folder")
+    evaluate.add_argument("--split", choices=("test", "validation"), default="test", help="which data to score")
     _add_trust(evaluate)
     evaluate.set_defaults(call=commands.evaluate, takes_overrides=True)
 

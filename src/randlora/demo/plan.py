@@ -10,7 +10,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from randlora.demo.digits import DigitFiles
 from randlora.demo.glyphs import DIGIT_TEMPLATE
-from randlora.training import DataConfig, MethodConfig, OptimizationConfig, TrainConfig
+from randlora.training import ImageTextData, MethodConfig, OptimizationConfig, TrainConfig
 
 RANDLORA_RANK = 16
 
@@ -106,8 +106,8 @@ def plan(model: Path, digits: DigitFiles, output: Path, settings: Sequence[Setti
     ]
 
 
-def _data(digits: DigitFiles, setting: Setting) -> DataConfig:
-    return DataConfig(
+def _data(digits: DigitFiles, setting: Setting) -> ImageTextData:
+    return ImageTextData(
         train=str(digits.train),
         test=str(digits.test),
         shots=setting.shots,

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from randlora.demo.plan import SETTINGS, Arm, Setting, plan
 from randlora.demo.pretrain import PretrainRecipe, pretrained_clip
 from randlora.errors import OutputError
 from randlora.files import new_folder
-from randlora.report import RUN_COLUMNS, Column, markdown_table, text_table
+from randlora.report import Column, markdown_table, run_columns, text_table
 from randlora.report.plots import comparison
 from randlora.training import Record, train
 
@@ -20,7 +19,7 @@ COLUMNS = (
     Column("method", "label"),
     Column("rank", "rank", str),
     Column("learning rate", "learning_rate", "{:g}".format),
-    *RUN_COLUMNS,
+    *run_columns("%"),
 )
 TITLE = (
     "A small CLIP, pre-trained on glyphs, adapted to handwritten digits: test accuracy before and after, and the price"
@@ -89,7 +88,7 @@ def _row(arm: Arm, record: Record) -> dict[str, Any]:
     """The record with what the table and the picture show of the arm."""
     method = arm.config.method
     return {
-        **asdict(record),
+        **record.row(),
         "setting": arm.setting,
         "label": arm.label,
         "rank": None if method.name == "full" else method.r,

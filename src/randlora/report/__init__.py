@@ -4,6 +4,6 @@ Rows are mappings with the keys of a `record.json`, nested as there, and whateve
 The pictures, in `randlora.report.plots`, need matplotlib and are imported from there.
 """
 
-from randlora.report.table import RUN_COLUMNS, Column, markdown_table, text_table
+from randlora.report.table import Column, markdown_table, run_columns, text_table
 
-__all__ = ["RUN_COLUMNS", "Column", "markdown_table", "text_table"]
+__all__ = ["Column", "markdown_table", "run_columns", "text_table"]

@@ -8,8 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from randlora.report.table import lookup
-
 Rows = Sequence[Mapping[str, Any]]
 
 # Okabe & Ito's palette, distinguishable with every kind of colour vision; and a shape each, for prints in grey.
@@ -24,7 +22,8 @@ def comparison(rows: Rows, title: str = "") -> Figure:
     right, the time per step and the size of the adapter.
 
     Args:
-        rows: Records with two more keys, "label" (the method's name) and "setting". At most six settings.
+        rows: Records (`Record.row`) with two more keys, "label" (the method's name) and "setting"; at most six
+            settings.
         title: Shown above.
     """
     labels = list(dict.fromkeys(row["label"] for row in rows))
@@ -59,8 +58,8 @@ def comparison(rows: Rows, title: str = "") -> Figure:
 
 def _dumbbells(axes: Axes, rows: Rows, heights: Sequence[float], label: str, style: Mapping[str, Any]) -> None:
     """A line from before to after for each row, with the end value beside it."""
-    before = [lookup(row, "metrics.eval_accuracy_before") for row in rows]
-    after = [lookup(row, "metrics.eval_accuracy") for row in rows]
+    before = [row["before"] for row in rows]
+    after = [row["after"] for row in rows]
     axes.hlines(heights, before, after, color=style["color"], linewidth=1.5, alpha=0.5)
     axes.plot(before, heights, linestyle="none", markerfacecolor="white", **style)
     axes.plot(after, heights, linestyle="none", label=label, **style)

@@ -9,9 +9,9 @@ MISSING = "–"
 
 
 def lookup(row: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key, such as "metrics.eval_accuracy"; None where there is none.
+    """The value at a dotted key, such as "metrics.test_accuracy"; None where there is none.
 
-    >>> lookup({"metrics": {"eval_accuracy": 93.2}}, "metrics.eval_accuracy")
+    >>> lookup({"metrics": {"test_accuracy": 93.2}}, "metrics.test_accuracy")
     93.2
     """
     value: Any = row
@@ -84,16 +84,25 @@ class Column:
         return str(value) if self.form is None else self.form(value)
 
 
-RUN_COLUMNS = (
-    Column("trained", "trainable_parameters", count),
-    Column("before (%)", "metrics.eval_accuracy_before", percent),
-    Column("after (%)", "metrics.eval_accuracy", percent),
-    Column("step", "step_seconds_median", milliseconds),
-    Column("peak memory", "peak_memory_bytes", binary_bytes),
-    Column("adapter", "adapter_bytes", binary_bytes),
-)
-"""What a run's record says about the method's price and worth: trained parameters, test accuracy before and after
-training, median time of a step, peak memory, size of the adapter folder."""
+def run_columns(unit: str) -> tuple[Column, ...]:
+    """What a run's record says about its method's price and worth.
+
+    Trained parameters, the task's goal before and after training, median time of a step, peak memory, size of the
+    adapter folder.
+
+    Args:
+        unit: Of the goal, "%" or none.
+    """
+    form = percent if unit == "%" else "{:.4f}".format
+    unit = f" ({unit})" if unit else ""
+    return (
+        Column("trained", "trainable_parameters", count),
+        Column(f"before{unit}", "before", form),
+        Column(f"after{unit}", "after", form),
+        Column("step", "step_seconds_median", milliseconds),
+        Column("peak memory", "peak_memory_bytes", binary_bytes),
+        Column("adapter", "adapter_bytes", binary_bytes),
+    )
 
 
 def text_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> str:

@@ -1,18 +1,18 @@
-"""Task families: data -> model inputs -> loss and metric, one file each."""
+"""Tasks: data -> model inputs -> loss and metric, one file each."""
 
+from randlora.tasks.classification.config import ClassificationData, ImageData, ImageTextData, TextData
 from randlora.tasks.config import DataConfig
-from randlora.tasks.examples import Examples, load_test, load_training
-from randlora.tasks.registry import input_column, open_task
-from randlora.tasks.task import Task, accuracy, classification_loss
+from randlora.tasks.registry import TASKS
+from randlora.tasks.task import Goal, Split, Task
 
 __all__ = [
+    "TASKS",
+    "ClassificationData",
     "DataConfig",
-    "Examples",
+    "Goal",
+    "ImageData",
+    "ImageTextData",
+    "Split",
     "Task",
-    "accuracy",
-    "classification_loss",
-    "input_column",
-    "load_test",
-    "load_training",
-    "open_task",
+    "TextData",
 ]

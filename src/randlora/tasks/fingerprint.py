@@ -9,7 +9,7 @@ import datasets
 from torch import nn
 
 from randlora.files import digest
-from randlora.tasks.examples import Examples
+from randlora.tasks.classification.labelled import Examples
 from randlora.tasks.paths import FILE, kind_of, local, path_of_cell
 
 

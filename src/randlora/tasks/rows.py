@@ -1,5 +1,7 @@
 """Rows of a data set: from the hub, a file or an image folder to one table."""
 
+import re
+
 import datasets
 
 from randlora.errors import DataError
@@ -7,6 +9,8 @@ from randlora.tasks.columns import require_columns
 from randlora.tasks.image_folder import read_image_folder
 from randlora.tasks.paths import FILE, FOLDER, NOTHING, kind_of, local
 from randlora.tasks.tables import SUFFIXES, read_table
+
+_HUB = re.compile(r"(?P<name>[^:]+):(?P<split>[^:]+)")
 
 
 def is_local(source: str) -> bool:
@@ -47,8 +51,8 @@ def load_rows(source: str, *, split: str, columns: tuple[str, str]) -> datasets.
     """Read one split.
 
     Args:
-        source: Hub name, file or image folder.
-        split: The hub data set's split; a file or folder holds one split only.
+        source: Hub name, alone or as `NAME:SPLIT`, file or image folder.
+        split: The hub data set's split where the name has none; a file or folder holds one split only.
         columns: Names of the input and the label column.
 
     Returns:
@@ -72,8 +76,10 @@ def load_rows(source: str, *, split: str, columns: tuple[str, str]) -> datasets.
 
 
 def _from_hub(source: str, split: str) -> datasets.Dataset:
+    named = _HUB.fullmatch(source)
+    name, split = (named["name"], named["split"]) if named else (source, split)
     try:
-        return datasets.load_dataset(source, split=split)
+        return datasets.load_dataset(name, split=split)
     # `datasets` wraps whatever its parsers and the network raise in several unrelated classes.
     except Exception as error:
         cause = error.__cause__ or error
@@ -81,5 +87,5 @@ def _from_hub(source: str, split: str) -> datasets.Dataset:
             source,
             expected=f"a hub data set with a split '{split}'",
             got=f"{type(cause).__name__}: {str(cause).strip().splitlines()[0] if str(cause).strip() else ''}",
-            hint="check the name, data.test and the connection",
+            hint="check the name and the connection; NAME:SPLIT names a split",
         ) from error

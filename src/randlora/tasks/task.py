@@ -1,85 +1,154 @@
-"""What the training path asks of a task family."""
+"""What the training path asks of a task: it owns data, loss, metrics, Trainer and goal."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
+from transformers import Trainer, TrainingArguments
 
-from randlora.tasks.examples import Examples
+from randlora.tasks.config import DataConfig
+from randlora.tasks.rows import is_local
+
+Split = Literal["train", "validation", "test"]
+
+NOT_METRICS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch")
+"""Figures of the Trainer that say how fast an evaluation was."""
 
 
-class Task(Protocol):
-    """A task family, bound to one pre-trained model and one set of labels.
+@dataclass(frozen=True)
+class Goal:
+    """The metric that a task is judged by.
 
-    The flow: examples -> `dataset` -> `collate` -> `classifier` -> logits -> `classification_loss`, `accuracy`.
+    Attributes:
+        metric: Its name among the scores.
+        higher: Whether more of it is better.
+        unit: What stands after the number.
+    """
+
+    metric: str
+    higher: bool = True
+    unit: str = ""
+
+    def best(self, values: Mapping[Any, float]) -> Any:
+        """The key of the best value."""
+        return (max if self.higher else min)(values, key=lambda key: values[key])
+
+
+class Task(ABC):
+    """A task, bound to its data and, after `load_model`, to a pre-trained model.
+
+    The flow: `Task(data)` -> `load_model` -> the backbone, adapted by a method -> `wrap` -> the model that
+    `trainer_class` trains on `dataset("train")` -> `score`.
+
+    Args:
+        data: The data section of the config.
+        seed: Seed of what is drawn from the data, and of augmentation.
+        facts: What a finished run's record knows of its training data, see `facts`; the training data are then not
+            read. None reads them.
 
     Attributes:
         backbone: The pre-trained model, of transformers, that a method adapts.
-        task_type: PEFT's name of the task, or None.
         head: Names of the modules or parameters that are new and always trained, where they exist.
         frozen: Names of the backbone's modules that no method trains.
     """
 
+    data_class: ClassVar[type[DataConfig]]
+    goal: ClassVar[Goal]
+    task_type: ClassVar[str | None] = None
+    """PEFT's name of the task."""
+    trained_head: ClassVar[bool] = True
+    """Whether methods other than "head" train a head too."""
+    trainer_class: ClassVar[type[Trainer]] = Trainer
+    arguments_class: ClassVar[type[TrainingArguments]] = TrainingArguments
+
     backbone: Any
-    task_type: str | None
-    head: tuple[str, ...]
-    frozen: tuple[str, ...]
+    head: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
 
-    def dataset(self, examples: Examples, *, training_seed: int | None) -> Dataset[dict[str, Any]]:
-        """The examples as a map-style data set.
+    def __init__(self, data: Any, *, seed: int, facts: Mapping[str, Any] | None = None) -> None:
+        self.data, self.seed = data, seed
+        self.known = facts
 
-        Args:
-            examples: A split.
-            training_seed: Seed of the augmentation of a training split; None for a test split.
+    @classmethod
+    @abstractmethod
+    def check(cls, data: Any) -> None:
+        """Check what can be known of a data section before anything is read.
 
         Raises:
-            DataError: An input is not of the task's kind.
+            ConfigError: Two values are in conflict.
+            DataError: A value does not fit the data.
         """
-        ...
 
-    def collate(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Model inputs, with the classes under "labels" (batch,)."""
-        ...
+    @classmethod
+    @abstractmethod
+    def without_data(cls, data: Any) -> "Task":
+        """The task with made-up facts, for describing a model without reading its data."""
 
-    def classifier(self, adapted: nn.Module, *, train_head: bool) -> nn.Module:
-        """The module that is trained: `collate`'s output without labels in, "logits" (batch, classes) out.
+    def has(self, split: Split) -> bool:
+        """Whether the config names such data."""
+        if split == "test":
+            return self.data.test is not None or not is_local(self.data.train)
+        return split == "train" or self.data.validation is not None
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What evaluation must know of the training data, as JSON: the classes, for instance."""
+
+    @abstractmethod
+    def fingerprint(self, split: Split) -> str:
+        """A digest of a split as it is used.
+
+        Raises:
+            DataError: It cannot be read or does not fit.
+        """
+
+    @abstractmethod
+    def load_model(self, model: str, *, trust_remote_code: bool) -> None:
+        """Load the pre-trained model into `backbone`.
+
+        Args:
+            model: Hub id, folder or `package:NAME/PATH`.
+            trust_remote_code: Whether code that comes with the model may run.
+
+        Raises:
+            ConfigError: It cannot be loaded or is of another kind.
+            DataError: The data section does not fit it.
+        """
+
+    @abstractmethod
+    def wrap(self, adapted: nn.Module, *, train_head: bool) -> nn.Module:
+        """The module that is trained.
 
         Args:
             adapted: The backbone after a method has been applied to it.
             train_head: Whether the head is all that is trained.
         """
-        ...
 
+    @abstractmethod
+    def dataset(self, split: Split) -> Dataset[Any]:
+        """A split as the Trainer takes it, in the task's order; only the training split is augmented.
 
-def classification_loss(
-    outputs: Mapping[str, Tensor], labels: Tensor, num_items_in_batch: Tensor | int | None = None
-) -> Tensor:
-    """Cross entropy.
+        Raises:
+            DataError: An input is not of the task's kind.
+        """
 
-    Args:
-        outputs: With "logits" (batch, classes).
-        labels: (batch,), whole numbers.
-        num_items_in_batch: Examples in the whole accumulated batch; the mean is then taken over these, so that
-            accumulation does not change the step.
+    def arguments(self) -> dict[str, Any]:
+        """Fields of `arguments_class` that the data section decides."""
+        return {}
 
-    Returns:
-        A scalar, in fp32.
-    """
-    logits = outputs["logits"].float()
-    if num_items_in_batch is None:
-        return nn.functional.cross_entropy(logits, labels)
-    return nn.functional.cross_entropy(logits, labels, reduction="sum") / num_items_in_batch
+    @abstractmethod
+    def inputs(self) -> dict[str, Any]:
+        """What the Trainer is made with beside model, arguments and data: collator, loss, metrics."""
 
+    def score(self, trainer: Trainer, split: Split) -> dict[str, float]:
+        """Measure the trainer's model on a split.
 
-def accuracy(prediction: Any) -> dict[str, float]:
-    """Share of right answers in percent, from the Trainer's `EvalPrediction`."""
-    logits, labels = prediction.predictions, prediction.label_ids
-    return {"accuracy": 100.0 * float(np.mean(np.argmax(logits, axis=-1) == labels))}
-
-
-def labels_of(batch: list[dict[str, Any]]) -> Tensor:
-    """The labels of a batch, (batch,)."""
-    return torch.tensor([example["labels"] for example in batch], dtype=torch.long)
+        Returns:
+            "loss" and the task's metrics by name.
+        """
+        found = trainer.evaluate(self.dataset(split), metric_key_prefix=split)
+        scores = {name.removeprefix(f"{split}_"): value for name, value in found.items() if name.startswith(split)}
+        return {name: value for name, value in scores.items() if name not in NOT_METRICS}

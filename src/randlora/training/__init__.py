@@ -1,18 +1,20 @@
 """The one training path, on transformers' Trainer: configs, runs, records, the search over learning rates."""
 
-from randlora.training.config import DataConfig, MethodConfig, OptimizationConfig, TrainConfig
-from randlora.training.config_file import load_config
-from randlora.training.evaluate import evaluate
-from randlora.training.record import Record
-from randlora.training.run import train
-from randlora.training.search import search
-from randlora.training.validation import validate
+from randlora.tasks import DataConfig, ImageData, ImageTextData, TextData
+from randlora.training.config import MethodConfig, OptimizationConfig, TrainConfig, load_config, validate
+from randlora.training.run import Record, train
+from randlora.training.run.evaluation import evaluate
+from randlora.training.search import Found, search
 
 __all__ = [
     "DataConfig",
+    "Found",
+    "ImageData",
+    "ImageTextData",
     "MethodConfig",
     "OptimizationConfig",
     "Record",
+    "TextData",
     "TrainConfig",
     "evaluate",
     "load_config",

@@ -11,13 +11,14 @@ from torch import nn
 from randlora.adapter import load_adapter
 from randlora.adapter.checkpoint import read_adapter_config
 from randlora.errors import CheckpointError, ConfigError
+from randlora.tasks import TASKS
 from randlora.tasks.sources import load, locate
-from randlora.training.config import TrainConfig
-from randlora.training.config_file import load_config
-from randlora.training.evaluate import trained_model
-from randlora.training.methods import task_of
-from randlora.training.record import Record
-from randlora.training.run_folder import CONFIG, RunFolder
+from randlora.training.config.file import load_config
+from randlora.training.config.sections import TrainConfig
+from randlora.training.methods import load_model
+from randlora.training.run.evaluation import trained_model
+from randlora.training.run.folder import CONFIG, RunFolder
+from randlora.training.run.record import Record
 
 
 def load_adapted(
@@ -48,7 +49,8 @@ def load_adapted(
 
 def _load_run(config: TrainConfig, folder: RunFolder) -> nn.Module:
     record = Record.load(folder.path)
-    task = task_of(config, record.label_names)
+    task = TASKS[config.task](config.data, seed=config.seed, facts=record.facts)
+    load_model(task, config)
     classifier = trained_model(task, config, folder)
     return next((part for part in classifier.modules() if isinstance(part, PeftModel)), task.backbone)
 

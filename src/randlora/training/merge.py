@@ -9,7 +9,7 @@ from peft import PeftModel
 
 from randlora.errors import CheckpointError, LayerError
 from randlora.files import new_folder
-from randlora.tasks.mean_pooling import MeanPoolingClassifier
+from randlora.tasks.classification.mean_pooling import MeanPoolingClassifier
 from randlora.tasks.sources import load
 from randlora.training.adapted import load_adapted
 

@@ -1,7 +1,6 @@
 """Methods: a pre-trained model and a method config in, a model with its trainable parameters out."""
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import peft
@@ -10,39 +9,26 @@ from peft.utils.error import NoMatchingPeftModuleError
 from torch import nn
 
 from randlora.errors import ConfigError, LayerError, RandLoraError
-from randlora.tasks import Task, open_task
-from randlora.training.adapter_configs import adapter_config, takes
-from randlora.training.config import MethodConfig, TrainConfig
-from randlora.training.method_table import METHODS
+from randlora.tasks import Task
+from randlora.training.config.adapter_configs import adapter_config, takes
+from randlora.training.config.method_table import METHODS
+from randlora.training.config.sections import MethodConfig, TrainConfig
 
 
-def task_of(config: TrainConfig, label_names: Sequence[str]) -> Task:
+def load_model(task: Task, config: TrainConfig) -> None:
     """Load the config's pre-trained model for its task.
-
-    Args:
-        config: The run's config.
-        label_names: Names of the classes, in the order of their numbers.
 
     Raises:
         ConfigError: The model cannot be loaded or is of another kind.
-        DataError: `data.class_names` does not fit the labels.
+        DataError: The data section does not fit it.
     """
-    task = open_task(
-        config.task,
-        config.model,
-        config.data,
-        label_names,
-        encoders=config.encoders,
-        pooling=config.pooling,
-        trust_remote_code=config.trust_remote_code,
-    )
+    task.load_model(config.model, trust_remote_code=config.trust_remote_code)
     if config.optimization.gradient_checkpointing:
         task.backbone.gradient_checkpointing_enable({"use_reentrant": False})
-    return task
 
 
 def build(task: Task, method: MethodConfig) -> nn.Module:
-    """Apply a method to a task's backbone and put the task's classifier around it.
+    """Apply a method to a task's backbone and wrap it as the task trains it.
 
     Args:
         task: The task, with its backbone; the backbone is changed in place.
@@ -64,7 +50,7 @@ def build(task: Task, method: MethodConfig) -> nn.Module:
             part = getattr(adapted, name, None)
             if part is not None:
                 part.requires_grad_(name in task.head)
-    return task.classifier(adapted, train_head=train_head)
+    return task.wrap(adapted, train_head=train_head)
 
 
 def is_head(name: str, task: Task) -> bool:

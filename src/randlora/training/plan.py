@@ -9,9 +9,10 @@ from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 
 from randlora.adapter import RandLoraLayer
 from randlora.adapter.checkpoint import WEIGHTS_FILE, made_of, read_adapter_config, read_tensor_shapes
-from randlora.training.config import TrainConfig, resolve
-from randlora.training.method_table import METHODS
-from randlora.training.methods import build, is_head, task_of
+from randlora.tasks import TASKS
+from randlora.training.config.method_table import METHODS
+from randlora.training.config.sections import TrainConfig, resolve
+from randlora.training.methods import build, is_head, load_model
 
 _LAMBDA = ".randlora_lambda"
 _BYTES_PER_TRAINED = 16  # a float32 number, its gradient and AdamW's two moments
@@ -93,8 +94,8 @@ def plan_run(config: TrainConfig) -> Plan:
         LayerError: No layer matches.
     """
     method = resolve(config).method
-    # The head is not counted, so any labels do.
-    task = task_of(config, config.data.class_names or ["0", "1"])
+    task = TASKS[config.task].without_data(config.data)  # the head is not counted, so any labels do
+    load_model(task, config)
     weights = sum(parameter.numel() for parameter in task.backbone.parameters())
     model = build(task, method)
     trained = sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and not is_head(name, task))

@@ -1,45 +1,124 @@
 """Search over learning rates, for comparisons in which every method gets its best one."""
 
+import json
+import math
+import statistics
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from randlora.errors import ConfigError
-from randlora.training.config import TrainConfig
-from randlora.training.record import Record
-from randlora.training.run import train
+from randlora.errors import ConfigError, TrainingError
+from randlora.files import write_atomically
+from randlora.messages import note
+from randlora.tasks import TASKS, Goal
+from randlora.training.config.sections import TrainConfig
+from randlora.training.run.record import Record
+from randlora.training.run.training_run import train
+
+WIDENINGS = 4
+"""Rates that a search tries beyond its grid, at most."""
+
+FILE_NAME = "search.json"
 
 
-def search(config: TrainConfig, learning_rates: Sequence[float], seeds: Sequence[int]) -> list[Record]:
-    """Train once per learning rate and seed, each run in a folder of its own below `config.output`.
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
 
-    Finished runs are not repeated and an interrupted one is resumed, so the same call goes on where it was stopped.
+    Attributes:
+        learning_rate: The best learning rate on the validation split.
+        validation: Learning rate -> the goal on the validation split, with the first seed; None for one that diverged.
+        curves: Learning rate -> what its run logged, see `Record.history`.
+        records: The runs at the best rate, seed by seed; only these have scored the test split.
+    """
+
+    learning_rate: float
+    validation: dict[float, float | None]
+    curves: dict[float, list[dict[str, float]]]
+    records: list[Record]
+
+    def test(self) -> list[float]:
+        """The goal on the test split, seed by seed."""
+        return [record.metrics[f"test_{record.goal}"] or math.nan for record in self.records]
+
+    def mean_and_spread(self) -> tuple[float, float | None]:
+        """Mean of `test` and its standard deviation; None with one seed."""
+        values = self.test()
+        return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def search(config: TrainConfig, learning_rates: Sequence[float], seeds: Sequence[int]) -> Found:
+    """Find the best learning rate on the validation split, and score the test split with it once for each seed.
+
+    All rates are tried with the first seed. While the best lies at an edge of those tried, the next one beyond it is
+    tried too, as far from it as its neighbour on the other side. Each run has a folder of its own below
+    `config.output`; finished runs are not repeated and an interrupted one is resumed, so the same call goes on where it
+    was stopped.
 
     Args:
         config: What all runs share; its `seed` and `optimization.learning_rate` are replaced.
-        learning_rates: Learning rates to try.
-        seeds: Seeds to try each with.
+        learning_rates: Learning rates to begin with, two or more.
+        seeds: Seeds of the runs at the best rate.
 
     Returns:
-        The records, learning rate by learning rate, seed by seed.
+        What was found, which is also in `search.json` in the output folder.
 
     Raises:
-        ConfigError: There is nothing to try.
+        ConfigError: There is nothing to try, or no validation split to choose on.
+        TrainingError: All rates diverged.
     """
-    if not learning_rates or not seeds:
-        raise ConfigError("search", expected="at least one learning rate and one seed", got="none")
-    return [train(_variant(config, rate, seed)) for rate in learning_rates for seed in seeds]
+    rates = sorted(set(learning_rates))
+    if len(rates) < 2 or not seeds:
+        raise ConfigError("search", expected="at least two learning rates and one seed", got="fewer")
+    if config.data.validation is None:
+        hint = "a file, a hub split, or a share of the training data such as 0.1"
+        raise ConfigError("data.validation", expected="one, for the search", got="none", hint=hint)
+    goal = TASKS[config.task].goal
+    tried: dict[float, Record | None] = {}
+    while rates:
+        tried |= {rate: _attempt(_variant(config, rate, seeds[0])) for rate in rates}
+        rates = _beyond(tried, goal) if len(tried) < len(set(learning_rates)) + WIDENINGS else []
+    best = _best(tried, goal)
+    found = Found(
+        best,
+        {rate: record.after if record else None for rate, record in sorted(tried.items())},
+        {rate: record.history for rate, record in sorted(tried.items()) if record},
+        [train(_variant(config, best, seed)) for seed in seeds],
+    )
+    content = json.dumps(asdict(found), indent=1, ensure_ascii=False) + "\n"
+    write_atomically(Path(config.output).expanduser() / FILE_NAME, content)
+    return found
 
 
-def best(records: Sequence[Record], seeds: int) -> list[Record]:
-    """The records of the learning rate with the highest mean test accuracy.
+def _attempt(config: TrainConfig) -> Record | None:
+    try:
+        return train(config, score_test=False)
+    except TrainingError as error:
+        note(f"learning rate {config.optimization.learning_rate:g}: {error}")
+        return None
 
-    Args:
-        records: What `search` returned.
-        seeds: How many seeds it tried with each learning rate.
-    """
-    groups = [list(records[start : start + seeds]) for start in range(0, len(records), seeds)]
-    return max(groups, key=lambda group: sum(record.metrics["eval_accuracy"] or 0.0 for record in group))
+
+def _best(tried: dict[float, Record | None], goal: Goal) -> float:
+    scores = {rate: record.after for rate, record in tried.items() if record and record.after is not None}
+    if not scores:
+        raise TrainingError("search", expected="a learning rate that does not diverge", got="none", hint="lower them")
+    best: float = goal.best(scores)
+    return best
+
+
+def _beyond(tried: dict[float, Record | None], goal: Goal) -> list[float]:
+    """The next learning rate where the best is at an edge."""
+    rates, best = sorted(tried), _best(tried, goal)
+    if best == rates[0]:
+        return [_rounded(best * best / rates[1])]
+    if best == rates[-1]:
+        return [_rounded(best * best / rates[-2])]
+    return []
+
+
+def _rounded(rate: float) -> float:
+    """To two digits: 3e-3 follows 1e-3 and 3e-4."""
+    return float(f"{rate:.1e}")
 
 
 def _variant(config: TrainConfig, rate: float, seed: int) -> TrainConfig:

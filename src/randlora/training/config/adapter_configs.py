@@ -6,9 +6,9 @@ from typing import Any, get_args, get_type_hints
 import peft
 
 from randlora.errors import ConfigError
-from randlora.training.config import MethodConfig
-from randlora.training.method_table import CHOICES, METHODS
-from randlora.training.schema import check_key, check_value
+from randlora.training.config.method_table import CHOICES, METHODS
+from randlora.training.config.schema import check_key, check_value
+from randlora.training.config.sections import MethodConfig
 
 _COMMON = ("target_modules", "exclude_modules", "modules_to_save")
 """Fields that the training path sets itself."""

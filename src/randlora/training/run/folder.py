@@ -14,11 +14,11 @@ import yaml
 from randlora.errors import OutputError
 from randlora.files import write_atomically, writing
 from randlora.messages import note
-from randlora.training import strict_yaml
-from randlora.training.checkpoints import damage
-from randlora.training.config import TrainConfig
-from randlora.training.record import FILE_NAME as RECORD
-from randlora.training.record import Record
+from randlora.training.config import strict_yaml
+from randlora.training.config.sections import TrainConfig
+from randlora.training.run.checkpoints import damage
+from randlora.training.run.record import FILE_NAME as RECORD
+from randlora.training.run.record import Record
 
 CONFIG = "config.yaml"
 LOCK = ".lock"

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -10,8 +11,8 @@ from typing import Any
 import datasets
 
 from randlora.errors import DataError
-from randlora.tasks.config import DataConfig
-from randlora.tasks.rows import is_local, load_rows
+from randlora.tasks.classification.config import ClassificationData
+from randlora.tasks.rows import load_rows
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
@@ -51,20 +52,23 @@ class Examples:
         return self.numbers[index] if self.numbers else index
 
 
-def load_training(data: DataConfig, column: str, *, seed: int) -> tuple[Examples, list[str]]:
-    """Read the training split, name its classes, and draw the shots or the fraction asked for.
+def load_training(data: ClassificationData, column: str, *, seed: int) -> tuple[Examples, Examples | None, list[str]]:
+    """Read the training data, name its classes, set a validation split apart, and draw the shots or the fraction.
+
+    The validation split is drawn before the shots, so it is the same for all budgets.
 
     Args:
         data: The data section of the config.
         column: Name of the input column.
-        seed: Seed of the draw; the same seed draws the same rows.
+        seed: Seed of the draws; the same seed draws the same rows.
 
     Returns:
-        The examples, and the label names in the order of their numbers.
+        The training examples, the validation examples that were set apart (None where `data.validation` is not a share
+        or a number), and the label names in the order of their numbers.
 
     Raises:
-        DataError: The data cannot be read, a label is missing, all labels are the same, or a class has fewer rows than
-            `data.shots`.
+        DataError: The data cannot be read, a label is missing, all labels are the same, a class has fewer rows than
+            `data.shots`, or `data.validation` leaves too few rows.
     """
     rows = load_rows(data.train, split="train", columns=(column, data.label_column))
     values = _label_texts(rows, data.label_column, data.train)
@@ -75,24 +79,28 @@ def load_training(data: DataConfig, column: str, *, seed: int) -> tuple[Examples
         )
     number = {name: index for index, name in enumerate(names)}
     examples = Examples(rows, column, [number[value] for value in values], data.train)
-    return _draw(examples, names, data, seed), names
+    held_out = None
+    if isinstance(data.validation, int | float):
+        examples, held_out = _hold_out(examples, data.validation, seed)
+    return _draw(examples, names, data, seed), held_out, names
 
 
-def load_test(data: DataConfig, column: str, label_names: Sequence[str]) -> Examples:
-    """Read the test split, with the label numbers of the training split.
+def load_labelled(
+    source: str, split: str, data: ClassificationData, column: str, label_names: Sequence[str]
+) -> Examples:
+    """Read a split beside the training data, with the label numbers of these.
 
     Args:
+        source: Hub name, file or folder.
+        split: "validation" or "test": the hub data set's split where the name has none.
         data: The data section of the config.
         column: Name of the input column.
         label_names: Names of the classes in training, in the order of their numbers.
 
     Raises:
-        DataError: The data cannot be read, none is named, or a label was not seen in training.
+        DataError: The data cannot be read, or a label was not seen in training.
     """
-    source = data.test or data.train
-    if data.test is None and is_local(data.train):
-        raise DataError("data.test", expected="a file or folder with test data", got="none")
-    rows = load_rows(source, split="test", columns=(column, data.label_column))
+    rows = load_rows(source, split=split, columns=(column, data.label_column))
     number = {name: index for index, name in enumerate(label_names)}
     values = _label_texts(rows, data.label_column, source)
     unseen: dict[str, int] = {}
@@ -108,6 +116,28 @@ def load_test(data: DataConfig, column: str, label_names: Sequence[str]) -> Exam
             hint="remove the rows or train with these labels",
         )
     return Examples(rows, column, [number[value] for value in values], source)
+
+
+def _hold_out(examples: Examples, wanted: float, seed: int) -> tuple[Examples, Examples]:
+    """A seeded draw of validation examples, a share or a number; each class keeps one to train on."""
+    count = round(wanted * len(examples)) if wanted < 1 else int(wanted)
+    left = Counter(examples.labels)
+    order = list(range(len(examples)))
+    random.Random(seed).shuffle(order)  # noqa: S311 - a repeatable draw, nothing secret
+    held_out: set[int] = set()
+    for row in order:
+        if len(held_out) < count and left[examples.labels[row]] > 1:
+            left[examples.labels[row]] -= 1
+            held_out.add(row)
+    if not held_out or len(held_out) < count:
+        raise DataError(
+            "data.validation",
+            expected=f"from 1 to {len(examples) - len(left)} of the {len(examples)} rows of {examples.source}",
+            got=f"{wanted:g}, which is {count}",
+            hint="each class keeps a row to train on",
+        )
+    rest = [row for row in range(len(examples)) if row not in held_out]
+    return examples.select(rest), examples.select(sorted(held_out))
 
 
 def _label_texts(rows: datasets.Dataset, column: str, source: str) -> list[str]:
@@ -140,7 +170,7 @@ def _label_names(rows: datasets.Dataset, column: str, values: list[str]) -> list
     return sorted(names, key=Decimal) if all(_NUMBER.fullmatch(name) for name in names) else names
 
 
-def _draw(examples: Examples, names: Sequence[str], data: DataConfig, seed: int) -> Examples:
+def _draw(examples: Examples, names: Sequence[str], data: ClassificationData, seed: int) -> Examples:
     """A seeded draw of `data.shots` rows, or of the fraction `data.fraction`, from each class."""
     if data.shots is None and data.fraction is None:
         return examples

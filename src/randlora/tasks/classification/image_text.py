@@ -6,15 +6,13 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from transformers import AutoConfig, AutoTokenizer, CLIPModel
 
 from randlora.errors import ConfigError, DataError
-from randlora.tasks.config import DataConfig
-from randlora.tasks.examples import Examples
-from randlora.tasks.images import ImageRows, Preprocessing
+from randlora.tasks.classification.config import ImageTextData
+from randlora.tasks.classification.image_task import ImageTask
+from randlora.tasks.classification.images import Preprocessing
 from randlora.tasks.sources import load
-from randlora.tasks.task import labels_of
 
 
 class ZeroShotClassifier(nn.Module):
@@ -97,33 +95,31 @@ class ZeroShotClassifier(nn.Module):
         return self.clip.get_base_model() if isinstance(self.clip, PeftModel) else self.clip
 
 
-class ImageText:
-    """CLIP with prompts; see `randlora.tasks.task.Task` for the attributes.
+class ImageText(ImageTask):
+    """CLIP with prompts as its classifier."""
 
-    Args:
-        model: Hub id, folder or `package:NAME/PATH` of a `CLIPModel`.
-        data: The data section of the config.
-        label_names: Names of the classes, in the order of their numbers.
-        encoders: "both", or "vision": the text tower is then not trained.
-        trust_remote_code: Whether code that comes with the model may run.
+    data_class = ImageTextData
+    trained_head = False
+    head = ("head",)
+    data: ImageTextData
 
-    Raises:
-        ConfigError: The model, its tokenizer or its preprocessing cannot be loaded.
-        DataError: `data.class_names` do not fit the labels.
-    """
+    @classmethod
+    def check(cls, data: Any) -> None:
+        """See `Task.check`."""
+        super().check(data)
+        if not data.prompt_templates:
+            raise ConfigError("data.prompt_templates", expected="at least one template", got="none")
+        for template in data.prompt_templates:
+            if template.count("{}") != 1:
+                raise ConfigError("data.prompt_templates", expected="templates with one {} each", got=repr(template))
 
-    task_type: str | None = None
-    head: tuple[str, ...] = ("head",)
+    @classmethod
+    def without_data(cls, data: Any) -> "ImageText":
+        """See `Task.without_data`: the classes that have names, or two."""
+        return cls(data, seed=0, facts={"label_names": data.class_names or ["0", "1"]})
 
-    def __init__(
-        self,
-        model: str,
-        data: DataConfig,
-        label_names: Sequence[str],
-        *,
-        encoders: str,
-        trust_remote_code: bool,
-    ) -> None:
+    def load_model(self, model: str, *, trust_remote_code: bool) -> None:
+        """See `Task.load_model`: a `CLIPModel`."""
         self.preprocessing = Preprocessing.of(model)
         config = load(AutoConfig.from_pretrained, model, what="config", trust_remote_code=trust_remote_code)
         if config.model_type != "clip":
@@ -131,31 +127,20 @@ class ImageText:
         tokenizer: Any = load(
             AutoTokenizer.from_pretrained, model, what="tokenizer", trust_remote_code=trust_remote_code
         )
-        self.backbone: Any = load(CLIPModel.from_pretrained, model, what="weights", use_safetensors=True)
-        self.frozen: tuple[str, ...] = ("text_model", "text_projection", "logit_scale") if encoders == "vision" else ()
-        self.classes, self.augment = len(label_names), data.augment
+        self.backbone = load(CLIPModel.from_pretrained, model, what="weights", use_safetensors=True)
+        if self.data.encoders == "vision":
+            self.frozen = ("text_model", "text_projection", "logit_scale")
         length = self.backbone.config.text_config.max_position_embeddings
-        self.prompts = dict(
-            tokenizer(
-                captions(data, label_names), padding=True, truncation=True, max_length=length, return_tensors="pt"
-            )
-        )
+        texts = captions(self.data, self.label_names)
+        self.prompts = dict(tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt"))
 
-    def dataset(self, examples: Examples, *, training_seed: int | None) -> Dataset[dict[str, Any]]:
-        """The images; only training images are augmented, and only with `data.augment`."""
-        return ImageRows(examples, self.preprocessing, training_seed if self.augment else None)
-
-    def collate(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Images (batch, 3, height, width) and labels (batch,)."""
-        return {"pixel_values": torch.stack([example["pixel_values"] for example in batch]), "labels": labels_of(batch)}
-
-    def classifier(self, adapted: nn.Module, *, train_head: bool) -> nn.Module:
+    def wrap(self, adapted: nn.Module, *, train_head: bool) -> nn.Module:
         """The adapted CLIP with its zero-shot head."""
-        text_trained = not self.frozen and not train_head
-        return ZeroShotClassifier(adapted, self.prompts, self.classes, text_trained=text_trained, train_head=train_head)
+        classes, text_trained = len(self.label_names), not self.frozen and not train_head
+        return ZeroShotClassifier(adapted, self.prompts, classes, text_trained=text_trained, train_head=train_head)
 
 
-def captions(data: DataConfig, label_names: Sequence[str]) -> list[str]:
+def captions(data: ImageTextData, label_names: Sequence[str]) -> list[str]:
     """All templates of the first class, then of the second, and so on.
 
     Args:

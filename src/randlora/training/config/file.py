@@ -1,18 +1,17 @@
 """Training configs from YAML files and command-line words."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser
 
 from randlora.errors import ConfigError
 from randlora.tasks.paths import FILE, kind_of
-from randlora.training import strict_yaml
-from randlora.training.config import TrainConfig
-from randlora.training.schema import check_key, check_value, fits, keys
+from randlora.training.config import strict_yaml
+from randlora.training.config.schema import check_key, check_value, config_of, fits, keys
+from randlora.training.config.sections import TrainConfig
+from randlora.training.config.synonyms import ours, put, rename
 
 _OPEN = ("method.options", "fingerprint")
 """Sections whose keys are not fixed."""
@@ -26,27 +25,20 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         overrides: Command-line words that take precedence, such as `["--method.r", "8", "--seed=1"]`.
 
     Returns:
-        The config, with values of the right types; `validate` checks the rest.
+        The config, with values of the right types and in their ranges; `validate` checks the rest.
 
     Raises:
         ConfigError: The file cannot be read, a key is unknown or there twice, or a value has the wrong type.
     """
-    values = _leaves(_read(Path(path)))
-    for key, value in _parse(overrides).items():
-        section, _, name = key.rpartition(".")
-        if section in _OPEN:
-            values[section] = {**values.get(section, {}), name: value}
-        else:
-            values[key] = value
-    config: TrainConfig = _build(TrainConfig, "", values)
-    return config
-
-
-def config_parser() -> ArgumentParser:
-    """The parser of `TrainConfig`'s keys, for its help text."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(TrainConfig)
-    return parser
+    values = rename(_read(Path(path)))
+    config_of(values)  # the file's faults are the file's, whatever the words replace
+    words = _parse(overrides)
+    task = words.get("task", values.get("task", TrainConfig.task))
+    known = keys(str(task))
+    for key, text in words.items():
+        check_key(key, [*known, *(key for section in _OPEN if key.rpartition(".")[0] == section)])
+        put(values, key, _typed(key, text, known.get(key, Any)), replace=True)
+    return config_of(values)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -63,35 +55,21 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _leaves(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and checked values of a nested mapping."""
-    found: dict[str, Any] = {}
-    for name, value in content.items():
-        key = f"{prefix}{name}"
-        check_key(key)
-        if isinstance(value, Mapping) and dataclasses.is_dataclass(keys()[key]):
-            found |= _leaves(value, f"{key}.")
-        else:
-            check_value(key, value, keys()[key])
-            found[key] = value
-    return found
-
-
-def _parse(words: Sequence[str]) -> dict[str, Any]:
-    """Dotted keys and values of `--key value` and `--key=value`."""
-    found: dict[str, Any] = {}
+def _parse(words: Sequence[str]) -> dict[str, str]:
+    """Our dotted keys and the texts of `--key value` and `--key=value`."""
+    found: dict[str, str] = {}
     rest = list(words)
     while rest:
         word = rest.pop(0)
         if not word.startswith("--"):
             raise ConfigError(word, expected="--key value")
         key, equals, text = word[2:].partition("=")
-        check_key(key)
         if not equals:
             if not rest:
+                check_key(ours(key), keys(TrainConfig.task))
                 raise ConfigError(key, expected="a value after it", got="nothing")
             text = rest.pop(0)
-        found[key] = _typed(key, text, keys().get(key, Any))
+        found[ours(key)] = text
     return found
 
 
@@ -108,19 +86,3 @@ def _typed(key: str, text: str, kind: Any) -> Any:
         return value
     check_value(key, text, kind)
     return text
-
-
-def _build(section: Any, prefix: str, values: Mapping[str, Any]) -> Any:
-    """A config class from dotted keys."""
-    given: dict[str, Any] = {}
-    for name, kind in _kinds(section).items():
-        key = f"{prefix}{name}"
-        if dataclasses.is_dataclass(kind):
-            given[name] = _build(kind, f"{key}.", values)
-        elif key in values:
-            given[name] = values[key]
-    return section(**given)
-
-
-def _kinds(section: Any) -> dict[str, Any]:
-    return {key: kind for key, kind in keys(section).items() if "." not in key}

@@ -1,18 +1,24 @@
-"""The training config: plain dataclasses, one field per key of the YAML file."""
+"""The training config: plain dataclasses, one field per key of the YAML file, checked by `schema`."""
 
+import dataclasses
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from randlora.tasks.config import DataConfig
-from randlora.training.method_table import CHOICES, METHODS, default_keys
+from pydantic import ConfigDict, PlainValidator, TypeAdapter, ValidationInfo
+
+from randlora.tasks import TASKS, DataConfig, TextData
+from randlora.training.config.method_table import CHOICES, METHODS, default_keys
+from randlora.values import BasesSeed, BelowOne, Count, Epochs, Flag, NotNegative, Positive, PositiveCount, Seed, Steps
 
 if TYPE_CHECKING:
     MethodName = str
+    TaskName = str
 else:
     _names = (*METHODS, "full", "head")
     MethodName = Literal[_names]
+    TaskName = Literal[tuple(TASKS)]
 
-__all__ = ["DataConfig", "MethodConfig", "OptimizationConfig", "TrainConfig", "resolve"]
+_NO_OTHER_KEYS = ConfigDict(extra="forbid")
 
 
 @dataclass
@@ -21,7 +27,7 @@ class MethodConfig:
 
     Attributes:
         name: "full" (every parameter), "head" (the frozen backbone's head only), or an adapter: "randlora", "lora",
-            and the others that `randlora methods` lists or PEFT has (`randlora.training.method_table`).
+            and the others that `randlora methods` lists or PEFT has (`randlora.training.config.method_table`).
         r: Rank of the bases (randlora: smaller means more trained numbers) or of the update. None means the method's
             default: 16 for randlora and LoRA's kin, else that of its authors or of PEFT.
         alpha: Scaling of the update. None means the method's default: 8 for randlora, 2r for LoRA's kin.
@@ -38,13 +44,15 @@ class MethodConfig:
         options: Further fields of the adapter's config class, by name, such as `num_bases` of nola.
     """
 
+    __pydantic_config__ = _NO_OTHER_KEYS
+
     name: MethodName = "randlora"
-    r: int | None = None
-    alpha: float | None = None
-    dropout: float = 0.0
+    r: PositiveCount | None = None
+    alpha: Positive | None = None
+    dropout: BelowOne = 0.0
     bases: Literal["uniform", "normal", "ternary", "structured", "peft"] | None = None
-    sparsity: float | Literal["sqrt"] | None = None
-    seed: int | None = None
+    sparsity: Positive | Literal["sqrt"] | None = None
+    seed: BasesSeed | None = None
     strategy: Literal["auto", "reference", "factored", "folded"] | None = None
     target_modules: list[str] | str | None = None
     exclude_modules: list[str] | str | None = None
@@ -56,42 +64,57 @@ class OptimizationConfig:
     """How the trained numbers are found, and on what.
 
     Attributes:
-        learning_rate: Peak learning rate of AdamW.
+        learning_rate: Peak learning rate.
         head_learning_rate: Peak learning rate of the new head. None means `learning_rate`.
         epochs: Passes over the training data; parts of one are allowed.
         max_steps: Optimizer steps; -1 means as many as the epochs ask for.
         batch_size: Training examples per device and forward pass.
         eval_batch_size: Test examples per device and forward pass.
         gradient_accumulation_steps: Forward passes per optimizer step.
-        weight_decay: AdamW's, on weights but not on biases and norms.
+        optimizer: An optimizer of transformers by its name (`optim` of its TrainingArguments).
+        weight_decay: The optimizer's, on weights but not on biases and norms.
         warmup_ratio: Share of the steps in which the learning rate rises linearly, in [0, 1).
         scheduler: What the learning rate does afterwards: a scheduler of transformers.
         precision: "bf16" and "fp16" are mixed precision: activations in it, trained numbers in fp32.
         device: "auto" takes a GPU if there is one.
         gradient_checkpointing: Recompute activations in the backward pass, for memory.
         save_steps: Optimizer steps between checkpoints to resume from; 0 means one per epoch.
-        group_by_length: Make batches of texts of similar length, which wastes little time on padding.
+        eval_steps: Optimizer steps between scores on the validation split; 0 means one with each checkpoint where
+            `keep_best` or `early_stopping` wants it, else none.
+        keep_best: End with the checkpoint that was best on the validation split, in place of the last.
+        early_stopping: Stop after this many scores on the validation split without a better one; 0 means never.
         dataloader_workers: Processes that load data; 0 loads in this one.
         max_grad_norm: Gradients are clipped to this norm; 0 means no clipping.
     """
 
-    learning_rate: float = 3e-3
-    head_learning_rate: float | None = None
-    epochs: float = 2.0
-    max_steps: int = -1
-    batch_size: int = 32
-    eval_batch_size: int = 64
-    gradient_accumulation_steps: int = 1
-    weight_decay: float = 0.0
-    warmup_ratio: float = 0.06
-    scheduler: str = "linear"
+    __pydantic_config__ = _NO_OTHER_KEYS
+
+    learning_rate: Positive = 3e-3
+    head_learning_rate: Positive | None = None
+    epochs: Epochs = 2.0
+    max_steps: Steps = -1
+    batch_size: PositiveCount = 32
+    eval_batch_size: PositiveCount = 64
+    gradient_accumulation_steps: PositiveCount = 1
+    optimizer: str = "adamw_torch_fused"
+    weight_decay: NotNegative = 0.0
+    warmup_ratio: BelowOne = 0.06
+    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    gradient_checkpointing: bool = False
-    save_steps: int = 0
-    group_by_length: bool = False
-    dataloader_workers: int = 0
-    max_grad_norm: float = 1.0
+    gradient_checkpointing: Flag = False
+    save_steps: Count = 0
+    eval_steps: Count = 0
+    keep_best: Flag = False
+    early_stopping: Count = 0
+    dataloader_workers: Count = 0
+    max_grad_norm: NotNegative = 1.0
+
+
+def _of_the_task(value: Any, info: ValidationInfo) -> Any:
+    wanted = TASKS[info.data["task"]].data_class if "task" in info.data else TextData
+    given = dataclasses.asdict(value) if isinstance(value, DataConfig) else value
+    return TypeAdapter(wanted).validate_python(given)
 
 
 @dataclass
@@ -99,30 +122,32 @@ class TrainConfig:
     """One training run.
 
     Attributes:
-        task: "text-classification" (encoder and head) or "image-text" (CLIP with a zero-shot head from prompts).
+        task: "text-classification" (a language model or encoder with a head), "image-classification" (a vision model
+            with a head) or "image-text" (CLIP with a zero-shot head from prompts).
         model: Hub id, local folder, or `package:NAME/PATH` for the folder PATH of an installed Python package.
         output: The run's folder: new, empty, or holding this very run, which is then resumed.
-        seed: Seed of the head, the data order, the draw of shots, the augmentation and dropout.
+        seed: Seed of the head, the data order, the draw of validation examples and shots, the augmentation and dropout.
         trust_remote_code: Whether Python code that comes with the model may run.
-        encoders: Which towers are adapted: "both" or "vision" (image-text).
-        pooling: What the head reads: "model" is the architecture's own head, "mean" the mean of the tokens, which
-            is right for sentence encoders (text-classification).
+        report_to: Trackers that transformers reports to, such as "tensorboard", "wandb", "trackio" or "mlflow".
+        push_to_hub: Name of a model repository on the hub that the adapter is uploaded to at the end. None means none.
         method: How the model is adapted.
-        data: What it is trained and tested on.
+        data: What it is trained, validated and tested on: the data section of the task (`randlora.tasks`).
         optimization: How it is trained.
-        fingerprint: Digests of the training data, the test data, the model's folder and its architecture, which a run
-            writes into its `config.yaml`: a config that has some is trained on nothing else. Empty in a new config.
+        fingerprint: Digests of the data, the model's folder and its architecture, which a run writes into its
+            `config.yaml`: a config that has some is trained on nothing else. Empty in a new config.
     """
 
-    task: Literal["text-classification", "image-text"] = "text-classification"
+    __pydantic_config__ = _NO_OTHER_KEYS
+
+    task: TaskName = "text-classification"
     model: str = ""
     output: str = ""
-    seed: int = 0
-    trust_remote_code: bool = False
-    encoders: Literal["both", "vision"] = "both"
-    pooling: Literal["model", "mean"] = "model"
+    seed: Seed = 0
+    trust_remote_code: Flag = False
+    report_to: list[str] = field(default_factory=list)
+    push_to_hub: str | None = None
     method: MethodConfig = field(default_factory=MethodConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    data: Annotated[DataConfig, PlainValidator(_of_the_task)] = field(default_factory=TextData)
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
     fingerprint: dict[str, str] = field(default_factory=dict)
 

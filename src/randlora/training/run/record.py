@@ -14,12 +14,9 @@ import torch
 
 from randlora.errors import CheckpointError
 from randlora.files import write_atomically
-from randlora.training.schema import check_value
+from randlora.training.config.schema import check_value
 
 FILE_NAME = "record.json"
-ACCURACIES = ("eval_accuracy_before", "eval_accuracy")
-"""Metrics that every record has, and as numbers."""
-
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "randlora")
 
 
@@ -31,9 +28,12 @@ class Record:
         method: Name of the method.
         task: Name of the task family.
         model: The model, as in the config.
-        metrics: eval_accuracy_before (before training; zero-shot with prompts, chance with a fresh head) and
-            eval_accuracy in percent, eval_loss, train_loss (mean over all steps). None stands for a number that is
-            not finite.
+        goal: Name of the metric that the task is judged by.
+        unit: What stands after its value.
+        metrics: `SPLIT_METRIC` after training and `SPLIT_METRIC_before` before it, for the splits "validation" and
+            "test"; train_loss is the mean over all steps. The test split is not scored in runs that are still to be
+            chosen among. None stands for a number that is not finite.
+        history: What was logged step by step: loss, learning rate, validation scores.
         trainable_parameters: Trained numbers of the method, without the head.
         head_parameters: Trained numbers of the head.
         adapter_bytes: Size of the adapter folder.
@@ -41,7 +41,7 @@ class Record:
         step_seconds_median: Median time of an optimizer step, without the loading of its data.
         peak_memory_bytes: Most memory in use in training: the allocator's on a GPU, the process's on a CPU.
         seed: Seed of the run.
-        label_names: Names of the classes in the order of their numbers.
+        facts: What the task must know of the training data to evaluate, such as the names of the classes.
         versions: Of Python and the packages that matter.
         commit: Commit of the source checkout, None for an installed package.
         hardware: device (name), cores, precision.
@@ -51,6 +51,8 @@ class Record:
     method: str
     task: str
     model: str
+    goal: str
+    unit: str
     metrics: dict[str, float | None]
     trainable_parameters: int
     head_parameters: int
@@ -59,11 +61,31 @@ class Record:
     step_seconds_median: float
     peak_memory_bytes: int
     seed: int
-    label_names: list[str]
+    facts: dict[str, Any]
     versions: dict[str, str]
     commit: str | None
     hardware: dict[str, Any]
     started: str
+    history: list[dict[str, float]]
+
+    @property
+    def split(self) -> str:
+        """The split that was scored before and after training: "validation" if there is one, else "test"."""
+        return "validation" if f"validation_{self.goal}" in self.metrics else "test"
+
+    @property
+    def before(self) -> float | None:
+        """The goal before training."""
+        return self.metrics.get(f"{self.split}_{self.goal}_before")
+
+    @property
+    def after(self) -> float | None:
+        """The goal after training."""
+        return self.metrics.get(f"{self.split}_{self.goal}")
+
+    def row(self) -> dict[str, Any]:
+        """The record for a table: its fields, and the goal before and after."""
+        return {**asdict(self), "split": self.split, "before": self.before, "after": self.after}
 
     def save(self, folder: Path) -> None:
         """Write `record.json`, atomically."""
@@ -83,8 +105,6 @@ class Record:
             values = {entry.name: content[entry.name] for entry in fields(cls)}
             for name, kind in get_type_hints(cls).items():
                 check_value(name, values[name], kind)
-            for name in ACCURACIES:
-                check_value(f"metrics.{name}", values["metrics"][name], float)
             return cls(**values)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise CheckpointError(

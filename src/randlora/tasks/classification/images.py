@@ -14,16 +14,18 @@ from torch.utils.data import Dataset
 from transformers.image_processing_base import ImageProcessingMixin
 
 from randlora.errors import ConfigError, DataError
-from randlora.tasks.examples import Examples
+from randlora.tasks.classification.labelled import Examples
+from randlora.tasks.classification.viewing import view
 from randlora.tasks.paths import local, path_of_cell
 from randlora.tasks.sources import load
-from randlora.tasks.viewing import view
 
 CROP_AREA = (0.5, 1.0)
 """Share of the image's area that a random crop keeps."""
 
 CROP_RATIO = (3 / 4, 4 / 3)
 """Width over height of a random crop."""
+
+_SQUEEZED = 384
 
 LARGEST = 2**26
 """Pixels of a resized image before its middle is cropped, 200 MB of them; only one of a few pixels' width has more."""
@@ -63,6 +65,9 @@ class Preprocessing:
         try:
             size = content["size"]
             resize = size if isinstance(size, int) else size.get("shortest_edge") or (size["height"], size["width"])
+            if content.get("crop_pct") and isinstance(resize, int):  # ConvNeXt's
+                # From 384 pixels on it squeezes the whole image into the square.
+                resize = int(resize / content["crop_pct"]) if resize < _SQUEEZED else (resize, resize)
             crop = content.get("crop_size", size) if content.get("do_center_crop", True) else size
             if isinstance(crop, dict):
                 crop = (crop["height"], crop["width"]) if "height" in crop else crop["shortest_edge"]
@@ -70,8 +75,8 @@ class Preprocessing:
                 resize=resize,
                 crop=(crop, crop) if isinstance(crop, int) else crop,
                 resample=content.get("resample", int(PIL.Image.Resampling.BICUBIC)),
-                mean=tuple(content["image_mean"]),
-                std=tuple(content["image_std"]),
+                mean=tuple(content["image_mean"]) if content.get("do_normalize", True) else (0.0, 0.0, 0.0),
+                std=tuple(content["image_std"]) if content.get("do_normalize", True) else (1.0, 1.0, 1.0),
             )
         except (KeyError, AttributeError) as error:
             raise ConfigError(
@@ -91,8 +96,8 @@ class Preprocessing:
             ValueError: The image is so narrow that it would be resized to more than `LARGEST` pixels.
         """
         if isinstance(self.resize, int):
-            scale = self.resize / min(image.size)
-            width, height = (max(self.resize, round(scale * edge)) for edge in image.size)
+            short = min(image.size)
+            width, height = (self.resize * edge // short for edge in image.size)  # as transformers rounds
         else:
             height, width = self.resize
         if width * height > LARGEST:

@@ -6,7 +6,7 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from randlora.training.memory import current_bytes
+from randlora.training.run.memory import current_bytes
 
 
 class ProgressBar(TrainerCallback):
@@ -14,21 +14,13 @@ class ProgressBar(TrainerCallback):
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
+        self._evaluation: tqdm[Any] | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Open the bar, at the step the run resumes from."""
         del args, control
         if state.is_world_process_zero:
-            # In a log file, where a bar cannot redraw its line, a line every ten seconds is enough.
-            interval = 0.1 if sys.stderr.isatty() else 10.0
-            self._bar = tqdm(
-                total=state.max_steps,
-                initial=state.global_step,
-                desc="training",
-                unit="step",
-                dynamic_ncols=True,
-                mininterval=interval,
-            )
+            self._bar = _bar("training", "step", total=state.max_steps, initial=state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move the bar."""
@@ -53,11 +45,40 @@ class ProgressBar(TrainerCallback):
                 refresh=False,
             )
 
+    def on_prediction_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        eval_dataloader: Any = None,
+        **_: Any,
+    ) -> None:
+        """Move the bar of an evaluation, which is there from its first batch on."""
+        del args, control
+        if not state.is_world_process_zero:
+            return
+        if self._evaluation is None:
+            total = len(eval_dataloader) if hasattr(eval_dataloader, "__len__") else None
+            self._evaluation = _bar("evaluation", "batch", total=total, leave=False)
+        self._evaluation.update()
+
+    def on_evaluate(self, *_: Any, **__: Any) -> None:
+        """Take the bar of an evaluation away."""
+        if self._evaluation is not None:
+            self._evaluation.close()
+            self._evaluation = None
+
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """Close the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _bar(what: str, unit: str, **options: Any) -> "tqdm[Any]":
+    # In a log file, where a bar cannot redraw its line, a line every ten seconds is enough.
+    interval = 0.1 if sys.stderr.isatty() else 10.0
+    return tqdm(desc=what, unit=unit, dynamic_ncols=True, mininterval=interval, **options)
 
 
 class EpochOfData(TrainerCallback):

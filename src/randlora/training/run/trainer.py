@@ -1,4 +1,4 @@
-"""transformers' Trainer, with checkpoints of the trained numbers only and a learning rate for the head."""
+"""What a run adds to a task's Trainer: checkpoints of the trained numbers, a learning rate for the head, figures."""
 
 import math
 from collections.abc import Callable
@@ -8,20 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from randlora.errors import TrainingError
-from randlora.tasks.task import accuracy, classification_loss
-from randlora.training.adalora import RankBudget, find_adalora, orthogonality
-from randlora.training.callbacks import EpochOfData, ProgressBar
-from randlora.training.config import TrainConfig
-from randlora.training.progress import Progress, Stopwatch
-from randlora.training.weights import load_trained, save_trained
-
-LOGGING_STEPS = 10
-"""Steps between updates of the loss on the progress bar; reading it more often would stall a GPU."""
+from randlora.tasks.task import NOT_METRICS
+from randlora.training.config.sections import OptimizationConfig
+from randlora.training.run.adalora import RankBudget, find_adalora, orthogonality
+from randlora.training.run.callbacks import EpochOfData, ProgressBar
+from randlora.training.run.progress import Progress, Stopwatch
+from randlora.training.run.weights import load_trained, save_trained
 
 
 class LengthGroups(LengthGroupedSampler):
@@ -43,38 +40,31 @@ class LengthGroups(LengthGroupedSampler):
 
 
 class RunTrainer(Trainer):
-    """The Trainer of one run.
+    """What every run asks of its Trainer, for whichever class of Trainer the task has; see `run_trainer`."""
 
-    Args:
-        arguments: The Trainer's, from `training_arguments`.
-        progress: Measurements so far; the training adds to them.
-        is_head: Whether a parameter, by name, belongs to the head.
-        head_learning_rate: Learning rate of these; None means the same as for the rest.
-        options: Passed on to `transformers.Trainer`: model, args, train_dataset, data_collator, ...
-    """
+    progress: Progress
+    is_head: Callable[[str], bool]
+    head_learning_rate: float | None
 
-    def __init__(
-        self,
-        arguments: TrainingArguments,
-        *,
-        progress: Progress,
-        is_head: Callable[[str], bool],
-        head_learning_rate: float | None = None,
-        **options: Any,
+    def begin(
+        self, progress: Progress, *, is_head: Callable[[str], bool], optimization: OptimizationConfig | None = None
     ) -> None:
-        super().__init__(
-            args=arguments,
-            compute_loss_func=classification_loss,
-            compute_metrics=accuracy,
-            **options,
-        )
+        """Take what the Trainer of the task does not know; to be called once, before training.
+
+        Args:
+            progress: Measurements so far; the training adds to them.
+            is_head: Whether a parameter, by name, belongs to the head.
+            optimization: The config's section; None for a Trainer that only evaluates.
+        """
         self.progress, self.is_head = progress, is_head
-        self.head_learning_rate = head_learning_rate
+        self.head_learning_rate = optimization.head_learning_rate if optimization else None
         self.stopwatch = Stopwatch(progress)
         for shown_otherwise in (ProgressCallback, PrinterCallback):
             self.remove_callback(shown_otherwise)
-        for callback in (self.stopwatch, ProgressBar(), EpochOfData(options.get("train_dataset"))):
+        for callback in (self.stopwatch, ProgressBar(), EpochOfData(self.train_dataset)):
             self.add_callback(callback)
+        if optimization and optimization.early_stopping:
+            self.add_callback(EarlyStoppingCallback(optimization.early_stopping))
         self.adalora = find_adalora(self.model)
         if self.adalora is not None:
             self.add_callback(RankBudget(self.adalora))
@@ -107,6 +97,14 @@ class RunTrainer(Trainer):
                 optimizer.add_param_group({**group, "params": apart, "lr": self.head_learning_rate})
         return optimizer
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The Trainer's, without its time in that of the training."""
+        training = self.stopwatch.pause()
+        found: dict[str, float] = super().evaluate(*args, **kwargs)
+        if training:
+            self.stopwatch.resume()
+        return found
+
     def count_trained(self) -> tuple[int, int]:
         """Trained numbers of the method and of the head; to be asked before training, which may shard them."""
         trained = [(name, part.numel()) for name, part in self.model.named_parameters() if part.requires_grad]
@@ -132,6 +130,18 @@ class RunTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             load_trained(self.model, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        load_trained(self.model, Path(str(self.state.best_model_checkpoint)))
+
+    def history(self) -> list[dict[str, float]]:
+        """What was logged, step by step: loss, learning rate, scores on the validation split."""
+        kept = []
+        for entry in self.state.log_history:
+            own = {name: value for name, value in entry.items() if not name.endswith(NOT_METRICS)}
+            if "loss" in own or any(name.startswith("eval_") for name in own):
+                kept.append({name.replace("eval_", "validation_", 1): value for name, value in own.items()})
+        return kept
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """The Trainer's, where the loss is a number to go on with."""
@@ -167,40 +177,10 @@ class RunTrainer(Trainer):
             self.progress.save(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
 
 
-def training_arguments(config: TrainConfig, checkpoints: Path) -> TrainingArguments:
-    """The config in the Trainer's words.
+def run_trainer(kind: type[Trainer]) -> Any:
+    """A class of Trainer that does what a run asks, and is otherwise the task's.
 
     Args:
-        config: The run's config.
-        checkpoints: Folder for the Trainer's checkpoints.
+        kind: The task's `trainer_class`.
     """
-    optimization = config.optimization
-    return TrainingArguments(
-        output_dir=str(checkpoints),
-        seed=config.seed,
-        learning_rate=optimization.learning_rate,
-        num_train_epochs=optimization.epochs,
-        max_steps=optimization.max_steps,
-        per_device_train_batch_size=optimization.batch_size,
-        per_device_eval_batch_size=optimization.eval_batch_size,
-        gradient_accumulation_steps=optimization.gradient_accumulation_steps,
-        weight_decay=optimization.weight_decay,
-        warmup_steps=optimization.warmup_ratio,  # below 1 it is a share of the steps
-        lr_scheduler_type=optimization.scheduler,
-        max_grad_norm=optimization.max_grad_norm,
-        bf16=optimization.precision == "bf16",
-        fp16=optimization.precision == "fp16",
-        use_cpu=optimization.device == "cpu" or not torch.cuda.is_available(),
-        train_sampling_strategy="group_by_length" if optimization.group_by_length else "random",
-        dataloader_num_workers=optimization.dataloader_workers,
-        dataloader_pin_memory=torch.cuda.is_available() and optimization.device != "cpu",
-        save_strategy="steps" if optimization.save_steps else "epoch",
-        save_steps=optimization.save_steps or LOGGING_STEPS,
-        # The one before last stays until the last is complete.
-        save_total_limit=2,
-        logging_steps=LOGGING_STEPS,
-        logging_nan_inf_filter=False,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        report_to="none",
-    )
+    return RunTrainer if kind is Trainer else type(f"Run{kind.__name__}", (RunTrainer, kind), {})

@@ -11,7 +11,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from randlora.files import write_atomically
-from randlora.training.checkpoints import FILE_NAME, FILES, list_files
+from randlora.training.run.checkpoints import FILE_NAME, FILES, list_files
 
 KEPT_STEPS = 1000
 """The median is taken over this many of the latest step times, so that checkpoints stay small."""
@@ -23,14 +23,14 @@ class Progress:
 
     Attributes:
         started: When the run began, in ISO format.
-        accuracy_before: Test accuracy before training in percent; None before it is measured.
+        before: Scores before training, by split and name; None before they are measured.
         train_seconds: Time spent in training up to the last checkpoint.
         step_seconds: Times of the latest steps.
         peak_memory_bytes: Most memory in use in training.
     """
 
     started: str
-    accuracy_before: float | None = None
+    before: dict[str, float] | None = None
     train_seconds: float = 0.0
     step_seconds: list[float] = field(default_factory=list)
     peak_memory_bytes: int = 0
@@ -56,12 +56,12 @@ class Stopwatch(TrainerCallback):
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        self._mark = 0.0
+        self._mark: float | None = None
         self._step_mark = 0.0
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Start the clock."""
-        self._mark = time.perf_counter()
+        self.resume()
 
     def on_step_begin(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
         """The batch is loaded; a step begins."""
@@ -86,13 +86,25 @@ class Stopwatch(TrainerCallback):
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """Stop the clock."""
+        self.pause()
+
+    def pause(self) -> bool:
+        """Stop the clock; whether it was running."""
+        running = self._mark is not None
         self.lap()
+        self._mark = None
+        return running
+
+    def resume(self) -> None:
+        """Let the clock run again."""
+        self._mark = time.perf_counter()
 
     def lap(self) -> None:
         """Add the time since the last call to the training time."""
-        now = time.perf_counter()
-        self.progress.train_seconds += now - self._mark
-        self._mark = now
+        if self._mark is not None:
+            now = time.perf_counter()
+            self.progress.train_seconds += now - self._mark
+            self._mark = now
 
 
 def _now(device: torch.device) -> float:

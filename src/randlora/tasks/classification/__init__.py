@@ -1,0 +1,1 @@
+"""Classification of texts and images: one file for each task, and what they share."""

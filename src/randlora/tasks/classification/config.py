@@ -1,0 +1,71 @@
+"""The data sections of the classification tasks."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from randlora.tasks.config import DataConfig
+from randlora.values import Flag, PositiveCount, Share
+
+
+@dataclass
+class ClassificationData(DataConfig):
+    """Labelled examples.
+
+    Attributes:
+        label_column: Column with the labels: strings, whole numbers or a schema's class labels. In CSV and JSON they
+            are strings as written. The classes are in the schema's order, by value where all are numbers, otherwise by
+            code point.
+        shots: Train on this many examples of each class, drawn by the run's seed. None means all.
+        fraction: Train on this fraction (0 to 1] of each class, drawn by the run's seed. None means all.
+    """
+
+    label_column: str = "label"
+    shots: PositiveCount | None = None
+    fraction: Share | None = None
+
+
+@dataclass
+class TextData(ClassificationData):
+    """Labelled texts, for text-classification.
+
+    Attributes:
+        text_column: Column with the texts.
+        max_length: Longest text in tokens, at most what the model has positions for; longer ones are cut.
+        pooling: What the head reads: "model" is the architecture's own head, "mean" the mean of the tokens, which is
+            right for sentence encoders.
+        group_by_length: Make batches of texts of similar length, which wastes little time on padding.
+    """
+
+    text_column: str = "text"
+    max_length: PositiveCount = 128
+    pooling: Literal["model", "mean"] = "model"
+    group_by_length: Flag = False
+
+
+@dataclass
+class ImageData(ClassificationData):
+    """Labelled images, for image-classification.
+
+    Attributes:
+        image_column: Column with the images: encoded images or paths, relative to the data file's folder.
+        augment: Random resized crops and horizontal flips of the training images.
+    """
+
+    image_column: str = "image"
+    augment: Flag = True
+
+
+@dataclass
+class ImageTextData(ImageData):
+    """Labelled images whose classes have names, for image-text.
+
+    Attributes:
+        prompt_templates: Sentences that turn a class name into a caption, each with one {}.
+        class_names: What the prompts call the classes, in the order of the labels. None means the labels themselves,
+            with underscores as spaces.
+        encoders: Which towers are adapted: "both" or "vision".
+    """
+
+    prompt_templates: list[str] = field(default_factory=lambda: ["a photo of a {}."])
+    class_names: list[str] | None = None
+    encoders: Literal["both", "vision"] = "both"

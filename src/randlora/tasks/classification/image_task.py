@@ -1,0 +1,29 @@
+"""What the classification of images shares, whatever the model."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from randlora.tasks.classification.config import ImageData
+from randlora.tasks.classification.images import ImageRows, Preprocessing
+from randlora.tasks.classification.task import Classification, labels_of
+from randlora.tasks.task import Split
+
+
+class ImageTask(Classification):
+    """Labelled images, preprocessed as the model was pre-trained for."""
+
+    input_column = "image_column"
+    data: ImageData
+    preprocessing: Preprocessing
+
+    def dataset(self, split: Split) -> Dataset[dict[str, Any]]:
+        """The images; only training images are augmented, and only with `data.augment`."""
+        augment = split == "train" and self.data.augment
+        return ImageRows(self.examples(split), self.preprocessing, self.seed if augment else None)
+
+    def collate(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Images (batch, 3, height, width) and labels (batch,)."""
+        return {"pixel_values": torch.stack([example["pixel_values"] for example in batch]), "labels": labels_of(batch)}

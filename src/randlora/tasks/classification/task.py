@@ -1,0 +1,135 @@
+"""What the classification tasks share: labelled examples, cross entropy, accuracy."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from randlora.errors import ConfigError, DataError
+from randlora.tasks.classification.config import ClassificationData
+from randlora.tasks.classification.labelled import Examples, load_labelled, load_training
+from randlora.tasks.fingerprint import examples_fingerprint
+from randlora.tasks.rows import check_source, is_local
+from randlora.tasks.task import Goal, Split, Task
+
+
+def classification_loss(
+    outputs: Mapping[str, Tensor], labels: Tensor, num_items_in_batch: Tensor | int | None = None
+) -> Tensor:
+    """Cross entropy.
+
+    Args:
+        outputs: With "logits" (batch, classes).
+        labels: (batch,), whole numbers.
+        num_items_in_batch: Examples in the whole accumulated batch; the mean is then taken over these, so that
+            accumulation does not change the step.
+
+    Returns:
+        A scalar, in fp32.
+    """
+    logits = outputs["logits"].float()
+    if num_items_in_batch is None:
+        return nn.functional.cross_entropy(logits, labels)
+    return nn.functional.cross_entropy(logits, labels, reduction="sum") / num_items_in_batch
+
+
+def accuracy(prediction: Any) -> dict[str, float]:
+    """Share of right answers in percent, from the Trainer's `EvalPrediction`."""
+    logits, labels = prediction.predictions, prediction.label_ids
+    return {"accuracy": 100.0 * float(np.mean(np.argmax(logits, axis=-1) == labels))}
+
+
+def labels_of(batch: list[dict[str, Any]]) -> Tensor:
+    """The labels of a batch, (batch,)."""
+    return torch.tensor([example["labels"] for example in batch], dtype=torch.long)
+
+
+class Classification(Task):
+    """A classification task; a subclass says how inputs are read and what model reads them."""
+
+    data_class: ClassVar[type[ClassificationData]]
+    goal = Goal("accuracy", unit="%")
+    input_column: ClassVar[str]
+    """Field of the data section that names the column of the inputs."""
+
+    data: ClassificationData
+
+    def __init__(self, data: ClassificationData, *, seed: int, facts: Mapping[str, Any] | None = None) -> None:
+        super().__init__(data, seed=seed, facts=facts)
+        self._splits: dict[Split, Examples] = {}
+        self._label_names: list[str] | None = None if facts is None else list(facts["label_names"])
+
+    @classmethod
+    def check(cls, data: Any) -> None:
+        """See `Task.check`."""
+        if data.shots is not None and data.fraction is not None:
+            raise ConfigError(
+                "data.shots", expected="either shots or a fraction", got="both", hint="remove one of them"
+            )
+        if not data.train:
+            raise DataError("data.train", expected="a hub name, a data file or an image folder", got="nothing")
+        check_source(data.train, "data.train")
+        if isinstance(data.validation, str):
+            check_source(data.validation, "data.validation")
+        if data.test is not None:
+            check_source(data.test, "data.test")
+        elif is_local(data.train):
+            raise DataError("data.test", expected="a file or folder with test data", got="none")
+
+    @classmethod
+    def without_data(cls, data: Any) -> "Classification":
+        """See `Task.without_data`: two classes."""
+        return cls(data, seed=0, facts={"label_names": ["0", "1"]})
+
+    @property
+    def label_names(self) -> list[str]:
+        """Names of the classes, in the order of their numbers."""
+        if self._label_names is None:
+            self.examples("train")
+        return self._label_names or []
+
+    def facts(self) -> dict[str, Any]:
+        """The names of the classes."""
+        return {"label_names": self.label_names}
+
+    def examples(self, split: Split) -> Examples:
+        """A split's rows with the numbers of their labels."""
+        if split in self._splits:
+            return self._splits[split]
+        data, column = self.data, getattr(self.data, self.input_column)
+        source = {"train": None, "validation": data.validation, "test": data.test or data.train}[split]
+        if isinstance(source, str):
+            self._splits[split] = load_labelled(source, split, data, column, self.label_names)
+        else:
+            train, held_out, names = load_training(data, column, seed=self.seed)
+            self._splits["train"], self._label_names = train, self._label_names or names
+            if held_out is not None:
+                self._splits["validation"] = held_out
+        return self._splits[split]
+
+    def fingerprint(self, split: Split) -> str:
+        """See `Task.fingerprint`: of inputs and labels in their order."""
+        return examples_fingerprint(self.examples(split))
+
+    def arguments(self) -> dict[str, Any]:
+        """See `Task.arguments`: the batches are as `collate` makes them."""
+        return {"remove_unused_columns": False, "label_names": ["labels"]}
+
+    def inputs(self) -> dict[str, Any]:
+        """Cross entropy and accuracy."""
+        return {
+            "data_collator": self.collate,
+            "compute_loss_func": classification_loss,
+            "compute_metrics": accuracy,
+        }
+
+    def collate(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Model inputs, with the classes under "labels" (batch,)."""
+        raise NotImplementedError
+
+    def dataset(self, split: Split) -> Dataset[dict[str, Any]]:
+        """See `Task.dataset`."""
+        raise NotImplementedError

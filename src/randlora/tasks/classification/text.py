@@ -1,0 +1,113 @@
+"""Text classification: an encoder (or decoder) with a fresh linear head."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+from randlora.errors import ConfigError
+from randlora.messages import note
+from randlora.tasks.classification.classifiers import fit_loaded_head, head_of, load_classifier
+from randlora.tasks.classification.config import TextData
+from randlora.tasks.classification.labelled import Examples, require_texts
+from randlora.tasks.classification.mean_pooling import MeanPoolingClassifier
+from randlora.tasks.classification.positions import longest_text
+from randlora.tasks.classification.task import Classification, labels_of
+from randlora.tasks.sources import load
+from randlora.tasks.task import Split
+
+
+class TextRows(Dataset[dict[str, Any]]):
+    """Token ids and labels, row by row; `TextClassification.collate` pads them."""
+
+    def __init__(self, examples: Examples, tokenize: Callable[[str], Mapping[str, Any]]) -> None:
+        self.examples, self.tokenize = examples, tokenize
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.examples.rows[index]
+        return {**self.tokenize(row[self.examples.column]), "labels": self.examples.labels[index]}
+
+
+class TextClassification(Classification):
+    """A transformers sequence classifier.
+
+    The head is whatever `AutoModelForSequenceClassification` puts beside the pre-trained part, or a linear layer over
+    the mean of the tokens. A model that comes with a head for the same classes keeps it, with its rows in the data's
+    order; any other head starts at random, so the caller seeds before the model is loaded.
+    """
+
+    data_class = TextData
+    input_column = "text_column"
+    task_type = "SEQ_CLS"
+    data: TextData
+
+    def load_model(self, model: str, *, trust_remote_code: bool) -> None:
+        """See `Task.load_model`; `data.max_length` must leave room for a text."""
+        data, label_names, pooling = self.data, self.label_names, self.data.pooling
+        self.tokenizer: Any = load(
+            AutoTokenizer.from_pretrained, model, what="tokenizer", trust_remote_code=trust_remote_code
+        )
+        architecture = AutoModel if pooling == "mean" else AutoModelForSequenceClassification
+        self.backbone, report, known = load_classifier(
+            architecture, model, label_names, trust_remote_code=trust_remote_code
+        )
+        head_report: Mapping[str, Any] | bool | None = report
+        if pooling == "mean":
+            self.backbone = MeanPoolingClassifier(self.backbone.config, self.backbone)
+            head_report = load(self.backbone.load_head, model, what="head")
+        if self.tokenizer.pad_token_id is None:
+            # Decoders such as GPT-2 have no padding token of their own.
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        if self.tokenizer.pad_token_id is None:
+            raise ConfigError(
+                "model",
+                expected="a tokenizer with a padding token or an end-of-text token",
+                got=f"neither in '{model}'",
+            )
+        self.backbone.config.pad_token_id = self.tokenizer.pad_token_id
+        self.head = head_of(self.backbone, report)
+        self.max_length = min(data.max_length, longest_text(self.backbone, self.tokenizer))
+        special = self.tokenizer.num_special_tokens_to_add()
+        if self.max_length <= special:
+            raise ConfigError(
+                "data.max_length", expected=f"more than the {special} tokens around each text", got=str(self.max_length)
+            )
+        self._untold: list[str] = []
+        if self.max_length < data.max_length:
+            self._untold.append(
+                f"data.max_length: {data.max_length} is more than the model reads; texts end at token {self.max_length}"
+            )
+        self._head_story = fit_loaded_head(self.backbone, self.head, head_report, known, label_names)
+
+    def dataset(self, split: Split) -> Dataset[dict[str, Any]]:
+        """The examples: training ones as they are, the others by length, so that batches need little padding."""
+        examples = self.examples(split)
+        require_texts(examples)
+        if split == "train" and self._head_story:
+            note(self._head_story)  # elsewhere a trained head takes its place
+        while self._untold:
+            note(self._untold.pop())
+        if split != "train":
+            texts = examples.rows[examples.column]
+            examples = examples.select(sorted(range(len(examples)), key=lambda row: len(texts[row])))
+        return TextRows(examples, partial(self.tokenizer, truncation=True, max_length=self.max_length))
+
+    def arguments(self) -> dict[str, Any]:
+        """How training texts are put into batches."""
+        sampling = "group_by_length" if self.data.group_by_length else "random"
+        return {**super().arguments(), "train_sampling_strategy": sampling}
+
+    def collate(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Token ids and mask, (batch, longest text of the batch), and labels (batch,)."""
+        tokens = [{name: ids for name, ids in example.items() if name != "labels"} for example in batch]
+        return {**self.tokenizer.pad(tokens, return_tensors="pt"), "labels": labels_of(batch)}
+
+    def wrap(self, adapted: nn.Module, *, train_head: bool) -> nn.Module:  # noqa: ARG002
+        """The adapted model itself: it ends in the head already."""
+        return adapted

@@ -1,0 +1,80 @@
+"""Keys as other tools call them, read as ours; the user is told."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from randlora.errors import ConfigError
+from randlora.messages import note
+
+SYNONYMS = {
+    # transformers' TrainingArguments, PEFT, TRL.
+    "model_name_or_path": "model",
+    "output_dir": "output",
+    "hub_model_id": "push_to_hub",
+    "num_train_epochs": "optimization.epochs",
+    "per_device_train_batch_size": "optimization.batch_size",
+    "per_device_eval_batch_size": "optimization.eval_batch_size",
+    "optim": "optimization.optimizer",
+    "lr_scheduler_type": "optimization.scheduler",
+    "dataloader_num_workers": "optimization.dataloader_workers",
+    "load_best_model_at_end": "optimization.keep_best",
+    "early_stopping_patience": "optimization.early_stopping",
+    "lora_r": "method.r",
+    "lora_alpha": "method.alpha",
+    "lora_dropout": "method.dropout",
+    "lora_target_modules": "method.target_modules",
+    # LLM-Adapters, axolotl, LLaMA-Factory.
+    "base_model": "model",
+    "num_epochs": "optimization.epochs",
+    "micro_batch_size": "optimization.batch_size",
+    "sequence_len": "data.max_length",
+    "cutoff_len": "data.max_length",
+    "max_seq_length": "data.max_length",
+    # Where they were before a task had a data section of its own.
+    "encoders": "data.encoders",
+    "pooling": "data.pooling",
+    "group_by_length": "data.group_by_length",
+}
+
+
+def ours(key: str) -> str:
+    """Our name for a dotted key, which another tool may call otherwise and may not keep in a section."""
+    section, _, name = key.rpartition(".")
+    known = SYNONYMS.get(name)
+    if known is None or key == known or section in {"method.options", "fingerprint"}:
+        return key
+    note(f"{key} is read as {known}")
+    return known
+
+
+def rename(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's nested keys under our names.
+
+    Raises:
+        ConfigError: A key is there under two names.
+    """
+    found: dict[str, Any] = {}
+    for name, value in content.items():
+        if name in ("method", "data", "optimization") and isinstance(value, Mapping):
+            for inner, inner_value in value.items():
+                put(found, ours(f"{name}.{inner}"), inner_value)
+            found.setdefault(name, {})
+        else:
+            put(found, ours(str(name)), value)
+    return found
+
+
+def put(values: dict[str, Any], key: str, value: Any, *, replace: bool = False) -> None:
+    """Put a value at a dotted key into nested dictionaries.
+
+    Raises:
+        ConfigError: There is one already, unless it may be replaced; or a part of the key is no section.
+    """
+    *sections, name = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(section, expected="a section with keys of its own", got=repr(values))
+    if name in values and not replace:
+        raise ConfigError(key, expected="one value", got="two, under two names")
+    values[name] = value

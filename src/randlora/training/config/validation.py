@@ -1,0 +1,132 @@
+"""Checks of a whole training config, before any data or model is loaded."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+from transformers.training_args import OptimizerNames
+
+from randlora.adapter_config import check_choice
+from randlora.errors import ConfigError, DeviceError, OutputError
+from randlora.tasks import TASKS
+from randlora.tasks.sources import locate
+from randlora.training.config.adapter_configs import adapter_config
+from randlora.training.config.method_table import CHOICES, METHODS
+from randlora.training.config.schema import check_values
+from randlora.training.config.sections import MethodConfig, OptimizationConfig, TrainConfig, resolve
+
+
+def validate(config: TrainConfig) -> None:
+    """Check everything that can be known before anything heavy is loaded.
+
+    Args:
+        config: The whole config.
+
+    Raises:
+        ConfigError: A value has the wrong type, is out of range, unknown, or in conflict with another one.
+        DataError: A data file is missing or empty.
+        DeviceError: The hardware for `device` or `precision` is not there.
+        OutputError: The output folder cannot be written.
+    """
+    check_values(config)
+    _check_optimization(config.optimization)
+    _check_validation(config)
+    resolved = resolve(config).method
+    if resolved.name in METHODS:
+        adapter_config(resolved)
+    else:
+        _check_method_without_adapter(config.method)
+    if not config.model:
+        raise ConfigError("model", expected="a hub id, a folder or package:NAME/PATH", got="nothing")
+    locate(config.model)
+    TASKS[config.task].check(config.data)
+    _check_trackers(config.report_to)
+    check_device(config.optimization.device, config.optimization.precision)
+    _check_output(config.output)
+
+
+def check_device(device: str, precision: str) -> None:
+    """Check that the device is there and computes in the precision.
+
+    Raises:
+        DeviceError: It is not, or does not.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("optimization.device", expected="a CUDA GPU", got="none", hint="set it to cpu or auto")
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    if precision == "bf16" and not (torch.cuda.is_bf16_supported() if on_gpu else _cpu_has_bf16()):
+        where = "GPU" if on_gpu else "processor"
+        raise DeviceError(
+            "optimization.precision", expected=f"a precision this {where} has", got="bf16", hint="set it to fp32"
+        )
+    if precision == "fp16" and not on_gpu:
+        raise DeviceError(
+            "optimization.precision", expected="fp32 or bf16 without a GPU", got="fp16", hint="set it to fp32"
+        )
+
+
+def _cpu_has_bf16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _check_optimization(optimization: OptimizationConfig) -> None:
+    check_choice("optimization.optimizer", optimization.optimizer, [name.value for name in OptimizerNames])
+    if optimization.max_steps == 0:
+        raise ConfigError("optimization.max_steps", expected="-1 or a whole number above 0", got="0")
+    every, saved = optimization.eval_steps, optimization.save_steps
+    if optimization.keep_best and every and (not saved or saved % every):
+        expected = f"a multiple of eval_steps, {every}, so that the best scored is one that was saved"
+        raise ConfigError("optimization.save_steps", expected=expected, got=str(saved))
+
+
+def _check_validation(config: TrainConfig) -> None:
+    """Check that what is chosen on a validation split has one, and that a head's learning rate has a head."""
+    optimization = config.optimization
+    for key in ("keep_best", "early_stopping", "eval_steps"):
+        if getattr(optimization, key) and config.data.validation is None:
+            hint = "a file, a hub split, or a share of the training data such as 0.1"
+            raise ConfigError("data.validation", expected=f"one, for optimization.{key}", got="none", hint=hint)
+    rate = optimization.head_learning_rate
+    if rate is not None and not TASKS[config.task].trained_head and config.method.name != "head":
+        hint = "no head is trained"
+        expected = f"none with {config.task}"
+        raise ConfigError("optimization.head_learning_rate", expected=expected, got=repr(rate), hint=hint)
+
+
+def _check_trackers(names: list[str]) -> None:
+    """Check that the trackers are known to transformers and installed."""
+    for name in names:
+        check_choice("report_to", name, [*INTEGRATION_TO_CALLBACK])
+        if name not in get_available_reporting_integrations():
+            raise ConfigError("report_to", expected="trackers that are installed", got=name, hint=f"pip install {name}")
+
+
+def _check_method_without_adapter(method: MethodConfig) -> None:
+    """Check that "full" and "head", which have no adapter, are not told how to make one."""
+    start = MethodConfig()
+    for key in ("alpha", "dropout", *CHOICES, "target_modules", "exclude_modules", "options"):
+        value = getattr(method, key)
+        if value != getattr(start, key):
+            raise ConfigError(f"method.{key}", expected=f"none for {method.name}", got=repr(value))
+
+
+def _check_output(output: str) -> None:
+    """Check that the folder, or the nearest one above it that exists, can be written."""
+    if not output:
+        raise OutputError("output", expected="a folder for the run", got="nothing")
+    folder = Path(output).expanduser()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise OutputError("output", expected="a folder", got=f"{folder}, which is a file")
+    try:  # rights alone do not tell: the file system may be read-only or full
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"0" * 4096)
+    except OSError as error:
+        raise OutputError(
+            "output",
+            expected="a folder that can be written",
+            got=f"{folder}: {error.strerror}",
+            hint="choose another one",
+        ) from error

@@ -1,0 +1,215 @@
+"""The one training path: a config in, a run folder and its record out."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import transformers
+from peft import PeftModel
+from transformers import IntervalStrategy, TrainingArguments
+
+from randlora.adapter import write_model_card
+from randlora.errors import ConfigError, DataError, OutputError
+from randlora.tasks import TASKS, Split, Task
+from randlora.tasks.fingerprint import architecture_fingerprint, model_fingerprint
+from randlora.tasks.sources import locate
+from randlora.training.config.method_table import METHODS
+from randlora.training.config.sections import TrainConfig, resolve
+from randlora.training.config.validation import validate
+from randlora.training.methods import build, is_head, load_model
+from randlora.training.run.arguments import training_arguments
+from randlora.training.run.evaluation import evaluate
+from randlora.training.run.folder import RunFolder
+from randlora.training.run.memory import peak_bytes, reset_peak
+from randlora.training.run.progress import Progress
+from randlora.training.run.record import Record, commit, finite, hardware, versions
+from randlora.training.run.trainer import run_trainer
+from randlora.training.run.weights import folder_bytes, save_trained
+
+
+def train(config: TrainConfig, *, score_test: bool = True) -> Record:
+    """Train, or resume, or return what is finished already.
+
+    The run's folder tells which: an unfinished run of the same config goes on from its last checkpoint and ends with
+    the same adapter as if it had not been interrupted. Nothing but a lock is written before the config is validated,
+    the data are read and the model is built.
+
+    Args:
+        config: What to train on what; see `randlora.training.config`.
+        score_test: Whether the test split is scored. A search leaves it alone and asks again for what it chose: the
+            finished run is then scored and not repeated.
+
+    Returns:
+        The record, as in the folder's `record.json`.
+
+    Raises:
+        ConfigError: The config is wrong, or the model cannot be loaded.
+        DataError: The data cannot be read or do not fit the task.
+        DeviceError: The hardware asked for is not there.
+        LayerError: No layer matches `method.target_modules`.
+        OutputError: The folder cannot be written, holds something else, or is in use by another run.
+        TrainingError: The training has diverged.
+    """
+    validate(config)
+    config = resolve(config)
+    folder = RunFolder(config.output)
+    task = TASKS[config.task](config.data, seed=config.seed)
+    arguments = training_arguments(config, task, folder.checkpoints)
+    # Of the processes of a distributed run, one writes.
+    with folder.locked() if arguments.should_save else nullcontext():
+        folder.finished(config)  # another run in the folder is refused before anything is read
+        record = _train(config, folder, task, arguments, score_test=score_test)
+        if score_test and task.has("test") and f"test_{record.goal}" not in record.metrics:
+            scores = {f"test_{name}": value for name, value in evaluate(folder.path).items()}
+            record = replace(record, metrics={**record.metrics, **scores})
+            record.save(folder.path)
+    return record
+
+
+def _train(
+    config: TrainConfig, folder: RunFolder, task: Task, arguments: TrainingArguments, *, score_test: bool
+) -> Record:
+    # The head, LoRA's start and dropout draw from these seeds.
+    transformers.set_seed(config.seed)
+    config = replace(config, fingerprint=_fingerprint(config, task))
+    record = folder.finished(config)
+    if record is not None:
+        return record
+    load_model(task, config)
+    config.fingerprint["architecture"] = architecture_fingerprint(task.backbone)
+    model = build(task, config.method)
+    with folder.attempt(config) if arguments.should_save else nullcontext():
+        checkpoint = folder.checkpoint()
+        trainer = run_trainer(task.trainer_class)(
+            model=model, args=arguments, **_datasets(task, arguments), **task.inputs()
+        )
+        progress = Progress.load(checkpoint) if checkpoint else Progress(_now())
+        trainer.begin(progress, is_head=partial(is_head, task=task), optimization=config.optimization)
+        counts = trainer.count_trained()
+        try:
+            metrics = _fit(trainer, task, checkpoint, score_test=score_test)
+        except DataError as error:  # a loader process sends its traceback along
+            raise DataError(str(error).rpartition("DataError: ")[2]) from error
+        _save_adapter(folder, config, trainer)
+        record = _record(config, task, trainer, counts, metrics, folder_bytes(folder.adapter))
+        if arguments.should_save:
+            _upload(config, folder)
+            folder.finish(record)
+    return record
+
+
+def _datasets(task: Task, arguments: TrainingArguments) -> dict[str, Any]:
+    scored = arguments.eval_strategy != IntervalStrategy.NO
+    return {"train_dataset": task.dataset("train"), "eval_dataset": task.dataset("validation") if scored else None}
+
+
+def _fingerprint(config: TrainConfig, task: Task) -> dict[str, str]:
+    """What the run is about to train on, and from; refused where the config asks for something else."""
+    names: dict[str, Split] = {"training data": "train", "validation data": "validation", "test data": "test"}
+    found: dict[str, str | None] = {name: task.fingerprint(split) for name, split in names.items() if task.has(split)}
+    found["model"] = model_fingerprint(locate(config.model))
+    for name, value in found.items():
+        if config.fingerprint.get(name, value) != value:
+            hint = "the content has changed; remove the fingerprint to train on what is there now"
+            wanted = config.fingerprint[name]
+            raise ConfigError(f"fingerprint of the {name}", expected=wanted, got=str(value), hint=hint)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _fit(trainer: Any, task: Task, checkpoint: Path | None, *, score_test: bool) -> dict[str, float | None]:
+    """Score, train, score: the record's metrics."""
+    progress = trainer.progress
+    first: Split = "validation" if task.has("validation") else "test"
+    if progress.before is None:
+        scores = task.score(trainer, first) if task.has(first) and (score_test or first != "test") else {}
+        progress.before = {f"{first}_{name}_before": value for name, value in scores.items()}
+    reset_peak(trainer.args.device)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    progress.peak_memory_bytes = max(progress.peak_memory_bytes, peak_bytes(trainer.args.device))
+    metrics: dict[str, float | None] = {**progress.before, "train_loss": finite(trainer.mean_train_loss())}
+    splits: tuple[Split, ...] = ("validation", "test") if score_test else ("validation",)
+    for split in splits:
+        if task.has(split):
+            scores = task.score(trainer, split)
+            trainer.require_finite({f"loss on the {split} data": scores["loss"]} if "loss" in scores else {})
+            metrics |= {f"{split}_{name}": value for name, value in scores.items()}
+    return metrics
+
+
+def _upload(config: TrainConfig, folder: RunFolder) -> None:
+    """Upload the adapter where the config asks for it; the run's folder stays resumable if that fails."""
+    if config.push_to_hub is None:
+        return
+    try:
+        api = huggingface_hub.HfApi()
+        api.create_repo(config.push_to_hub, exist_ok=True)
+        api.upload_folder(repo_id=config.push_to_hub, folder_path=folder.adapter)
+    # The hub's client and the network raise several unrelated classes.
+    except Exception as error:
+        raise OutputError(
+            "push_to_hub",
+            expected=f"a repository '{config.push_to_hub}' that can be written",
+            got=f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}",
+            hint="log in with 'hf auth login'; the same command again uploads",
+        ) from error
+
+
+def _save_adapter(folder: RunFolder, config: TrainConfig, trainer: Any) -> None:
+    """Write `adapter/`: PEFT's format for its methods, the trained parameters alone for the others."""
+    # Shards are gathered on every process, though only one writes.
+    state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
+    if not trainer.args.should_save:
+        return
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if config.method.name not in METHODS:
+        folder.save_adapter(lambda path: save_trained(model, path, state))
+        return
+    prefix, adapted = next((name, part) for name, part in model.named_modules() if isinstance(part, PeftModel))
+    if state is not None and prefix:
+        state = {name.removeprefix(f"{prefix}."): tensor for name, tensor in state.items()}
+
+    def write(path: Path) -> None:
+        adapted.save_pretrained(path, state_dict=state)
+        write_model_card(adapted, path)
+
+    folder.save_adapter(write)
+
+
+def _record(
+    config: TrainConfig,
+    task: Task,
+    trainer: Any,
+    counts: tuple[int, int],
+    metrics: dict[str, float | None],
+    adapter_bytes: int,
+) -> Record:
+    progress = trainer.progress
+    return Record(
+        method=config.method.name,
+        task=config.task,
+        model=config.model,
+        goal=task.goal.metric,
+        unit=task.goal.unit,
+        metrics=metrics,
+        trainable_parameters=counts[0],
+        head_parameters=counts[1],
+        adapter_bytes=adapter_bytes,
+        train_seconds=progress.train_seconds,
+        step_seconds_median=progress.step_seconds_median,
+        peak_memory_bytes=progress.peak_memory_bytes,
+        seed=config.seed,
+        facts=task.facts(),
+        versions=versions(),
+        commit=commit(),
+        hardware=hardware(trainer.args.device, config.optimization.precision),
+        started=progress.started,
+        history=trainer.history(),
+    )
