@@ -1,47 +1,17 @@
-"""What the accuracy benchmarks share: every method at its best learning rate, repeated with all seeds."""
+"""What the accuracy benchmarks share: every method at its best learning rate on validation, repeated with all seeds."""
 
 import argparse
 import json
-import statistics
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from randlora.training import MethodConfig, Record, TrainConfig
+from randlora.training import MethodConfig, TrainConfig, search
 from randlora.training.merge import merge
-from randlora.training.search import search
 
 RESULTS = Path(__file__).parent / "results"
 SUITES = Path(__file__).parent.parent / "suites"
-
-
-def accuracies(records: list[Record]) -> list[float]:
-    """Test accuracies in percent."""
-    return [record.metrics["eval_accuracy"] or 0.0 for record in records]
-
-
-def by_rate(config: TrainConfig, rates: Sequence[float], seed: int) -> dict[float, float]:
-    """Accuracies at the middle three learning rates, and while the best of them lies at an edge, the next one beyond.
-
-    Args:
-        config: The run; its learning rate and seed are replaced.
-        rates: Learning rates in ascending order, an odd number of three or more.
-        seed: Of all runs.
-    """
-    tried: dict[float, float] = {}
-    middle = len(rates) // 2
-    wanted = [middle - 1, middle, middle + 1]
-    while wanted:
-        chosen = [rates[index] for index in wanted]
-        tried |= zip(chosen, accuracies(search(config, chosen, [seed])), strict=True)
-        best = rates.index(best_of(tried))
-        wanted = [i for i in (best - 1, best + 1) if 0 <= i < len(rates) and rates[i] not in tried]
-    return dict(sorted(tried.items()))
-
-
-def best_of(tried: dict[float, float]) -> float:
-    """The learning rate of the highest accuracy."""
-    return max(tried, key=lambda rate: tried[rate])
 
 
 def with_lora_merged(config: TrainConfig, r: int, rates: Sequence[float]) -> TrainConfig:
@@ -50,43 +20,50 @@ def with_lora_merged(config: TrainConfig, r: int, rates: Sequence[float]) -> Tra
     Args:
         config: The run; its `output` has the LoRA's runs in a folder beside it.
         r: The LoRA's rank.
-        rates: Its learning rates; the best one is taken.
+        rates: Its learning rates; the best one on the validation split is taken.
     """
     optimization = replace(config.optimization, epochs=config.optimization.epochs / 2)
     method = MethodConfig(name="lora", r=r, target_modules=config.method.target_modules)
     folder = Path(f"{config.output}-lora")
     first = replace(config, method=method, optimization=optimization, output=str(folder))
-    rate = best_of(by_rate(first, rates, config.seed))
+    rate = search(first, rates, [config.seed]).learning_rate
     if not (folder / "merged").is_dir():
         merge(folder / f"lr{rate:g}-seed{config.seed}", folder / "merged")
     return replace(config, model=str(folder / "merged"), optimization=optimization)
 
 
 def at_best_rate(config: TrainConfig, rates: Sequence[float], seeds: Sequence[int]) -> dict:
-    """The learning rates with the first seed, see `by_rate`, and the best with all seeds.
+    """A method at its best learning rate on the validation split, see `randlora.training.search`, as a result to keep.
 
     Args:
         config: The run; its learning rate and seed are replaced.
-        rates: Learning rates in ascending order, an odd number of three or more.
-        seeds: One or more.
+        rates: Learning rates to begin with; the grid is widened while the best is at its edge.
+        seeds: Of the runs at the best rate, whose test split is scored.
     """
-    tried = by_rate(config, rates, seeds[0])
-    best_rate = best_of(tried)
-    records = search(config, [best_rate], seeds)
-    values = accuracies(records)
+    found = search(config, rates, seeds)
+    first = found.records[0]
+    mean, spread = found.mean_and_spread()
     return {
         "method": asdict(config.method),
-        "trainable_parameters": records[0].trainable_parameters,
-        "head_parameters": records[0].head_parameters,
-        "adapter_bytes": records[0].adapter_bytes,
-        "accuracy_by_learning_rate": {f"{rate:g}": value for rate, value in tried.items()},
-        "best_learning_rate": best_rate,
-        "accuracies": values,
-        "mean": statistics.mean(values),
-        "spread": statistics.stdev(values) if len(values) > 1 else None,
-        "hardware": records[0].hardware,
-        "versions": records[0].versions,
+        "trainable_parameters": first.trainable_parameters,
+        "head_parameters": first.head_parameters,
+        "adapter_bytes": first.adapter_bytes,
+        "validation_split": config.data.validation,
+        "validation_by_learning_rate": {f"{rate:g}": value for rate, value in found.validation.items()},
+        "best_learning_rate": found.learning_rate,
+        "seeds": list(seeds),
+        "validation": [record.after for record in found.records],
+        "test": found.test(),
+        "mean": mean,
+        "spread": spread,
+        "loss_by_step": {f"{rate:g}": _losses(curve) for rate, curve in found.curves.items()},
+        "hardware": first.hardware,
+        "versions": first.versions,
     }
+
+
+def _losses(curve: Iterable[dict[str, float]]) -> list[list[float]]:
+    return [[entry["step"], round(entry["loss"], 4)] for entry in curve if "loss" in entry]
 
 
 def command_line(description: str | None, methods: Iterable[str], runs: str) -> argparse.Namespace:
@@ -102,6 +79,7 @@ def command_line(description: str | None, methods: Iterable[str], runs: str) -> 
     parser.add_argument("--train", required=True, help="file of the training split")
     parser.add_argument("--test", required=True, help="file of the test split")
     parser.add_argument("--methods", nargs="+", choices=names, default=names, help="which to run")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the runs at the best rate")
     parser.add_argument("--runs", type=Path, default=Path(runs), help="folder of the runs")
     return parser.parse_args()
 
@@ -113,4 +91,6 @@ def report(file_name: str, name: str, result: dict) -> None:
     path = RESULTS / file_name
     summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     summary[name] = result
-    path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    # The curves take a line each.
+    text = re.sub(r"\[\s+([-\d.e+]+),\s+([-\d.e+]+)\s+\],?\s*", r"[\1, \2], ", json.dumps(summary, indent=1))
+    path.write_text(text.replace(", ]", "]") + "\n", encoding="utf-8")
