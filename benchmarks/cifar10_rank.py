@@ -4,10 +4,10 @@
 
 The CLIP (width 128, four blocks, patches of 8 of 32 pixels) is pre-trained here on drawn glyphs, as the demo's is, so
 that photographs are new to it; then both towers are adapted to CIFAR-10 (columns `image` and `label`). RandLoRA has
-bases of rank 4; every other method but full fine-tuning trains about as many numbers. A tenth of the training data is set
-apart. Each method is tried at three learning rates with the first seed, and beyond them while the best on that tenth is
-at an edge; its best one is repeated with the other seeds, and only these runs are scored on the test data. Runs are kept
-in --runs and not repeated; the summary goes to benchmarks/results/cifar10_rank.json.
+bases of rank 4; every other method but full fine-tuning trains about as many numbers. A tenth of the training data is
+set apart. Each method is tried at three learning rates with the first seed, and beyond them while the best on that
+tenth is at an edge; its best one is repeated with the other seeds, and only these runs are scored on the test data.
+Runs are kept in --runs and not repeated; the summary goes to benchmarks/results/cifar10_rank.json.
 """
 
 from dataclasses import replace

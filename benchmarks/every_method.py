@@ -4,9 +4,9 @@
 
 A tenth of the training data is set apart. Each method is tried at three learning rates a factor of about 3 apart, and
 beyond them while the best on that tenth is at an edge; the best is repeated with the other seeds and scored on the test
-data. These are the methods' own defaults (but for OPTIONS) and not equal parameters: what is shown is that each learns and
-where, not which one is better. Needs the `bench` extra, and Banking77 as CSV files with the columns `text` and `category`.
-Runs are kept in --runs and not repeated; the summary goes to benchmarks/results/every_method.json.
+data. These are the methods' own defaults (but for OPTIONS) and not equal parameters: what is shown is that each learns
+and where, not which one is better. Needs the `bench` extra, and Banking77 as CSV files with the columns `text` and
+`category`. Runs are kept in --runs and not repeated; the summary goes to benchmarks/results/every_method.json.
 """
 
 from dataclasses import replace

@@ -58,6 +58,8 @@ def test_strings_stay_as_they_are(read):
     assert read("{}", "--method.target_modules", "[query, key]").method.target_modules == ["query", "key"]
     assert read("{}", "--method.target_modules", ".*query").method.target_modules == ".*query"
     assert read("data: {test: x}", "--data.test", "null").data.test is None
+    for word, value in (("0.1", 0.1), ("120", 120), ("dev.csv", "dev.csv"), ("null", None), ("010", "010")):
+        assert read("{}", "--data.validation", word).data.validation == value
 
 
 def test_numbers_are_read_in_every_usual_form(read):

@@ -74,15 +74,16 @@ def _parse(words: Sequence[str]) -> dict[str, str]:
 
 
 def _typed(key: str, text: str, kind: Any) -> Any:
-    """A word as the type of its key: a string as it is, anything else as YAML has it."""
-    is_string = kind is not Any and fits(text, kind)
-    if is_string and text != "null" and not text.startswith("["):
-        return text
+    """A word as the type of its key: a string as it is where the key takes strings and no such number."""
     try:
         value = strict_yaml.load(text)
     except yaml.YAMLError:
         value = text
-    if fits(value, kind):
-        return value
-    check_value(key, text, kind)
-    return text
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is Any or text == "null" or text.startswith("[") or is_number:
+        chosen = value if fits(value, kind) else text
+    else:
+        chosen = text if fits(text, kind) else value
+    if not fits(chosen, kind):
+        check_value(key, text, kind)
+    return chosen
