@@ -20,6 +20,8 @@ from tiny import task_of
 OPTIONS = {
     "vblora": {"vector_length": 4, "num_vectors": 16},
     "c3a": {"block_size": 4},
+    "road": {"group_size": 8},
+    "waveft": {"n_frequency": 20},
     "oft": {"oft_block_size": 4},
     "nola": {"num_bases": 8},
     "pranc": {"num_bases": 8},

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import peft
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from randlora.config import RandLoraConfig, default_alpha
+from randlora.errors import ConfigError
 from randlora.methods import CATALOGUE
 
 
@@ -73,6 +75,57 @@ METHODS: dict[str, PeftMethod] = {
     "ia3": PeftMethod(peft.IA3Config, start={"feedforward_modules": []}),
 }
 """Methods whose result is a PEFT adapter."""
+
+_NOT_SERVED = {
+    "ADAPTION_PROMPT": "it is put into Llama's attention as a whole, not on layers",
+    "CARTRIDGE": "prompt learning needs a language model's cache",
+    "CPT": "prompt learning needs a language model's input",
+    "MULTITASK_PROMPT_TUNING": "prompt learning needs a language model's input",
+    "POLY": "it needs a task's number beside each example",
+    "PREFIX_TUNING": "prompt learning needs a language model's cache",
+    "PROMPT_TUNING": "prompt learning needs a language model's input",
+    "P_TUNING": "prompt learning needs a language model's input",
+    "SHADOW": "it trains a model of its own beside this one",
+    "TRAINABLE_TOKENS": "it trains rows of the vocabulary, which the task does not name",
+    "XLORA": "it mixes adapters that are trained already",
+}
+"""PEFT's types that a run cannot train, and why."""
+
+_SEEDS = ("projection_prng_key", "projection_seed", "proj_seed", "random_loc_seed")
+
+
+def _of_peft(config: type[peft.PeftConfig]) -> PeftMethod:
+    """A tuner of PEFT's that has no row of its own: its keys are found by their names, the others are options."""
+    names = [entry.name for entry in fields(config)]
+    found = {"r": ["r"], "alpha": [n for n in names if n == "alpha" or n.endswith("_alpha")]}
+    found["dropout"] = [n for n in names if n.endswith("_dropout") and n != "module_dropout"]
+    found["seed"] = [n for n in names if n in _SEEDS]
+    return PeftMethod(config, {key: own[0] for key, own in found.items() if own and own[0] in names})
+
+
+def _others_of_peft() -> dict[str, PeftMethod]:
+    """PEFT's other tuners by PEFT's names, from its registry."""
+    known = {method.config for method in METHODS.values()}
+    return {
+        str(kind.value).lower(): _of_peft(config)
+        for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()
+        if config not in known and kind.value not in _NOT_SERVED and config.__module__.startswith("peft.")
+    }
+
+
+METHODS |= _others_of_peft()
+
+
+def check_method(name: str) -> None:
+    """Say of a method of PEFT's why a run cannot train it.
+
+    Raises:
+        ConfigError: It is one of those.
+    """
+    reason = _NOT_SERVED.get(name.upper())
+    if reason is not None:
+        raise ConfigError("method.name", expected="a method that adapts layers", got=name, hint=reason)
+
 
 _AS_LORA = ("lora", "rslora", "dora", "pissa", "adalora")
 

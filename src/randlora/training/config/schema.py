@@ -11,6 +11,7 @@ from randlora.adapter_config import check_choice
 from randlora.errors import ConfigError
 from randlora.messages import closest
 from randlora.tasks import TASKS
+from randlora.training.config.method_table import check_method
 from randlora.training.config.sections import TrainConfig
 
 _OPTIONS = "method.options."
@@ -96,6 +97,8 @@ def check_value(key: str, value: Any, kind: Any) -> None:
         raise ConfigError(key, expected="a name in UTF-8", got=repr(value), hint="rename the file")
     if fits(value, kind):
         return
+    if key == "method.name" and isinstance(value, str):
+        check_method(value)
     choices = [get_args(part) for part in (kind, *get_args(kind)) if get_origin(part) is Literal]
     if choices and isinstance(value, str):
         check_choice(key, value, choices[0])
