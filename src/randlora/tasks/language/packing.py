@@ -1,6 +1,7 @@
 """Whether a model keeps examples apart that are packed into one row, which its code decides and no setting says."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,6 @@ def _positions(lengths: Sequence[int]) -> Tensor:
 
 
 def _vocabulary(model: nn.Module) -> int:
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     return int(getattr(text, "vocab_size", 100))

@@ -21,7 +21,7 @@ class Prepared:
     """Data for a trainer.
 
     Attributes:
-        train: What to train on: `input_ids` and `labels`, or for preferences `prompt_ids`, `chosen_ids`, `rejected_ids`.
+        train: What to train on: `input_ids` and `labels`, or `prompt_ids`, `chosen_ids` and `rejected_ids`.
         validation: What to validate with, if anything, in the same columns.
         preferences: Whether they are preferences, and so for `DPOTrainer`.
         statistics: Numbers of `train`.

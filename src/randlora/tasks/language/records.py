@@ -164,7 +164,7 @@ def _from_hub(source: str, split: str) -> datasets.Dataset:
 
 
 def _without_nulls(value: Any) -> Any:
-    """A nested value without the nulls that a table sets where objects of other rows have a key and this one has not."""
+    """A nested value without the nulls that a table sets for keys that only objects of other rows have."""
     if isinstance(value, dict):
         return {key: _without_nulls(held) for key, held in value.items() if held is not None}
     return [_without_nulls(held) for held in value] if isinstance(value, list) else value

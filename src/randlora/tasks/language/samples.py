@@ -1,4 +1,4 @@
-"""What every row of a language data set becomes: a text, a prompt with its completion, a conversation or a preference."""
+"""What every row becomes: a text, a prompt with its completion, a conversation or a preference."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias

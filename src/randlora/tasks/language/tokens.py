@@ -1,6 +1,6 @@
-"""Texts to tokens: each token's characters, and no token on both sides of the place where learning begins or ends."""
+"""Texts to tokens: which characters each token has, and so whether it is learned."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -8,6 +8,8 @@ from transformers import PreTrainedTokenizerBase
 from randlora.errors import DataError
 from randlora.tasks.language.rendering import Rendered
 from randlora.tasks.language.templates import Span
+
+_SEAMS = (("a", "b"), ("a", " b"), ("a ", "b"), ("a\n", "b"))
 
 
 @dataclass(frozen=True)
@@ -45,20 +47,34 @@ class Tokenizer:
             [*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)]
         )
         self._opening = _opening(tokenizer)
+        self._in_parts = all(self._joins(before, after) for before, after in _SEAMS)
 
     def encode(self, batch: Sequence[Rendered]) -> list[Tokens]:
-        """Tokenize texts together, which the tokenizers library does in parallel."""
-        texts = [rendered.text for rendered in batch]
-        encoded = self._tokenizer(
-            texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
-        )
-        return [
-            self._finish(rendered, ids, offsets)
-            for rendered, ids, offsets in zip(batch, encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        ]
+        """Tokenize texts together, which the tokenizers library does in parallel.
 
-    def _finish(self, rendered: Rendered, ids: list[int], offsets: list[Span]) -> Tokens:
-        ids, covered = self._split(rendered, ids, _covered(offsets))
+        A text is tokenized in parts, each beginning where learning begins: at inference the prompt is tokenized alone,
+        and what follows it in training must not change its tokens (two line breaks are one token at a text's end, and
+        two before a word). Tokenizers that set a blank before every text cannot be given parts.
+        """
+        parts = [_parts(rendered) if self._in_parts else [(0, rendered.text)] for rendered in batch]
+        encoded = self._tokenizer(
+            [part for row in parts for _, part in row],
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        pieces = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        return [self._assemble(rendered, row, pieces) for rendered, row in zip(batch, parts, strict=True)]
+
+    def _assemble(
+        self, rendered: Rendered, parts: list[tuple[int, str]], pieces: Iterator[tuple[list[int], list[Span]]]
+    ) -> Tokens:
+        ids: list[int] = []
+        covered: list[Span] = []
+        for (start, _), (part_ids, offsets) in zip(parts, pieces, strict=False):
+            ids.extend(part_ids)
+            covered.extend((first + start, last + start) for first, last in _covered(offsets))
         learned = _learned(covered, rendered.learned)
         starts = {start for start, _ in rendered.learned}
         # A special token that swallows the blanks behind it still belongs to the prompt that it ends.
@@ -73,27 +89,20 @@ class Tokenizer:
             ids, learned = [*ids, self._end], [*learned, True]
         return Tokens(ids, learned)
 
-    def _split(self, rendered: Rendered, ids: list[int], covered: list[Span]) -> tuple[list[int], list[Span]]:
-        """Tokenize again in parts where a token holds the end of a prompt and the beginning of an answer.
+    def _joins(self, before: str, after: str) -> bool:
+        """Whether two parts read as the text that they are cut from."""
 
-        At inference the prompt is tokenized alone, so that the model never sees such a token. Tokenizers that set a
-        blank before every text cannot be given parts: where the parts do not read as the whole, it stays as it is.
-        """
-        bounds = sorted({bound for span in rendered.learned for bound in span})
-        cuts = [bound for bound in bounds if any(first < bound < last for first, last in covered)]
-        if not cuts:
-            return ids, covered
-        parts_ids: list[int] = []
-        parts_covered: list[Span] = []
-        for start, end in zip([0, *cuts], [*cuts, len(rendered.text)], strict=True):
-            part = self._tokenizer(rendered.text[start:end], add_special_tokens=False, return_offsets_mapping=True)
-            parts_ids.extend(part["input_ids"])
-            parts_covered.extend((first + start, last + start) for first, last in _covered(part["offset_mapping"]))
-        same = self._read(parts_ids) == self._read(ids)
-        return (parts_ids, parts_covered) if same else (ids, covered)
+        def read(*texts: str) -> str:
+            ids = [token for text in texts for token in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
+            return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
-    def _read(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        return read(before, after) == read(before + after)
+
+
+def _parts(rendered: Rendered) -> list[tuple[int, str]]:
+    """A text cut where learning begins, each part with the number of its first character."""
+    cuts = sorted({0, *(start for start, _ in rendered.learned)})
+    return [(start, rendered.text[start:end]) for start, end in zip(cuts, [*cuts[1:], None], strict=True)]
 
 
 def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
