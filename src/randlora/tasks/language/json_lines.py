@@ -34,7 +34,7 @@ def json_records(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
         return
     for number, line in chain([first], lines):
         if line.strip():
-            yield f"line {number}", _object(_parse(line, path, number), f"{path}: line {number}"), line.strip()
+            yield f"line {number}", _object(_parse(line.strip(), path, number), f"{path}: line {number}"), line.strip()
 
 
 def load_json(text: str) -> Any:

@@ -104,7 +104,9 @@ def hold_out(counts: Sequence[int], size: float, *, seed: str) -> list[list[int]
         ConfigError: It is not above 0, or leaves nothing to train on or to validate with.
     """
     total = sum(counts)
-    if size < 1:
+    if not 0 < size < total or (size >= 1 and size != int(size)):
+        shares = []
+    elif size < 1:
         shares = [round(size * count) for count in counts]
     else:
         exact = [size * count / total for count in counts]
@@ -113,7 +115,7 @@ def hold_out(counts: Sequence[int], size: float, *, seed: str) -> list[list[int]
         by_remainder = sorted(range(len(counts)), key=lambda place: shares[place] - exact[place])
         for place in by_remainder[: int(size) - sum(shares)]:
             shares[place] += 1
-    if size <= 0 or (size >= 1 and size != int(size)) or not 0 < sum(shares) < total:
+    if not 0 < sum(shares) < total:
         raise ConfigError(
             "validation",
             expected=f"a share between 0 and 1, or a number of rows, that parts the {total:,} rows in two",

@@ -30,21 +30,23 @@ class Records:
     Attributes:
         source: Where they come from.
         columns: Names of all its columns.
-        table: What is kept of them: columns, or one column of JSON texts, since objects of different make fit no table.
+        table: What is kept of them.
         places: The line or row of each for messages, where it is not its number.
+        as_json: Whether the table is one column of JSON texts, since objects of different make fit no table.
     """
 
     source: str
     columns: Sequence[str]
     table: datasets.Dataset
     places: Sequence[str] | None = None
+    as_json: bool = False
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.table[index]
-        if _JSON in row:
+        if self.as_json:
             record: dict[str, Any] = load_json(row[_JSON])
             return record
         return {column: _without_nulls(value) for column, value in row.items()}
@@ -54,8 +56,7 @@ class Records:
         return f"{self.source}: {self.places[index] if self.places is not None else f'row {index}'}"
 
 
-_JSON = "\0json"
-"""A column's name that no file can have."""
+_JSON = "json"
 
 
 def read_records(source: str, split: str = "train") -> Records:
@@ -107,7 +108,7 @@ def _from_json(path: Path) -> Records:
             yield (text,)
 
     table = _gather(texts(), [_JSON])
-    return Records(str(path), list(columns), table, places)
+    return Records(str(path), list(columns), table, places, as_json=True)
 
 
 def _from_csv(path: Path) -> Records:
