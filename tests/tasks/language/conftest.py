@@ -107,7 +107,7 @@ def chats(backend):
         return fast
 
     made = {name: make(name) for name in TEMPLATES}
-    return SimpleNamespace(make=make, made=made, ends=ENDS, trims=TRIMS, names=list(TEMPLATES))
+    return SimpleNamespace(make=make, made=made, templates=TEMPLATES, ends=ENDS, trims=TRIMS, names=list(TEMPLATES))
 
 
 @pytest.fixture(scope="session")

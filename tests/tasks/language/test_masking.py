@@ -93,8 +93,57 @@ def test_a_template_that_forgets_is_believed_where_it_marks(chats, learned):
 
 
 def test_a_template_that_forgets_is_refused_otherwise(chats):
-    with pytest.raises(DataError, match=r"^here: expected a chat template .* \{% generation %\} .* last\)$"):
+    with pytest.raises(
+        DataError, match=r"^here: expected a chat template that goes on .* \{% generation %\} .* last\)$"
+    ):
         encode_one(chats.made["forgets thinking"], Conversation(THINKING))
+
+
+def test_a_last_turn_may_end_otherwise(chats, learned):
+    template = (
+        "{% for m in messages %}<|open|>{{ m['role'] }}\n<|head|>{{ m['content'] }}"
+        "{{ '<|tail|>' if loop.last and m['role'] == 'assistant' else '<|close|>' }}\n{% endfor %}"
+        "{% if add_generation_prompt %}<|open|>assistant\n{% endif %}"
+    )
+    tokenizer = chats.make(template)
+    ids, labels = encode_one(tokenizer, Conversation(talk([("a", "b"), ("b", "b")])))
+    assert learned(tokenizer, ids, labels) == ["<|head|>b<|close|>", "<|head|>b<|tail|>"]
+
+
+def test_an_end_behind_the_end_is_learned_after_the_last_turn_alone(chats, learned):
+    tokenizer = chats.make(chats.templates["chatml"] + "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}")
+    ids, labels = encode_one(tokenizer, Conversation(talk([("a", "b"), ("c", "d")])))
+    assert learned(tokenizer, ids, labels) == ["b<|close|>", "d<|close|>\n<eos>"]
+    assert ids.count(tokenizer.eos_token_id) == 1
+
+
+def test_the_token_of_the_next_role_ends_a_turn_without_an_end(chats, learned):
+    template = (
+        "{% for m in messages %}{{ '<|head|>' if m['role'] == 'user' else '<|tail|>' }}{{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}<|tail|>{% endif %}"
+    )
+    tokenizer = chats.make(template)
+    ids, labels = encode_one(tokenizer, Conversation(talk([("a", "b"), ("c", "d")])))
+    assert learned(tokenizer, ids, labels) == ["b<|head|>", "d<eos>"]
+
+
+def test_marks_that_touch_are_one_turn(chats, learned):
+    template = chats.templates["forgets thinking, marked"].replace(
+        "{% endgeneration %}", "{% endgeneration %}{% generation %}<|tail|>{% endgeneration %}"
+    )
+    tokenizer = chats.make(template)
+    ids, labels = encode_one(tokenizer, Conversation(THINKING))
+    assert learned(tokenizer, ids, labels) == ["b<|tail|>", "d<|tail|>"]
+
+
+@pytest.mark.parametrize("loss", [Loss(), Loss(assistant_only_loss=False)])
+def test_a_template_that_leaves_texts_out_is_refused(chats, loss):
+    template = (
+        "{% for m in messages %}<|open|>{{ m['role'] }}{% for part in m['content'] %}{{ part.text }}{% endfor %}"
+        "<|close|>{% endfor %}{% if add_generation_prompt %}<|open|>assistant{% endif %}"
+    )
+    with pytest.raises(DataError, match=r"^here, message \d: expected a chat template that writes"):
+        encode_one(chats.make(template), Conversation(talk([("abc", "def")])), loss=loss)
 
 
 def test_a_template_that_refuses_is_named_with_its_words(chats):

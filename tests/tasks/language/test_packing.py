@@ -61,8 +61,8 @@ def test_trl_packs_without_leaks(name, attention):
     examples = [torch.randint(1, 97, (length,)).tolist() for length in LENGTHS]
     rows = [
         {
-            "input_ids": sum(examples[i : i + 2], []),
-            "labels": sum(examples[i : i + 2], []),
+            "input_ids": [*examples[i], *examples[i + 1]],
+            "labels": [*examples[i], *examples[i + 1]],
             "seq_lengths": LENGTHS[i : i + 2],
         }
         for i in (0, 2)

@@ -45,7 +45,7 @@ def test_messages(chats, name, trio, bos):
 def test_a_template_that_changes_the_prompt_is_refused(chats):
     template = "{% for m in messages %}{{ m['content'] }}|{% endfor %}{% if add_generation_prompt %}?{% endif %}"
     pair = Preference(said("user", "a"), said("assistant", "b"), said("assistant", "c"))
-    with pytest.raises(DataError, match="^here: expected a chat template that renders the prompt"):
+    with pytest.raises(DataError, match=r"^here: expected a chat template that renders the prompt"):
         encode_one(chats.make(template), pair)
 
 
@@ -69,5 +69,5 @@ def test_kinds_are_not_mistaken(chats):
 
 def test_answers_that_a_template_makes_equal_are_refused(chats):
     pair = Preference(said("user", "a"), said("assistant", "b"), said("assistant", "b "))
-    with pytest.raises(DataError, match="^here: expected two answers .* got the same tokens"):
+    with pytest.raises(DataError, match=r"^here: expected two answers .* got the same tokens"):
         encode_one(chats.made["llama"], pair)

@@ -26,7 +26,7 @@ def test_instructions_are_messages_where_there_is_a_chat_template(chats, write, 
     plain, chat = chats.make(), chats.make("chatml")
     first = prepare(plain, path).train.rows[0]
     assert plain.decode(first["input_ids"]).startswith("Below is an instruction")
-    assert learned(plain, **{"ids": first["input_ids"], "labels": first["labels"]}) == ["1<eos>"]
+    assert learned(plain, first["input_ids"], first["labels"]) == ["1<eos>"]
     row = prepare(chat, path).train.rows[0]
     assert chat.decode(row["input_ids"]).startswith("<|open|>user\nAdd 0 and 1.<|close|>")
     assert prepare(chat, path, wording="alpaca").train.rows[0] == first

@@ -92,8 +92,8 @@ def check_order(messages: list[Message], where: str) -> None:
         if role not in allowed:
             raise DataError(
                 f"{where}, message {index}",
-                expected=f"one of the {_names(allowed)}",
-                got=f"one of the role '{role}'",
+                expected=f"a message of {' or '.join(allowed)}",
+                got=f"one of '{role}'",
                 hint="roles are system at the start or not at all, then user and assistant in turn",
             )
         calls = role == "assistant" and message.get("tool_calls")
@@ -102,7 +102,3 @@ def check_order(messages: list[Message], where: str) -> None:
         raise DataError(
             where, expected="the assistant's message at the end", got=f"the {messages[-1]['role']}'s", hint="remove it"
         )
-
-
-def _names(roles: tuple[str, ...]) -> str:
-    return " or the ".join(f"{role}'s" for role in roles)

@@ -12,7 +12,7 @@ from randlora.tasks.language.loss import Loss
 from randlora.tasks.language.rendering import render
 from randlora.tasks.language.samples import Located
 from randlora.tasks.language.token_table import TokenTable
-from randlora.tasks.language.tokens import Tokenizer, Tokens
+from randlora.tasks.language.tokens import Encoder, Tokens
 
 IGNORED = -100
 """The label of a token without loss, everywhere in PyTorch and transformers."""
@@ -63,7 +63,7 @@ def encode(
         DataError: An example has no trained token, or cannot be rendered; the message names its row.
     """
     wanted = loss or Loss()
-    encoder = Tokenizer(tokenizer)
+    encoder = Encoder(tokenizer)
     writer = TokenTable(("input_ids", "labels"))
     cut = dropped = 0
     source = iter(samples)

@@ -130,7 +130,11 @@ def _alpaca(row: Mapping[str, Any], where: str, wording: Wording | None) -> Comp
     instruction = text_in(row.get("instruction"), f"{where}, column 'instruction'")
     output = text_in(row.get("output"), f"{where}, column 'output'")
     given = row.get("input")
-    given = "" if given is None or given == "" else text_in(given, f"{where}, column 'input'")
+    given = (
+        ""
+        if given is None or (isinstance(given, str) and not given.strip())
+        else text_in(given, f"{where}, column 'input'")
+    )
     if wording is not None:
         return Completion(WORDINGS[wording](instruction, given), output)
     asked = f"{instruction}\n\n{given}" if given else instruction

@@ -10,7 +10,7 @@ from randlora.tasks.language.encoding import BATCH, Encoded
 from randlora.tasks.language.rendering import render_pair
 from randlora.tasks.language.samples import Located, Preference
 from randlora.tasks.language.token_table import TokenTable
-from randlora.tasks.language.tokens import Tokenizer, Tokens
+from randlora.tasks.language.tokens import Encoder, Tokens
 
 COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
@@ -37,7 +37,7 @@ def encode_preferences(
         DataError: A prompt fills `max_length`, two answers are the same tokens, or a sample cannot be rendered; the
             message names the row.
     """
-    encoder = Tokenizer(tokenizer)
+    encoder = Encoder(tokenizer)
     table = TokenTable(COLUMNS)
     cut = dropped = 0
     source = iter(samples)

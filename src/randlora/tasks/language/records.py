@@ -71,7 +71,9 @@ def read_records(source: str, split: str = "train") -> Records:
     """
     if not is_local(source):
         table = _from_hub(source, split)
-        records = Records(f"{source}, split '{split}'", table.column_names, table)
+        known = [column for column in table.column_names if column in COLUMNS]
+        kept = table.select_columns(known) if known else table
+        records = Records(f"{source}, split '{split}'", table.column_names, kept)
     else:
         records = _from_file(source)
     if len(records) == 0:

@@ -7,7 +7,8 @@ from transformers import PreTrainedTokenizerBase
 from randlora.errors import DataError
 from randlora.tasks.language.loss import Loss
 from randlora.tasks.language.samples import Completion, Conversation, Preference, Sample, Text
-from randlora.tasks.language.templates import ChatTemplate, Span, assistant_spans
+from randlora.tasks.language.templates import ChatTemplate, Span
+from randlora.tasks.language.turns import Turns, require_said
 
 
 @dataclass(frozen=True)
@@ -80,16 +81,17 @@ def render_pair(tokenizer: PreTrainedTokenizerBase, sample: Preference, where: s
                 got="one that changes it",
                 hint="set chat_template_path",
             )
-        closed = whole.rstrip().endswith(special_tokens(tokenizer))
+        closed = whole.rstrip().endswith(closing_tokens(tokenizer))
         whole = whole.rstrip() if closed else whole
         pair.append(Rendered(whole, ((len(before), len(whole)),), opened=True, closed=closed))
     return pair[0], pair[1]
 
 
-def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """The texts of a tokenizer's special tokens, those that end a turn among them."""
-    added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
-    return tuple(dict.fromkeys([*tokenizer.all_special_tokens, *added]))
+def closing_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """The texts of a tokenizer's special tokens that may end a turn, so not those for beginning and padding."""
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    others = {tokenizer.bos_token, tokenizer.pad_token, tokenizer.unk_token} - {tokenizer.eos_token}
+    return tuple(dict.fromkeys(token for token in [*tokenizer.all_special_tokens, *added] if token not in others))
 
 
 def without_end(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
@@ -102,11 +104,14 @@ def without_end(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
 
 def _conversation(tokenizer: PreTrainedTokenizerBase, sample: Conversation, loss: Loss, where: str) -> Rendered:
     template = ChatTemplate(tokenizer, where, sample.tools)
-    closers = special_tokens(tokenizer)
+    closers = closing_tokens(tokenizer)
     if loss.of_turns:
-        last_only = loss.assistant_only_loss == "last"
-        whole, spans = assistant_spans(template, sample, closers, where, last_only=last_only)
+        turns = Turns(template, closers, where, last_only=loss.assistant_only_loss == "last")
+        whole, spans = turns.find(sample)
     else:
         whole = template.render(sample.messages)
         spans = [(0, len(whole))]
+    for index, message in enumerate(sample.messages):
+        if message["role"] in ("user", "assistant"):
+            require_said(message, whole, f"{where}, message {index}")
     return Rendered(whole, tuple(spans), opened=True, closed=whole.rstrip().endswith(closers))

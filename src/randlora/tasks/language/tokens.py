@@ -25,7 +25,7 @@ class Tokens:
     learned: list[bool]
 
 
-class Tokenizer:
+class Encoder:
     """A tokenizer as the masks need it.
 
     Args:
