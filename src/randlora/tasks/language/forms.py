@@ -1,0 +1,172 @@
+"""Forms of language data, known by their columns, and the one normal form that all rows are brought to."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from randlora.errors import DataError
+from randlora.tasks.language.alpaca import WORDINGS, Wording
+from randlora.tasks.language.conversation import check_order, kind, read_messages, text_in
+from randlora.tasks.language.preferences import read_preference
+from randlora.tasks.language.samples import Completion, Conversation, Message, Sample, Text
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of data.
+
+    Attributes:
+        name: What a config calls it.
+        needs: Columns that it has.
+        may: Columns that it may have.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    may: tuple[str, ...] = ()
+
+
+FORMS = (
+    Form("messages", ("messages",), ("tools",)),
+    Form("completion", ("prompt", "completion"), ("tools",)),
+    Form("preference", ("chosen", "rejected"), ("prompt", "tools")),
+    Form("alpaca", ("instruction", "output"), ("input",)),
+    Form("sharegpt", ("conversations",)),
+    Form("text", ("text",)),
+)
+
+SHARED = frozenset({"tools"})
+"""Columns that do not tell a form."""
+
+COLUMNS = frozenset(column for form in FORMS for column in (*form.needs, *form.may))
+"""Columns that some form reads; others may stand beside them and are left alone."""
+
+_SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+
+
+def recognise(columns: Iterable[str], source: str, form: str | None = None) -> Form:
+    """Tell the form of a table by its columns.
+
+    Args:
+        columns: Names of its columns.
+        source: Where it comes from, for the message.
+        form: The form to read it in, where its columns belong to several.
+
+    Raises:
+        DataError: They make no form, or belong to more than one and none is named.
+    """
+    found = list(dict.fromkeys(columns))
+    complete = [candidate for candidate in FORMS if set(candidate.needs) <= set(found)]
+    if form is not None:
+        named = next((candidate for candidate in complete if candidate.name == form), None)
+        if named is None:
+            raise DataError(source, expected=f"the columns of the form '{form}' among {_FORMS}", got=_listed(found))
+        return named
+    if not complete:
+        raise DataError(source, expected=f"the columns of one form: {_FORMS}", got=_listed(found))
+    only = complete[0]
+    foreign = [column for column in found if column in COLUMNS - SHARED and column not in (*only.needs, *only.may)]
+    if foreign:
+        raise DataError(
+            source,
+            expected=f"the columns of one form: {_FORMS}",
+            got=f"those of '{only.name}' and {_listed(foreign)}",
+            hint="remove columns, or name the form to read",
+        )
+    return only
+
+
+def normalise(row: Mapping[str, Any], form: Form, where: str, *, wording: Wording | None = "alpaca") -> Sample:
+    """Bring a row to its normal form.
+
+    Args:
+        row: Values by column.
+        form: From `recognise`.
+        where: The file and row, for the message.
+        wording: The prompt made around an instruction; None makes it a user's message for the chat template.
+
+    Returns:
+        A `Text`, `Completion`, `Conversation` or `Preference`.
+
+    Raises:
+        DataError: A value is of the wrong type or empty, or the speakers are in another order.
+    """
+    if form.name == "text":
+        return Text(text_in(row.get("text"), f"{where}, column 'text'"))
+    if form.name == "alpaca":
+        return _alpaca(row, where, wording)
+    if form.name == "preference":
+        return read_preference(row, where, _tools(row, where))
+    if form.name == "completion":
+        return _completion(row, where)
+    if form.name == "sharegpt":
+        return _conversation(_from_sharegpt(row.get("conversations"), f"{where}, column 'conversations'"), where)
+    return _conversation(read_messages(row.get("messages"), f"{where}, column 'messages'"), where, _tools(row, where))
+
+
+def _conversation(messages: list[Message], where: str, tools: list[Any] | None = None, given: int = 0) -> Conversation:
+    check_order(messages, where)
+    return Conversation(messages, given=given, tools=tools)
+
+
+def _completion(row: Mapping[str, Any], where: str) -> Completion | Conversation:
+    prompt, completion = row.get("prompt"), row.get("completion")
+    places = f"{where}, column 'prompt'", f"{where}, column 'completion'"
+    if isinstance(prompt, list) and isinstance(completion, list):
+        given = read_messages(prompt, places[0])
+        answer = read_messages(completion, places[1])
+        return _conversation([*given, *answer], where, _tools(row, where), given=len(given))
+    if isinstance(prompt, list) or isinstance(completion, list):
+        raise DataError(
+            where,
+            expected="'prompt' and 'completion' both as texts or both as lists of messages",
+            got=f"{kind(prompt)} and {kind(completion)}",
+        )
+    return Completion(text_in(prompt, places[0]), text_in(completion, places[1]))
+
+
+def _alpaca(row: Mapping[str, Any], where: str, wording: Wording | None) -> Completion | Conversation:
+    instruction = text_in(row.get("instruction"), f"{where}, column 'instruction'")
+    output = text_in(row.get("output"), f"{where}, column 'output'")
+    given = row.get("input")
+    given = (
+        ""
+        if given is None or (isinstance(given, str) and not given.strip())
+        else text_in(given, f"{where}, column 'input'")
+    )
+    if wording is not None:
+        return Completion(WORDINGS[wording](instruction, given), output)
+    asked = f"{instruction}\n\n{given}" if given else instruction
+    return Conversation([{"role": "user", "content": asked}, {"role": "assistant", "content": output}])
+
+
+def _from_sharegpt(value: Any, where: str) -> list[Message]:
+    messages = read_messages(value, where, ("from", "value"))
+    for index, message in enumerate(messages):
+        if message["role"] not in _SPEAKERS:
+            raise DataError(
+                f"{where}, message {index}",
+                expected=f"'from' as one of {', '.join(_SPEAKERS)}",
+                got=f"'{message['role']}'",
+            )
+    return [{"role": _SPEAKERS[message["role"]], "content": message["content"]} for message in messages]
+
+
+def _tools(row: Mapping[str, Any], where: str) -> list[Any] | None:
+    tools = row.get("tools")
+    if isinstance(tools, str):  # as text, since tables cannot hold objects of different make
+        try:
+            tools = json.loads(tools)
+        except ValueError as error:
+            raise DataError(f"{where}, column 'tools'", expected="JSON", got=str(error)) from error
+    if tools is not None and not isinstance(tools, list):
+        raise DataError(f"{where}, column 'tools'", expected="a list of tools", got=kind(tools))
+    return tools or None
+
+
+def _listed(columns: Iterable[str]) -> str:
+    return ", ".join(f"'{column}'" for column in columns) or "none"
+
+
+_FORMS = "; ".join(f"{form.name} ({', '.join(form.needs)})" for form in FORMS)

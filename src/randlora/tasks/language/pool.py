@@ -1,0 +1,108 @@
+"""Sources read and mixed: the samples to train on and those to validate with, made from their rows when asked for."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from randlora.errors import DataError
+from randlora.tasks.language.alpaca import Wording
+from randlora.tasks.language.forms import Form, normalise, recognise
+from randlora.tasks.language.mixture import Source, draw, hold_out, require_drawn
+from randlora.tasks.language.records import Records, read_records
+from randlora.tasks.language.samples import Located, Sample
+
+PREFERENCE = "preference"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one source.
+
+    Attributes:
+        records: All its rows.
+        form: Their form.
+        rows: Numbers of the rows in this part, as often as they are learned.
+    """
+
+    records: Records
+    form: Form
+    rows: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Samples of one or more sources; iterating gives each with its place.
+
+    Attributes:
+        parts: The sources' rows.
+        wording: The prompt around an instruction; None for the chat template.
+    """
+
+    parts: Sequence[Part]
+    wording: Wording | None = "alpaca"
+
+    def __len__(self) -> int:
+        return sum(len(part.rows) for part in self.parts)
+
+    def __iter__(self) -> Iterator[Located]:
+        for part in self.parts:
+            for row in part.rows:
+                where = part.records.where(row)
+                yield where, normalise(part.records[row], part.form, where, wording=self.wording)
+
+    @property
+    def preferences(self) -> bool:
+        """Whether the samples are preferences."""
+        return self.parts[0].form.name == PREFERENCE
+
+
+def mix(
+    sources: Sequence[Source],
+    *,
+    wording: Wording | None = "alpaca",
+    validation: float | None = None,
+    seed: int = 0,
+) -> tuple[Pool, Pool | None]:
+    """Read sources and mix them by their weights.
+
+    Args:
+        sources: What to read.
+        wording: The prompt around an instruction; None for the chat template.
+        validation: Share or number of rows to hold out; None for none.
+        seed: Seed of all draws.
+
+    Returns:
+        The samples to train on, and those held out, each of them once.
+
+    Raises:
+        DataError: A source cannot be read, or preferences stand beside examples to imitate.
+        ConfigError: `validation` does not part the rows.
+    """
+    read = [(source, read_records(source.source, source.split)) for source in sources]
+    forms = [recognise(records.columns, records.source, source.form) for source, records in read]
+    if len({form.name == PREFERENCE for form in forms}) > 1:
+        other = next(records.source for (_, records), form in zip(read, forms, strict=True) if form.name == PREFERENCE)
+        raise DataError(other, expected="examples to imitate, as in the other sources", got="preferences")
+    counts = [len(records) for _, records in read]
+    held = hold_out(counts, validation, seed=f"{seed}/validation") if validation is not None else [[]] * len(read)
+    train = []
+    for place, ((source, records), form, out) in enumerate(zip(read, forms, held, strict=True)):
+        without = set(out)
+        left = [row for row in range(len(records)) if row not in without]
+        drawn = draw(len(left), source.weight, seed=f"{seed}/{place}")
+        require_drawn(source, len(left), len(drawn))
+        train.append(Part(records, form, [left[index] for index in drawn]))
+    kept = [Part(records, form, out) for (_, records), form, out in zip(read, forms, held, strict=True)]
+    return Pool(train, wording), Pool(kept, wording) if validation is not None else None
+
+
+def count_leaks(train: Pool, validation: Pool) -> int:
+    """Count the samples to validate with that are learned too: the same texts or messages, whatever row they are in."""
+    learned = {_digest(sample) for _, sample in train}
+    return sum(_digest(sample) in learned for _, sample in validation)
+
+
+def _digest(sample: Sample) -> bytes:
+    text = json.dumps([type(sample).__name__, asdict(sample)], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
