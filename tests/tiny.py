@@ -8,12 +8,20 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPConfig,
+    CLIPModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from randlora.tasks import TASKS
 from randlora.tasks.classification.labelled import Examples
-from randlora.training import ImageTextData, MethodConfig, OptimizationConfig, TextData, TrainConfig
+from randlora.training import ImageTextData, MethodConfig, OptimizationConfig, SftData, TextData, TrainConfig
 from randlora.training.methods import load_model
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "dark_blue": (20, 20, 120)}
@@ -86,6 +94,68 @@ def bert(tmp_path_factory):
     )
     BertModel(config).save_pretrained(folder)
     return folder
+
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<s> {{ message['role'] }} : {{ message['content'] }} </s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<s> assistant :{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory):
+    """A decoder with a chat template, whose tokenizer knows single letters."""
+    folder = tmp_path_factory.mktemp("llama")
+    torch.manual_seed(0)
+    letters = sorted(set("abcdefghijklmnopqrstuvwxyz0123456789 .,:?!'-\nABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    vocabulary = {word: number for number, word in enumerate(["<pad>", "<unk>", "<s>", "</s>", *letters])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))  # noqa: S106 - no secret
+    tokenizer.decoder = decoders.Fuse()
+    names = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=CHAT_TEMPLATE, **names)
+    fast.save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=128,
+        bos_token_id=2,
+        eos_token_id=3,
+        pad_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def conversations(tmp_path):
+    """train.jsonl and test.jsonl: the assistant says the user's word twice."""
+    generator = np.random.default_rng(0)
+    for name, count in (("train", 40), ("test", 8)):
+        rows = []
+        for _ in range(count):
+            word = "".join(generator.choice(list("abcd"), size=3))
+            turns = [{"role": "user", "content": word}, {"role": "assistant", "content": f"{word} {word}"}]
+            rows.append(json.dumps({"messages": turns}))
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def sft_config(llama, conversations, tmp_path):
+    return TrainConfig(
+        task="sft",
+        model=str(llama),
+        output=str(tmp_path / "run"),
+        method=MethodConfig(r=4),
+        data=SftData(train=str(conversations / "train.jsonl"), test=str(conversations / "test.jsonl"), max_length=64),
+        optimization=OptimizationConfig(
+            learning_rate=1e-2, epochs=2, batch_size=8, eval_batch_size=8, precision="fp32", device="cpu"
+        ),
+    )
 
 
 @pytest.fixture(scope="session")

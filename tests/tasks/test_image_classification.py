@@ -10,6 +10,7 @@ from peft import PeftModel
 from randlora.errors import ConfigError
 from randlora.tasks import ImageData
 from randlora.tasks.classification.image import ImageClassification
+from randlora.tasks.sources import BaseModel
 from randlora.training import MethodConfig, OptimizationConfig, TrainConfig, evaluate, train
 from tiny import task_of
 
@@ -123,7 +124,7 @@ def test_the_adapter_fits_the_plain_model(vision, config):
     plain = transformers.AutoModelForImageClassification.from_pretrained(folder, ignore_mismatched_sizes=True, **names)
     model = PeftModel.from_pretrained(plain, f"{run.output}/adapter").eval()
     task = ImageClassification(run.data, seed=0)
-    task.load_model(str(folder), trust_remote_code=False)
+    task.load_model(BaseModel(str(folder)))
     pixels = torch.stack([row["pixel_values"] for row in task.dataset("test")])
     with torch.no_grad():
         share = 100 * (model(pixel_values=pixels).logits.argmax(1) == torch.tensor(task.examples("test").labels))

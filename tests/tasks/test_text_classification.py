@@ -13,6 +13,7 @@ import transformers
 from randlora.errors import ConfigError
 from randlora.tasks import TextData
 from randlora.tasks.classification.text import TextClassification
+from randlora.tasks.sources import BaseModel
 from tiny import dataset_of, task_of
 
 
@@ -141,7 +142,7 @@ def opened(bert, tmp_path):
                 torch.nn.init.normal_(parameter, std=0.3)
             model.save_pretrained(folder)
         task = TextClassification(TextData(**data), seed=0, facts={"label_names": names})
-        task.load_model(str(folder), trust_remote_code=False)
+        task.load_model(BaseModel(str(folder)))
         return task
 
     return open_task

@@ -26,12 +26,14 @@ def examples_fingerprint(examples: Examples) -> str:
 
 
 def model_fingerprint(location: str) -> str | None:
-    """A digest of the files of a model's folder; None for a model on the hub, which is known by its name.
+    """A digest of a model's file, or of the files of its folder; None for one on the hub, known by its name.
 
     Args:
         location: From `locate`.
     """
     folder = Path(location)
+    if kind_of(folder) == FILE:
+        return digest(folder)
     if not folder.is_dir():
         return None
     found = hashlib.sha256()

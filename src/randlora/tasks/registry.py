@@ -3,10 +3,12 @@
 from randlora.tasks.classification.image import ImageClassification
 from randlora.tasks.classification.image_text import ImageText
 from randlora.tasks.classification.text import TextClassification
+from randlora.tasks.language.sft import Sft
 from randlora.tasks.task import Task
 
 TASKS: dict[str, type[Task]] = {
     "text-classification": TextClassification,
     "image-text": ImageText,
     "image-classification": ImageClassification,
+    "sft": Sft,
 }

@@ -2,24 +2,43 @@
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from randlora.errors import ConfigError
-from randlora.tasks.paths import FOLDER, NOTHING, UNREADABLE, kind_of, local
+from randlora.tasks.gguf import GGUF, converted
+from randlora.tasks.paths import FILE, FOLDER, NOTHING, UNREADABLE, kind_of, local
 
 Loaded = TypeVar("Loaded")
 PACKAGE = "package:"
 
 
+@dataclass(frozen=True)
+class BaseModel:
+    """A pre-trained model as a config names it.
+
+    Attributes:
+        name: Hub id, folder, GGUF file, or `package:NAME/PATH` of such in an installed package.
+        trust_remote_code: Whether Python code that comes with it may run.
+        dtype: Of its weights, torch's name; None means as the task loads it.
+        quantization: "nf4", "int8" or None.
+    """
+
+    name: str
+    trust_remote_code: bool = False
+    dtype: str | None = None
+    quantization: str | None = None
+
+
 def locate(model: str) -> str:
-    """Turn `package:NAME/PATH` into the folder PATH of the installed package NAME, and `~` into the home folder.
+    """Turn `package:NAME/PATH` into what lies at PATH in the installed package NAME, and `~` into the home folder.
 
     Args:
-        model: Hub id, local folder or `package:NAME/PATH`.
+        model: Hub id, local folder, GGUF file or `package:NAME/PATH`.
 
     Raises:
-        ConfigError: The package is not installed, the folder does not exist, or it holds a pipe, a socket or a device.
+        ConfigError: The package is not installed, nothing lies there, or it holds a pipe, a socket or a device.
     """
     if not model.startswith(PACKAGE):
         return _folder_or_hub_id(model)
@@ -27,10 +46,14 @@ def locate(model: str) -> str:
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError("model", expected="an installed package", got=f"'{name}'", hint=f"pip install {name}")
-    folder = Path(spec.submodule_search_locations[0]) / path
-    if not folder.is_dir():
-        raise ConfigError("model", expected=f"a folder in the package '{name}'", got=f"'{path}'")
-    return str(folder)
+    found = Path(spec.submodule_search_locations[0]) / path
+    if not found.is_dir() and not _is_gguf(found):
+        raise ConfigError("model", expected=f"a folder or a GGUF file in the package '{name}'", got=f"'{path}'")
+    return str(found)
+
+
+def _is_gguf(path: Path) -> bool:
+    return path.suffix == GGUF and kind_of(path) == FILE
 
 
 def _folder_or_hub_id(model: str) -> str:
@@ -38,6 +61,8 @@ def _folder_or_hub_id(model: str) -> str:
     kind = kind_of(path)
     if kind == NOTHING and not model.startswith((".", "/", "~")):
         return model
+    if _is_gguf(path):
+        return str(path)
     if kind != FOLDER:
         got = f"{model}, which does not exist" if kind == NOTHING else f"{model}: {kind}"
         raise ConfigError("model", expected="a model folder", got=got)
@@ -63,7 +88,8 @@ def load(loader: Callable[..., Loaded], model: str, *, what: str, **options: Any
         ConfigError: It is not there, not of the right kind, or would run foreign code without leave.
     """
     try:
-        return loader(locate(model), **options)
+        location = locate(model)
+        return loader(converted(location) if location.endswith(GGUF) else location, **options)
     except ConfigError:
         raise
     # transformers raises OSError, ValueError, KeyError, ImportError and safetensors' own class here.

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from torch import nn
@@ -11,6 +12,7 @@ from transformers import Trainer, TrainingArguments
 
 from randlora.tasks.config import DataConfig
 from randlora.tasks.rows import is_local
+from randlora.tasks.sources import BaseModel
 
 Split = Literal["train", "validation", "test"]
 
@@ -40,8 +42,8 @@ class Goal:
 class Task(ABC):
     """A task, bound to its data and, after `load_model`, to a pre-trained model.
 
-    The flow: `Task(data)` -> `load_model` -> the backbone, adapted by a method -> `wrap` -> the model that
-    `trainer_class` trains on `dataset("train")` -> `score`.
+    The flow: `Task(data)` -> `load_model` -> the backbone, adapted by a method -> `wrap` -> the model that the Trainer
+    of `trainer_classes` trains on `dataset("train")` -> `score`.
 
     Args:
         data: The data section of the config.
@@ -61,8 +63,8 @@ class Task(ABC):
     """PEFT's name of the task."""
     trained_head: ClassVar[bool] = True
     """Whether methods other than "head" train a head too."""
-    trainer_class: ClassVar[type[Trainer]] = Trainer
-    arguments_class: ClassVar[type[TrainingArguments]] = TrainingArguments
+    takes_dtype: ClassVar[bool] = False
+    """Whether the model is loaded in a dtype that the config names, or quantized."""
 
     backbone: Any
     head: tuple[str, ...] = ()
@@ -105,13 +107,16 @@ class Task(ABC):
             DataError: It cannot be read or does not fit.
         """
 
+    def trainer_classes(self) -> tuple[type[Trainer], type[TrainingArguments]]:
+        """The class of Trainer, and that of its arguments."""
+        return Trainer, TrainingArguments
+
     @abstractmethod
-    def load_model(self, model: str, *, trust_remote_code: bool) -> None:
+    def load_model(self, base: BaseModel) -> None:
         """Load the pre-trained model into `backbone`.
 
         Args:
-            model: Hub id, folder or `package:NAME/PATH`.
-            trust_remote_code: Whether code that comes with the model may run.
+            base: Where it lies, and how it is loaded.
 
         Raises:
             ConfigError: It cannot be loaded or is of another kind.
@@ -136,12 +141,23 @@ class Task(ABC):
         """
 
     def arguments(self) -> dict[str, Any]:
-        """Fields of `arguments_class` that the data section decides."""
+        """Fields of the Trainer's arguments that the data section decides."""
         return {}
 
     @abstractmethod
     def inputs(self) -> dict[str, Any]:
         """What the Trainer is made with beside model, arguments and data: collator, loss, metrics."""
+
+    def unrelated(self) -> dict[str, Any]:
+        """Data that the task does not hold, by name: their loss before and after training shows what was forgotten."""
+        return {}
+
+    def save_beside(self, folder: Path) -> None:  # noqa: B027 - most tasks have nothing to add
+        """Write what a user of the adapter needs beside it.
+
+        Args:
+            folder: The adapter's.
+        """
 
     def score(self, trainer: Trainer, split: Split) -> dict[str, float]:
         """Measure the trainer's model on a split.
@@ -149,6 +165,20 @@ class Task(ABC):
         Returns:
             "loss" and the task's metrics by name.
         """
-        found = trainer.evaluate(self.dataset(split), metric_key_prefix=split)
-        scores = {name.removeprefix(f"{split}_"): value for name, value in found.items() if name.startswith(split)}
-        return {name: value for name, value in scores.items() if name not in NOT_METRICS}
+        return scores_on(trainer, self.dataset(split), split)
+
+
+def scores_on(trainer: Trainer, dataset: Any, name: str) -> dict[str, float]:
+    """Measure the trainer's model on data.
+
+    Args:
+        trainer: The trainer.
+        dataset: The data.
+        name: What they are called in logs.
+
+    Returns:
+        "loss" and the task's metrics by name.
+    """
+    found = trainer.evaluate(dataset, metric_key_prefix=name)
+    scores = {key.removeprefix(f"{name}_"): value for key, value in found.items() if key.startswith(f"{name}_")}
+    return {key: value for key, value in scores.items() if key not in NOT_METRICS}

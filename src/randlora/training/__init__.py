@@ -1,6 +1,6 @@
 """The one training path, on transformers' Trainer: configs, runs, records, the search over learning rates."""
 
-from randlora.tasks import DataConfig, ImageData, ImageTextData, TextData
+from randlora.tasks import DataConfig, ImageData, ImageTextData, SftData, TextData
 from randlora.training.config import MethodConfig, OptimizationConfig, TrainConfig, load_config, validate
 from randlora.training.run import Record, train
 from randlora.training.run.evaluation import evaluate
@@ -14,6 +14,7 @@ __all__ = [
     "MethodConfig",
     "OptimizationConfig",
     "Record",
+    "SftData",
     "TextData",
     "TrainConfig",
     "evaluate",

@@ -10,6 +10,7 @@ from torch import nn
 
 from randlora.errors import ConfigError, LayerError, RandLoraError
 from randlora.tasks import Task
+from randlora.tasks.sources import BaseModel
 from randlora.training.config.adapter_configs import adapter_config, takes
 from randlora.training.config.method_table import METHODS
 from randlora.training.config.sections import MethodConfig, TrainConfig
@@ -22,7 +23,7 @@ def load_model(task: Task, config: TrainConfig) -> None:
         ConfigError: The model cannot be loaded or is of another kind.
         DataError: The data section does not fit it.
     """
-    task.load_model(config.model, trust_remote_code=config.trust_remote_code)
+    task.load_model(BaseModel(config.model, config.trust_remote_code, config.dtype, config.quantization))
     if config.optimization.gradient_checkpointing:
         task.backbone.gradient_checkpointing_enable({"use_reentrant": False})
 

@@ -13,6 +13,7 @@ from randlora.tasks.classification.classifiers import fit_loaded_head, head_of, 
 from randlora.tasks.classification.config import ImageData
 from randlora.tasks.classification.image_task import ImageTask
 from randlora.tasks.classification.images import Preprocessing
+from randlora.tasks.sources import BaseModel
 from randlora.tasks.task import Split
 
 
@@ -62,15 +63,15 @@ class ImageClassification(ImageTask):
     data: ImageData
     backbone: Any
 
-    def load_model(self, model: str, *, trust_remote_code: bool) -> None:
+    def load_model(self, base: BaseModel) -> None:
         """See `Task.load_model`; the model must take images as its preprocessing makes them."""
-        self.preprocessing = Preprocessing.of(model)
+        self.preprocessing = Preprocessing.of(base.name)
         self.backbone, report, known = load_classifier(
-            AutoModelForImageClassification, model, self.label_names, trust_remote_code=trust_remote_code
+            AutoModelForImageClassification, base.name, self.label_names, trust_remote_code=base.trust_remote_code
         )
         self.head = head_of(self.backbone, report)
         self._head_story = fit_loaded_head(self.backbone, self.head, report, known, self.label_names)
-        self._check_size(model)
+        self._check_size(base.name)
 
     def _check_size(self, model: str) -> None:
         """Run one grey image through the model."""

@@ -12,7 +12,7 @@ from randlora.errors import ConfigError, DataError
 from randlora.tasks.classification.config import ImageTextData
 from randlora.tasks.classification.image_task import ImageTask
 from randlora.tasks.classification.images import Preprocessing
-from randlora.tasks.sources import load
+from randlora.tasks.sources import BaseModel, load
 
 
 class ZeroShotClassifier(nn.Module):
@@ -118,8 +118,9 @@ class ImageText(ImageTask):
         """See `Task.without_data`: the classes that have names, or two."""
         return cls(data, seed=0, facts={"label_names": data.class_names or ["0", "1"]})
 
-    def load_model(self, model: str, *, trust_remote_code: bool) -> None:
+    def load_model(self, base: BaseModel) -> None:
         """See `Task.load_model`: a `CLIPModel`."""
+        model, trust_remote_code = base.name, base.trust_remote_code
         self.preprocessing = Preprocessing.of(model)
         config = load(AutoConfig.from_pretrained, model, what="config", trust_remote_code=trust_remote_code)
         if config.model_type != "clip":

@@ -14,9 +14,9 @@ from randlora.tasks.classification.classifiers import fit_loaded_head, head_of, 
 from randlora.tasks.classification.config import TextData
 from randlora.tasks.classification.labelled import Examples, require_texts
 from randlora.tasks.classification.mean_pooling import MeanPoolingClassifier
-from randlora.tasks.classification.positions import longest_text
 from randlora.tasks.classification.task import Classification, labels_of
-from randlora.tasks.sources import load
+from randlora.tasks.positions import longest_text
+from randlora.tasks.sources import BaseModel, load
 from randlora.tasks.task import Split
 
 
@@ -47,8 +47,9 @@ class TextClassification(Classification):
     task_type = "SEQ_CLS"
     data: TextData
 
-    def load_model(self, model: str, *, trust_remote_code: bool) -> None:
+    def load_model(self, base: BaseModel) -> None:
         """See `Task.load_model`; `data.max_length` must leave room for a text."""
+        model, trust_remote_code = base.name, base.trust_remote_code
         data, label_names, pooling = self.data, self.label_names, self.data.pooling
         self.tokenizer: Any = load(
             AutoTokenizer.from_pretrained, model, what="tokenizer", trust_remote_code=trust_remote_code

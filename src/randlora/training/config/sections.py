@@ -18,6 +18,12 @@ else:
     MethodName = Literal[_names]
     TaskName = Literal[tuple(TASKS)]
 
+_DTYPES: dict[str, Literal["float32", "bfloat16", "float16"]] = {
+    "fp32": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+}
+
 _NO_OTHER_KEYS = ConfigDict(extra="forbid")
 
 
@@ -122,12 +128,17 @@ class TrainConfig:
     """One training run.
 
     Attributes:
-        task: "text-classification" (a language model or encoder with a head), "image-classification" (a vision model
-            with a head) or "image-text" (CLIP with a zero-shot head from prompts).
-        model: Hub id, local folder, or `package:NAME/PATH` for the folder PATH of an installed Python package.
+        task: "sft" (a language model on examples to imitate), "text-classification" (a language model or encoder with a
+            head), "image-classification" (a vision model with a head) or "image-text" (CLIP with a zero-shot head from
+            prompts).
+        model: Hub id, local folder, GGUF file, or `package:NAME/PATH` for such at PATH in an installed Python package.
         output: The run's folder: new, empty, or holding this very run, which is then resumed.
         seed: Seed of the head, the data order, the draw of validation examples and shots, the augmentation and dropout.
         trust_remote_code: Whether Python code that comes with the model may run.
+        dtype: Of the base model's weights, for language models. None means float32 where these are trained, else the
+            dtype of `optimization.precision`.
+        quantization: How the base model's linear layers are quantized while an adapter is trained, for language models:
+            "nf4" (bitsandbytes, 4 bit), "int8" (torchao). None means not at all.
         report_to: Trackers that transformers reports to, such as "tensorboard", "wandb", "trackio" or "mlflow".
         push_to_hub: Name of a model repository on the hub that the adapter is uploaded to at the end. None means none.
         method: How the model is adapted.
@@ -144,6 +155,8 @@ class TrainConfig:
     output: str = ""
     seed: Seed = 0
     trust_remote_code: Flag = False
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    quantization: Literal["nf4", "int8"] | None = None
     report_to: list[str] = field(default_factory=list)
     push_to_hub: str | None = None
     method: MethodConfig = field(default_factory=MethodConfig)
@@ -159,4 +172,14 @@ def resolve(config: TrainConfig) -> TrainConfig:
     choices = {key: getattr(method, key) for key in CHOICES}
     if method.name in METHODS:
         choices = {key: METHODS[method.name].default(key) if value is None else value for key, value in choices.items()}
-    return replace(config, method=replace(method, r=r, alpha=alpha, **choices))
+    method = replace(method, r=r, alpha=alpha, **choices)
+    return replace(config, method=method, dtype=config.dtype or _dtype(config))
+
+
+def _dtype(config: TrainConfig) -> Literal["float32", "bfloat16", "float16"] | None:
+    """What the base model is loaded in, for tasks that ask: weights that are trained lose small steps in 16 bits."""
+    if not TASKS[config.task].takes_dtype:
+        return None
+    if config.method.name not in METHODS:
+        return "float32"
+    return _DTYPES[config.optimization.precision]

@@ -1,5 +1,6 @@
 """Checks of a whole training config, before any data or model is loaded."""
 
+import importlib.util
 import tempfile
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def validate(config: TrainConfig) -> None:
     check_values(config)
     _check_optimization(config.optimization)
     _check_validation(config)
+    _check_base(config)
     resolved = resolve(config).method
     if resolved.name in METHODS:
         adapter_config(resolved)
@@ -92,6 +94,24 @@ def _check_validation(config: TrainConfig) -> None:
         hint = "no head is trained"
         expected = f"none with {config.task}"
         raise ConfigError("optimization.head_learning_rate", expected=expected, got=repr(rate), hint=hint)
+
+
+def _check_base(config: TrainConfig) -> None:
+    """Check that the dtype and the quantization of the base model have a use."""
+    for key in ("dtype", "quantization"):
+        if getattr(config, key) is not None and not TASKS[config.task].takes_dtype:
+            hint = f"{config.task} loads its model as it is"
+            raise ConfigError(key, expected="none", got=repr(getattr(config, key)), hint=hint)
+    if config.quantization is not None:
+        if config.method.name not in METHODS:
+            hint = "weights of a few bits cannot be trained"
+            raise ConfigError(
+                "quantization", expected=f"none with {config.method.name}", got=config.quantization, hint=hint
+            )
+        package = {"nf4": "bitsandbytes", "int8": "torchao"}[config.quantization]
+        if importlib.util.find_spec(package) is None:
+            hint = "pip install 'randlora[quantized]'"
+            raise ConfigError("quantization", expected=f"the package {package}", got="none", hint=hint)
 
 
 def _check_trackers(names: list[str]) -> None:

@@ -48,7 +48,8 @@ def training_arguments(config: TrainConfig, task: Task, checkpoints: Path) -> Tr
         "logging_nan_inf_filter": False,
         "report_to": config.report_to or "none",
     }
-    return task.arguments_class(**options, **_saving_and_scoring(optimization, task), **task.arguments())
+    _, arguments_class = task.trainer_classes()
+    return arguments_class(**options, **_saving_and_scoring(optimization, task), **task.arguments())
 
 
 def _saving_and_scoring(optimization: OptimizationConfig, task: Task) -> dict[str, Any]:

@@ -64,7 +64,8 @@ def evaluate(
     task.fingerprint(split)  # data that do not fit are refused before the model is loaded
     load_model(task, config)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = run_trainer(task.trainer_class)(
+        trainer_class, _ = task.trainer_classes()
+        trainer = run_trainer(trainer_class)(
             model=trained_model(task, config, folder),
             args=training_arguments(config, task, Path(scratch)),
             eval_dataset=task.dataset(split),

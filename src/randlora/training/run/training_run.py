@@ -17,6 +17,7 @@ from randlora.errors import ConfigError, DataError, OutputError
 from randlora.tasks import TASKS, Split, Task
 from randlora.tasks.fingerprint import architecture_fingerprint, model_fingerprint
 from randlora.tasks.sources import locate
+from randlora.tasks.task import scores_on
 from randlora.training.config.method_table import METHODS
 from randlora.training.config.sections import TrainConfig, resolve
 from randlora.training.config.validation import validate
@@ -84,9 +85,8 @@ def _train(
     model = build(task, config.method)
     with folder.attempt(config) if arguments.should_save else nullcontext():
         checkpoint = folder.checkpoint()
-        trainer = run_trainer(task.trainer_class)(
-            model=model, args=arguments, **_datasets(task, arguments), **task.inputs()
-        )
+        trainer_class, _ = task.trainer_classes()
+        trainer = run_trainer(trainer_class)(model=model, args=arguments, **_datasets(task, arguments), **task.inputs())
         progress = Progress.load(checkpoint) if checkpoint else Progress(_now())
         trainer.begin(progress, is_head=partial(is_head, task=task), optimization=config.optimization)
         counts = trainer.count_trained()
@@ -94,7 +94,7 @@ def _train(
             metrics = _fit(trainer, task, checkpoint, score_test=score_test)
         except DataError as error:  # a loader process sends its traceback along
             raise DataError(str(error).rpartition("DataError: ")[2]) from error
-        _save_adapter(folder, config, trainer)
+        _save_adapter(folder, config, task, trainer)
         record = _record(config, task, trainer, counts, metrics, folder_bytes(folder.adapter))
         if arguments.should_save:
             _upload(config, folder)
@@ -131,6 +131,7 @@ def _fit(trainer: Any, task: Task, checkpoint: Path | None, *, score_test: bool)
     if progress.before is None:
         scores = task.score(trainer, first) if task.has(first) and (score_test or first != "test") else {}
         progress.before = {f"{first}_{name}_before": value for name, value in scores.items()}
+        progress.before |= {f"{name}_before": value for name, value in _unrelated(trainer, task).items()}
     reset_peak(trainer.args.device)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     progress.peak_memory_bytes = max(progress.peak_memory_bytes, peak_bytes(trainer.args.device))
@@ -141,7 +142,12 @@ def _fit(trainer: Any, task: Task, checkpoint: Path | None, *, score_test: bool)
             scores = task.score(trainer, split)
             trainer.require_finite({f"loss on the {split} data": scores["loss"]} if "loss" in scores else {})
             metrics |= {f"{split}_{name}": value for name, value in scores.items()}
-    return metrics
+    return metrics | _unrelated(trainer, task)
+
+
+def _unrelated(trainer: Any, task: Task) -> dict[str, float]:
+    """The loss on data that the task does not hold."""
+    return {f"{name}_loss": scores_on(trainer, data, name)["loss"] for name, data in task.unrelated().items()}
 
 
 def _upload(config: TrainConfig, folder: RunFolder) -> None:
@@ -162,7 +168,7 @@ def _upload(config: TrainConfig, folder: RunFolder) -> None:
         ) from error
 
 
-def _save_adapter(folder: RunFolder, config: TrainConfig, trainer: Any) -> None:
+def _save_adapter(folder: RunFolder, config: TrainConfig, task: Task, trainer: Any) -> None:
     """Write `adapter/`: PEFT's format for its methods, the trained parameters alone for the others."""
     # Shards are gathered on every process, though only one writes.
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
@@ -170,7 +176,12 @@ def _save_adapter(folder: RunFolder, config: TrainConfig, trainer: Any) -> None:
         return
     model = trainer.accelerator.unwrap_model(trainer.model)
     if config.method.name not in METHODS:
-        folder.save_adapter(lambda path: save_trained(model, path, state))
+
+        def write_trained(path: Path) -> None:
+            save_trained(model, path, state)
+            task.save_beside(path)
+
+        folder.save_adapter(write_trained)
         return
     prefix, adapted = next((name, part) for name, part in model.named_modules() if isinstance(part, PeftModel))
     if state is not None and prefix:
@@ -179,6 +190,7 @@ def _save_adapter(folder: RunFolder, config: TrainConfig, trainer: Any) -> None:
     def write(path: Path) -> None:
         adapted.save_pretrained(path, state_dict=state)
         write_model_card(adapted, path)
+        task.save_beside(path)
 
     folder.save_adapter(write)
 

@@ -1,0 +1,92 @@
+"""Base language models: from a folder, the hub, a package or a GGUF file; in a dtype, or quantized."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TorchAoConfig
+
+from randlora.errors import ConfigError
+from randlora.tasks.sources import BaseModel, load
+
+
+def load_tokenizer(base: BaseModel, chat_template_path: str | None) -> Any:
+    """Load a model's tokenizer, with a token that ends a text and one that pads.
+
+    Args:
+        base: The model.
+        chat_template_path: A file with a chat template in place of the tokenizer's own, or None.
+
+    Raises:
+        ConfigError: It cannot be loaded, or knows no end of a text.
+    """
+    tokenizer: Any = load(
+        AutoTokenizer.from_pretrained, base.name, what="tokenizer", trust_remote_code=base.trust_remote_code
+    )
+    if tokenizer.eos_token_id is None:
+        raise ConfigError("model", expected="a tokenizer with an end-of-text token", got=f"none in '{base.name}'")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if chat_template_path is not None:
+        try:
+            tokenizer.chat_template = Path(chat_template_path).expanduser().read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                "data.chat_template_path", expected="a file with a chat template", got=f"{chat_template_path}: {error}"
+            ) from error
+    return tokenizer
+
+
+def load_language_model(base: BaseModel, tokenizer: Any) -> Any:
+    """Load a causal language model.
+
+    Args:
+        base: The model.
+        tokenizer: Its tokenizer, whose words the model must know.
+
+    Raises:
+        ConfigError: It cannot be loaded, a package for the quantization is missing, or the tokenizer has more words
+            than the model.
+    """
+    options: dict[str, Any] = {"dtype": getattr(torch, base.dtype or "float32")}
+    if base.quantization is not None:
+        options["quantization_config"] = _quantization(base.quantization, options["dtype"])
+    model: Any = load(
+        AutoModelForCausalLM.from_pretrained,
+        base.name,
+        what="weights",
+        use_safetensors=True,
+        trust_remote_code=base.trust_remote_code,
+        **options,
+    )
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ConfigError(
+            "model",
+            expected=f"a tokenizer of at most the {rows:,} words that the model knows",
+            got=f"{len(tokenizer):,}",
+        )
+    model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.config.use_cache = False  # of no use in training, and in the way of checkpointing
+    return model
+
+
+def _quantization(kind: str, dtype: torch.dtype) -> Any:
+    try:
+        if kind == "nf4":
+            return BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=dtype,
+            )
+        from torchao.quantization import Int8WeightOnlyConfig  # noqa: PLC0415 - an optional package
+
+        return TorchAoConfig(Int8WeightOnlyConfig())
+    except ImportError as error:
+        raise ConfigError(
+            "quantization",
+            expected="its package to be installed",
+            got=str(error),
+            hint="pip install 'randlora[quantized]'",
+        ) from error

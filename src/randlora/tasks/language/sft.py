@@ -1,0 +1,63 @@
+"""Supervised fine-tuning of a language model on examples to imitate, by TRL's SFTTrainer."""
+
+from typing import Any
+
+from randlora.errors import ConfigError
+from randlora.tasks.language.config import SftData
+from randlora.tasks.language.encoding import Encoded, encode
+from randlora.tasks.language.loss import Loss
+from randlora.tasks.language.packing import keeps_apart
+from randlora.tasks.language.pool import Pool
+from randlora.tasks.language.task import LanguageTask
+from randlora.tasks.sources import BaseModel
+
+
+class Sft(LanguageTask):
+    """Conversations, prompts with completions, instructions or texts."""
+
+    data_class = SftData
+    preferences = False
+    data: SftData
+
+    def trainer_classes(self) -> Any:
+        """TRL's, with scores by token."""
+        from trl import SFTConfig  # noqa: PLC0415 - heavy, and of no use to the other tasks
+
+        from randlora.tasks.language.sft_trainer import SftTrainer  # noqa: PLC0415
+
+        return SftTrainer, SFTConfig
+
+    def load_model(self, base: BaseModel) -> None:
+        """See `LanguageTask.load_model`; with `packing` the model must keep packed examples apart."""
+        super().load_model(base)
+        if self.data.packing and not keeps_apart(self.backbone):
+            raise ConfigError(
+                "data.packing",
+                expected="a model that keeps packed examples apart",
+                got=f"{type(self.backbone).__name__}, which lets each see those before it",
+                hint="set it to false",
+            )
+
+    def encode(self, pool: Pool) -> Encoded:
+        """Token ids, and labels of those that are learned."""
+        data = self.data
+        loss = Loss(data.completion_only_loss, data.assistant_only_loss, data.train_on_inputs)
+        return encode(self.tokenizer, pool, loss=loss, max_length=data.max_length, drop_empty=data.drop_empty)
+
+    def arguments(self) -> dict[str, Any]:
+        """SFTConfig's fields: the examples are tokens already, and cut."""
+        data = self.data
+        return {
+            "max_length": data.max_length,
+            "packing": data.packing,
+            "eval_packing": False,
+            "dataset_kwargs": None if data.packing else {"skip_prepare_dataset": True},
+            "neftune_noise_alpha": data.neftune_noise_alpha,
+            "gradient_checkpointing": False,  # where it is wanted, the model has it on already
+            "prediction_loss_only": True,
+            "completion_only_loss": False,  # the labels say it
+        }
+
+    def inputs(self) -> dict[str, Any]:
+        """The tokenizer."""
+        return {"processing_class": self.tokenizer}

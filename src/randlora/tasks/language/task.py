@@ -1,0 +1,164 @@
+"""What the language tasks share: sources, the base model, and the general text that shows what is forgotten."""
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+from torch import nn
+from torch.utils.data import Dataset
+
+from randlora.errors import ConfigError, DataError
+from randlora.messages import note
+from randlora.tasks.language.config import LanguageData
+from randlora.tasks.language.encoding import Encoded
+from randlora.tasks.language.general import general_text
+from randlora.tasks.language.mixture import Source, read_sources
+from randlora.tasks.language.model import load_language_model, load_tokenizer
+from randlora.tasks.language.pool import Pool, count_leaks, mix
+from randlora.tasks.positions import longest_text
+from randlora.tasks.rows import check_source
+from randlora.tasks.sources import BaseModel
+from randlora.tasks.task import Goal, Split, Task
+
+
+class LanguageTask(Task):
+    """A causal language model and texts; a subclass says what is learned of them."""
+
+    goal = Goal("loss", higher=False)
+    task_type = "CAUSAL_LM"
+    trained_head = False
+    takes_dtype = True
+    preferences: ClassVar[bool]
+    """Whether the data are pairs of answers."""
+
+    data: LanguageData
+    tokenizer: Any
+
+    def __init__(self, data: LanguageData, *, seed: int, facts: Mapping[str, Any] | None = None) -> None:
+        super().__init__(data, seed=seed, facts=facts)
+        self._pools: dict[Split, Pool] = {}
+        self._encoded: dict[Split, Encoded] = {}
+
+    @classmethod
+    def check(cls, data: Any) -> None:
+        """See `Task.check`."""
+        if not data.train:
+            raise DataError("data.train", expected="a hub name, a data file, or a list of such", got="nothing")
+        for name in ("train", "validation", "test"):
+            value = getattr(data, name)
+            if value is not None and not isinstance(value, int | float):
+                for source in read_sources(value, f"data.{name}"):
+                    check_source(source.source, f"data.{name}")
+
+    @classmethod
+    def without_data(cls, data: Any) -> "LanguageTask":
+        """See `Task.without_data`: a language model needs to know nothing of its data."""
+        return cls(data, seed=0, facts={})
+
+    def has(self, split: Split) -> bool:
+        """Whether the config names such data; no hub data set is assumed to have them."""
+        return bool(self.data.train) if split == "train" else getattr(self.data, split) is not None
+
+    def facts(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
+    def pool(self, split: Split) -> Pool:
+        """A split's samples, before they are tokens.
+
+        Raises:
+            DataError: They cannot be read, are of no known form, or of the form of another task.
+        """
+        if split not in self._pools:
+            value = getattr(self.data, split)
+            if split != "test" and isinstance(self.data.validation, int | float):
+                train, held = mix(self._sources("train"), validation=self.data.validation, seed=self.seed)
+                self._pools["train"] = train
+                if held is not None:
+                    self._pools["validation"] = held
+            elif value is not None:
+                self._pools[split], _ = mix(self._sources(split), seed=self.seed)
+            self._check_form(split)
+        return self._pools[split]
+
+    def _sources(self, split: Split) -> list[Source]:
+        default = {"train": "train", "validation": "validation", "test": "test"}[split]
+        found = []
+        for source in read_sources(getattr(self.data, split), f"data.{split}"):
+            name, colon, own = source.source.partition(":")
+            of_hub = bool(colon) and not Path(source.source).exists()
+            found.append(replace(source, source=name, split=own) if of_hub else replace(source, split=default))
+        return found
+
+    def _check_form(self, split: Split) -> None:
+        if self._pools[split].preferences != self.preferences:
+            form = self._pools[split].parts[0].form.name
+            other = "sft" if self.preferences else "preference"
+            raise DataError(
+                f"data.{split}", expected="another form of data", got=form, hint=f"that is for task: {other}"
+            )
+
+    def fingerprint(self, split: Split) -> str:
+        """See `Task.fingerprint`: of the rows in their order, with the form that they are read in."""
+        found = hashlib.sha256()
+        for part in self.pool(split).parts:
+            found.update(f"{part.form.name} {len(part.rows)} ".encode())
+            for row in part.rows:
+                found.update(json.dumps(part.records[row], sort_keys=True, default=str).encode())
+        return found.hexdigest()
+
+    def load_model(self, base: BaseModel) -> None:
+        """See `Task.load_model`: a causal language model of transformers."""
+        self.tokenizer = load_tokenizer(base, self.data.chat_template_path)
+        self.backbone = load_language_model(base, self.tokenizer)
+        longest = longest_text(self.backbone, self.tokenizer)
+        if self.data.max_length > longest:
+            expected = f"at most {longest:,}, the model's context"
+            raise ConfigError("data.max_length", expected=expected, got=f"{self.data.max_length:,}")
+
+    def wrap(self, adapted: nn.Module, *, train_head: bool) -> nn.Module:  # noqa: ARG002
+        """The adapted model itself."""
+        return adapted
+
+    @abstractmethod
+    def encode(self, pool: Pool) -> Encoded:
+        """Samples as tokens."""
+
+    def encoded(self, split: Split) -> Encoded:
+        """A split's tokens; of what was cut, left out or stands in two splits the user is told, once."""
+        if split not in self._encoded:
+            words = self.data.wording or ("alpaca" if self.tokenizer.chat_template is None else None)
+            pool = replace(self.pool(split), wording=words)
+            found = self._encoded[split] = self.encode(pool)
+            if len(found.rows) == 0:
+                raise DataError(f"data.{split}", expected="an example or more", got="none", hint="raise max_length")
+            if found.cut:
+                note(f"{found.cut:,} of {len(pool):,} {split} examples are cut at {self.data.max_length:,} tokens")
+            if found.dropped:
+                note(f"{found.dropped:,} {split} examples are left out: cutting left nothing to train on")
+            if split != "train" and self.known is None:
+                leaks = count_leaks(self.pool("train"), pool)
+                if leaks:
+                    note(f"{leaks:,} of {len(pool):,} {split} examples are in the training data too")
+        return self._encoded[split]
+
+    def dataset(self, split: Split) -> Dataset[Any]:
+        """See `Task.dataset`: token ids and labels."""
+        rows: Any = self.encoded(split).rows
+        return rows
+
+    def save_beside(self, folder: Path) -> None:
+        """The tokenizer, with its chat template, beside the adapter."""
+        self.tokenizer.save_pretrained(folder)
+
+    def unrelated(self) -> dict[str, Any]:
+        """See `Task.unrelated`: a general text."""
+        if not self.data.general:
+            return {}
+        ids = general_text(self.tokenizer, length=min(512, self.data.max_length))
+        return {"general": datasets.Dataset.from_dict({"input_ids": ids, "labels": ids})}
