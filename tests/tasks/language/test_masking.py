@@ -249,6 +249,16 @@ def test_choices_are_checked():
         Loss(assistant_only_loss="first")
 
 
+def test_a_template_takes_options(chats, learned):
+    template = chats.templates["chatml"].replace("assistant\n", "assistant\n{{ '' if thinks else '<|tail|>' }}")
+    template = template.replace("{{ m['content'] }}", "{{ '<|tail|>' if m['role'] == 'assistant' }}{{ m['content'] }}")
+    tokenizer = chats.make(template)
+    sample = Conversation(talk([("a", "b")]))
+    for thinks, span in ((True, "<|tail|>b<|close|>"), (False, "b<|close|>")):
+        ids, labels = encode_one(tokenizer, sample, chat_template_kwargs={"thinks": thinks})
+        assert learned(tokenizer, ids, labels) == [span]
+
+
 def test_tool_calls_are_learned_and_their_answers_are_not(chats, learned):
     template = (
         "{% for m in messages %}<|open|>{{ m['role'] }}\n{{ m['content'] }}"

@@ -117,7 +117,10 @@ def test_sources_are_read_from_a_config():
         ([], "data.train: expected a source, or a list of them, got an empty list"),
         (3, "data.train: expected a file"),
         (["a", {"weight": 1}], r"data.train\[1\]: expected a file"),
-        ([{"source": "a", "wait": 1}], r"data.train\[0\]: expected keys among source, weight, split, form, got wait"),
+        (
+            [{"source": "a", "wait": 1}],
+            r"data.train\[0\]: expected keys among source, weight, split, form, subset, got wait",
+        ),
         ([{"source": "a", "weight": "much"}], r"data.train\[0\].weight: expected a number above 0, got 'much'"),
         ([{"source": "a", "weight": 0}], "weight of a: expected a number above 0"),
         ([{"source": "a", "weight": float("nan")}], "weight of a"),

@@ -26,19 +26,24 @@ CONFIGS = {
 LENGTHS = [5, 1, 7, 3]
 
 
-def build(name, attention):
+def build(name, attention, spread=0.3):
+    torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation=attention)
     for parameter in model.parameters():
-        nn.init.normal_(parameter, 0, 0.3)
+        nn.init.normal_(parameter, 0, spread)
     return model
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize(("name", "apart"), [("llama", True), ("sliding", True), ("gpt2", True), ("opt", False)])
-def test_models_are_told_apart(name, apart, attention):
-    model = build(name, attention).train()
+@pytest.mark.parametrize("spread", [0.05, 0.3])
+def test_models_are_told_apart(name, apart, attention, spread):
+    model = build(name, attention, spread).train()
+    model.lm_head.eval()
     assert keeps_apart(model) is apart
+    assert keeps_apart(model.to(torch.bfloat16)) is apart
     assert model.training
+    assert not model.lm_head.training
 
 
 def test_a_model_without_positions_does_not():

@@ -96,18 +96,18 @@ def test_what_is_not_there_is_named(tmp_path):
 def test_the_hub_is_asked_for_a_split(monkeypatch):
     asked = []
 
-    def load(name, split):
-        asked.append((name, split))
+    def load(name, subset, split):
+        asked.append((name, subset, split))
         return datasets.Dataset.from_list([{"text": "a"}])
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    records = read_records("someone/something", "validation")
-    assert asked == [("someone/something", "validation")]
+    records = read_records("someone/something", "validation", "main")
+    assert asked == [("someone/something", "main", "validation")]
     assert records.where(0) == "someone/something, split 'validation': row 0"
 
 
 def test_a_hub_name_that_fails_is_one_line(monkeypatch):
-    def load(name, split):
+    def load(name, subset, split):
         raise ValueError("no such thing\nand more")
 
     monkeypatch.setattr(datasets, "load_dataset", load)

@@ -13,15 +13,15 @@ _PAIRED = (
 
 
 def alpaca(instruction: str, given: str = "") -> str:
-    r"""Stanford Alpaca's prompt; the response begins right behind it.
+    """Stanford Alpaca's prompt; the response begins right behind it.
 
     Args:
         instruction: What to do.
         given: What to do it with; empty for none.
 
     Example:
-        >>> alpaca("Greet the reader.")[-50:]
-        'tion:\nGreet the reader.\n\n### Response:\n'
+        >>> alpaca("Greet the reader.").splitlines()[2:]
+        ['### Instruction:', 'Greet the reader.', '', '### Response:']
     """
     parts = [_PAIRED if given else _PLAIN, f"### Instruction:\n{instruction}"]
     if given:

@@ -1,15 +1,16 @@
 """Samples to the columns `input_ids` and `labels`, which TRL's SFTTrainer takes as they are."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import datasets
 from transformers import PreTrainedTokenizerBase
 
 from randlora.errors import DataError
 from randlora.tasks.language.loss import Loss
-from randlora.tasks.language.rendering import render
+from randlora.tasks.language.rendering import Renderer
 from randlora.tasks.language.samples import Located
 from randlora.tasks.language.token_table import TokenTable
 from randlora.tasks.language.tokens import Encoder, Tokens
@@ -43,6 +44,7 @@ def encode(
     loss: Loss | None = None,
     max_length: int | None = None,
     drop_empty: bool = False,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Encoded:
     """Tokenize samples for supervised training.
 
@@ -55,6 +57,7 @@ def encode(
         loss: What is learned; None for completions, every turn of the assistant, and whole texts.
         max_length: Tokens that are kept of an example, from its beginning; None keeps all.
         drop_empty: Leave out examples that have no trained token within `max_length`, in place of an error.
+        chat_template_kwargs: What else the chat template is told, for example `enable_thinking`.
 
     Returns:
         A table of `input_ids` and `labels`, lists of equal lengths.
@@ -62,7 +65,7 @@ def encode(
     Raises:
         DataError: An example has no trained token, or cannot be rendered; the message names its row.
     """
-    wanted = loss or Loss()
+    renderer = Renderer(tokenizer, loss or Loss(), chat_template_kwargs)
     encoder = Encoder(tokenizer)
     writer = TokenTable(("input_ids", "labels"))
     cut = dropped = 0
@@ -70,7 +73,7 @@ def encode(
     while batch := list(islice(source, BATCH)):
         ids: list[list[int]] = []
         labels: list[list[int]] = []
-        rendered = [render(tokenizer, sample, wanted, where) for where, sample in batch]
+        rendered = [renderer.render(sample, where) for where, sample in batch]
         for (where, _), tokens in zip(batch, encoder.encode(rendered), strict=True):
             example = _labels(tokens)
             keeps = require_trained(example, where, max_length, drop_empty=drop_empty)

@@ -18,12 +18,14 @@ class Source:
         weight: Times that its rows are learned in an epoch: 0.5 draws half of them, 2.5 takes all twice and draws half.
         split: The hub data set's split; a file has one only.
         form: The form to read it in, where its columns belong to several.
+        subset: The hub data set's configuration, where it has several.
     """
 
     source: str
     weight: float = 1.0
     split: str = "train"
     form: str | None = None
+    subset: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < float("inf"):

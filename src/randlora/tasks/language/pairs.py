@@ -1,14 +1,16 @@
 """Preferences to the columns `prompt_ids`, `chosen_ids` and `rejected_ids`, which TRL's DPOTrainer trains on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from randlora.errors import DataError
 from randlora.tasks.language.encoding import BATCH, Encoded
-from randlora.tasks.language.rendering import render_pair
-from randlora.tasks.language.samples import Located, Preference
+from randlora.tasks.language.loss import Loss
+from randlora.tasks.language.rendering import Renderer
+from randlora.tasks.language.samples import Located
 from randlora.tasks.language.token_table import TokenTable
 from randlora.tasks.language.tokens import Encoder, Tokens
 
@@ -21,6 +23,7 @@ def encode_preferences(
     *,
     max_length: int | None = None,
     drop_empty: bool = False,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Encoded:
     """Tokenize preferences: a prompt once, and the two answers to it with the token that ends each.
 
@@ -29,6 +32,7 @@ def encode_preferences(
         samples: Preferences, each with its place for messages.
         max_length: Tokens that are kept of a prompt with an answer, from its beginning; None keeps all.
         drop_empty: Leave out pairs whose prompt alone fills `max_length`, in place of an error.
+        chat_template_kwargs: What else the chat template is told, for example `enable_thinking`.
 
     Returns:
         A table of `COLUMNS`.
@@ -37,13 +41,14 @@ def encode_preferences(
         DataError: A prompt fills `max_length`, two answers are the same tokens, or a sample cannot be rendered; the
             message names the row.
     """
+    renderer = Renderer(tokenizer, Loss(), chat_template_kwargs)
     encoder = Encoder(tokenizer)
     table = TokenTable(COLUMNS)
     cut = dropped = 0
     source = iter(samples)
     while batch := list(islice(source, BATCH)):
         rows: list[tuple[list[int], list[int], list[int]]] = []
-        rendered = [text for where, sample in batch for text in render_pair(tokenizer, _pair(sample, where), where)]
+        rendered = [text for where, sample in batch for text in renderer.render_pair(sample, where)]
         tokens = encoder.encode(rendered)
         for (where, _), better, worse in zip(batch, tokens[::2], tokens[1::2], strict=True):
             prompt, chosen, rejected = _parts(better, worse, where)
@@ -63,12 +68,6 @@ def encode_preferences(
                 )
         table.add(*([row[column] for row in rows] for column in range(len(COLUMNS))))
     return Encoded(table.table(), cut=cut, dropped=dropped)
-
-
-def _pair(sample: object, where: str) -> Preference:
-    if not isinstance(sample, Preference):
-        raise DataError(where, expected="a preference", got="an example to imitate", hint="train it without DPO")
-    return sample
 
 
 def _parts(better: Tokens, worse: Tokens, where: str) -> tuple[list[int], list[int], list[int]]:

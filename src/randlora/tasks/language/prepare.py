@@ -1,6 +1,6 @@
 """From a config's sources to the tables that TRL's trainers take, in one call."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,7 @@ def prepare(
     max_length: int | None = None,
     drop_empty: bool = False,
     wording: Wording | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Prepared:
     """Read, mix and tokenize language data.
@@ -56,6 +57,7 @@ def prepare(
         max_length: Tokens that are kept of an example; None keeps all.
         drop_empty: Leave out examples that cutting leaves without a trained token, in place of an error.
         wording: The prompt around an instruction; None is the chat template, or alpaca's where there is none.
+        chat_template_kwargs: What else the chat template is told, for example `enable_thinking`.
         seed: Seed of all draws; the order is the trainer's.
 
     Raises:
@@ -73,9 +75,10 @@ def prepare(
             )
 
     def tokenize(samples: Pool) -> Encoded:
+        cutting: dict[str, Any] = {"max_length": max_length, "drop_empty": drop_empty}
         if samples.preferences:
-            return encode_preferences(tokenizer, samples, max_length=max_length, drop_empty=drop_empty)
-        return encode(tokenizer, samples, loss=loss, max_length=max_length, drop_empty=drop_empty)
+            return encode_preferences(tokenizer, samples, **cutting, chat_template_kwargs=chat_template_kwargs)
+        return encode(tokenizer, samples, loss=loss, **cutting, chat_template_kwargs=chat_template_kwargs)
 
     learned, tested = tokenize(pool), tokenize(held) if held is not None else None
     notes = [

@@ -59,18 +59,19 @@ class Records:
 _JSON = "json"
 
 
-def read_records(source: str, split: str = "train") -> Records:
+def read_records(source: str, split: str = "train", subset: str | None = None) -> Records:
     """Read the rows of a file or of a data set on the hub.
 
     Args:
         source: A `.json`, `.jsonl`, `.csv` or `.parquet` file, or a hub name.
         split: The hub data set's split; a file has one only.
+        subset: The hub data set's configuration, where it has several.
 
     Raises:
         DataError: It cannot be read or has no rows; the message names the line.
     """
     if not is_local(source):
-        table = _from_hub(source, split)
+        table = _from_hub(source, split, subset)
         known = [column for column in table.column_names if column in COLUMNS]
         kept = table.select_columns(known) if known else table
         records = Records(f"{source}, split '{split}'", table.column_names, kept)
@@ -152,9 +153,9 @@ def _arrow(rows: list[Sequence[str | None]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays([pa.array(column, pa.large_string()) for column in cells], schema=schema)
 
 
-def _from_hub(source: str, split: str) -> datasets.Dataset:
+def _from_hub(source: str, split: str, subset: str | None) -> datasets.Dataset:
     try:
-        return datasets.load_dataset(source, split=split)
+        return datasets.load_dataset(source, subset, split=split)
     # `datasets` wraps whatever its parsers and the network raise in several unrelated classes.
     except Exception as error:
         cause = error.__cause__ or error
@@ -162,7 +163,7 @@ def _from_hub(source: str, split: str) -> datasets.Dataset:
             source,
             expected=f"a file, or a hub data set with a split '{split}'",
             got=f"{type(cause).__name__}: {(str(cause).strip().splitlines() or [''])[0]}",
-            hint="check the name, the split and the connection",
+            hint="check the name, the subset, the split and the connection",
         ) from error
 
 

@@ -1,12 +1,14 @@
 """A sample as the text that is tokenized, with the characters in it that are learned."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from randlora.errors import DataError
 from randlora.tasks.language.loss import Loss
-from randlora.tasks.language.samples import Completion, Conversation, Preference, Sample, Text
+from randlora.tasks.language.samples import Completion, Conversation, Message, Preference, Sample, Text
 from randlora.tasks.language.templates import ChatTemplate, Span
 from randlora.tasks.language.turns import Turns, require_said
 
@@ -28,52 +30,81 @@ class Rendered:
     closed: bool
 
 
-def render(tokenizer: PreTrainedTokenizerBase, sample: Sample, loss: Loss, where: str) -> Rendered:
-    """Render a sample.
+class Renderer:
+    """Renders samples.
 
     Args:
         tokenizer: Gives the chat template and the special tokens.
-        sample: A text, a completion or a conversation.
         loss: What is learned.
-        where: The place of the sample, for the message of an error.
-
-    Raises:
-        DataError: There is no chat template, it refuses the messages, or the turns in its text cannot be told.
+        options: What else the chat template is told, for example `enable_thinking`.
     """
-    if isinstance(sample, Conversation):
-        return _conversation(tokenizer, sample, loss, where)
-    if isinstance(sample, Preference):
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, loss: Loss, options: Mapping[str, Any] | None = None
+    ) -> None:
+        self._tokenizer, self._loss, self._options = tokenizer, loss, options or {}
+        self._closers = closing_tokens(tokenizer)
+
+    def render(self, sample: Sample, where: str) -> Rendered:
+        """Render a text, a completion or a conversation.
+
+        Args:
+            sample: The sample.
+            where: Its place, for the message of an error.
+
+        Raises:
+            DataError: There is no chat template, it refuses the messages, or the turns in its text cannot be told.
+        """
+        if isinstance(sample, Conversation):
+            return self._conversation(sample, where)
+        if isinstance(sample, Text):
+            return self._plain("", sample.text, where)
+        if isinstance(sample, Completion):
+            return self._plain(sample.prompt, sample.completion, where)
         raise DataError(where, expected="an example to imitate", got="a preference", hint="train it with DPO")
-    prompt = sample.prompt if isinstance(sample, Completion) else ""
-    answer = without_end(tokenizer, sample.text if isinstance(sample, Text) else sample.completion)
-    if not answer.strip():
-        raise DataError(where, expected="a text before its end", got="an end-of-sequence token alone")
-    start = len(prompt) if loss.of_completions else 0
-    return Rendered(prompt + answer, ((start, len(prompt) + len(answer)),), opened=False, closed=False)
 
+    def render_pair(self, sample: Sample, where: str) -> tuple[Rendered, Rendered]:
+        """Render a preference as its prompt with the better, and with the worse answer, which are marked as learned.
 
-def render_pair(tokenizer: PreTrainedTokenizerBase, sample: Preference, where: str) -> tuple[Rendered, Rendered]:
-    """Render a preference as its prompt with the better, and with the worse answer; the answers are marked as learned.
+        Args:
+            sample: The preference.
+            where: Its place, for the message of an error.
 
-    Args:
-        tokenizer: Gives the chat template and the special tokens.
-        sample: The preference.
-        where: The place of it, for the message of an error.
+        Raises:
+            DataError: There is no chat template, it refuses the messages, or it changes the prompt once it is answered.
+        """
+        if not isinstance(sample, Preference):
+            raise DataError(where, expected="a preference", got="an example to imitate", hint="train it without DPO")
+        pair = [self._answered(sample, answer, where) for answer in (sample.chosen, sample.rejected)]
+        return pair[0], pair[1]
 
-    Raises:
-        DataError: There is no chat template, it refuses the messages, or it changes the prompt once it is answered.
-    """
-    if isinstance(sample.prompt, str):
-        one, two = (
-            render(tokenizer, Completion(sample.prompt, str(answer)), Loss(), where)
-            for answer in (sample.chosen, sample.rejected)
-        )
-        return one, two
-    template = ChatTemplate(tokenizer, where, sample.tools)
-    before = template.render(sample.prompt, ask=True)
-    pair = []
-    for answer in (sample.chosen, sample.rejected):
-        whole = template.render([*sample.prompt, *(message for message in answer if isinstance(message, dict))])
+    def _plain(self, prompt: str, answer: str, where: str) -> Rendered:
+        end = self._tokenizer.eos_token
+        # One end-of-sequence token is set in any case, so that those written out are taken away.
+        while end and answer.rstrip().endswith(end):
+            answer = answer.rstrip().removesuffix(end)
+        if not answer.strip():
+            raise DataError(where, expected="a text before its end", got="an end-of-sequence token alone")
+        start = len(prompt) if self._loss.of_completions else 0
+        return Rendered(prompt + answer, ((start, len(prompt) + len(answer)),), opened=False, closed=False)
+
+    def _conversation(self, sample: Conversation, where: str) -> Rendered:
+        template = ChatTemplate(self._tokenizer, where, sample.tools, self._options)
+        if self._loss.of_turns:
+            last_only = self._loss.assistant_only_loss == "last"
+            whole, spans = Turns(template, self._closers, where, last_only=last_only).find(sample)
+        else:
+            whole = template.render(sample.messages)
+            spans = [(0, len(whole))]
+        _require_all_said(sample.messages, whole, where)
+        return Rendered(whole, tuple(spans), opened=True, closed=whole.rstrip().endswith(self._closers))
+
+    def _answered(self, sample: Preference, answer: str | list[Message], where: str) -> Rendered:
+        if isinstance(sample.prompt, str) or isinstance(answer, str):
+            return self._plain(str(sample.prompt), str(answer), where)
+        template = ChatTemplate(self._tokenizer, where, sample.tools, self._options)
+        before = template.render(sample.prompt, ask=True)
+        whole = template.render([*sample.prompt, *answer])
         if not whole.startswith(before) or len(whole) == len(before):
             raise DataError(
                 where,
@@ -81,10 +112,10 @@ def render_pair(tokenizer: PreTrainedTokenizerBase, sample: Preference, where: s
                 got="one that changes it",
                 hint="set chat_template_path",
             )
-        closed = whole.rstrip().endswith(closing_tokens(tokenizer))
+        _require_all_said([*sample.prompt, *answer], whole, where)
+        closed = whole.rstrip().endswith(self._closers)
         whole = whole.rstrip() if closed else whole
-        pair.append(Rendered(whole, ((len(before), len(whole)),), opened=True, closed=closed))
-    return pair[0], pair[1]
+        return Rendered(whole, ((len(before), len(whole)),), opened=True, closed=closed)
 
 
 def closing_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
@@ -94,24 +125,7 @@ def closing_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     return tuple(dict.fromkeys(token for token in [*tokenizer.all_special_tokens, *added] if token not in others))
 
 
-def without_end(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """A text without the end-of-sequence tokens that were written out at its end: one is set in any case."""
-    end = tokenizer.eos_token
-    while end and text.rstrip().endswith(end):
-        text = text.rstrip().removesuffix(end)
-    return text
-
-
-def _conversation(tokenizer: PreTrainedTokenizerBase, sample: Conversation, loss: Loss, where: str) -> Rendered:
-    template = ChatTemplate(tokenizer, where, sample.tools)
-    closers = closing_tokens(tokenizer)
-    if loss.of_turns:
-        turns = Turns(template, closers, where, last_only=loss.assistant_only_loss == "last")
-        whole, spans = turns.find(sample)
-    else:
-        whole = template.render(sample.messages)
-        spans = [(0, len(whole))]
-    for index, message in enumerate(sample.messages):
+def _require_all_said(messages: list[Message], whole: str, where: str) -> None:
+    for index, message in enumerate(messages):
         if message["role"] in ("user", "assistant"):
             require_said(message, whole, f"{where}, message {index}")
-    return Rendered(whole, tuple(spans), opened=True, closed=whole.rstrip().endswith(closers))

@@ -1,7 +1,7 @@
 """A tokenizer's chat template, and what it makes of messages."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -23,12 +23,19 @@ class ChatTemplate:
         tokenizer: One with a chat template.
         where: The place of the messages, for the message of an error.
         tools: Tools that the template may describe.
+        options: What else it is told, for example `enable_thinking`.
 
     Raises:
         DataError: The tokenizer has no chat template.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, where: str, tools: list[Any] | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        where: str,
+        tools: list[Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         try:
             self._source: str = tokenizer.get_chat_template(tools=tools)
         except ValueError as error:
@@ -38,7 +45,8 @@ class ChatTemplate:
                 got="one without",
                 hint="set chat_template_path, or take a model that was tuned for chat",
             ) from error
-        self._tokenizer, self._where, self._tools = tokenizer, where, tools
+        self._where, self._tools = where, tools
+        self._variables = {**tokenizer.special_tokens_map, **(options or {})}
 
     @property
     def marked(self) -> bool:
@@ -69,7 +77,7 @@ class ChatTemplate:
                 chat_template=self._source,
                 return_assistant_tokens_mask=marks,
                 add_generation_prompt=ask,
-                **self._tokenizer.special_tokens_map,
+                **self._variables,
             )
         # A template is a program: what it raises on purpose and by accident is of many classes.
         except Exception as error:
