@@ -2,7 +2,7 @@
 
 from randlora.tasks.classification.config import ClassificationData, ImageData, ImageTextData, TextData
 from randlora.tasks.config import DataConfig
-from randlora.tasks.language.config import SftData
+from randlora.tasks.language.config import PreferenceData, SftData
 from randlora.tasks.registry import TASKS
 from randlora.tasks.task import Goal, Split, Task
 
@@ -13,6 +13,7 @@ __all__ = [
     "Goal",
     "ImageData",
     "ImageTextData",
+    "PreferenceData",
     "SftData",
     "Split",
     "Task",

@@ -23,12 +23,14 @@ class BaseModel:
         trust_remote_code: Whether Python code that comes with it may run.
         dtype: Of its weights, torch's name; None means as the task loads it.
         quantization: "nf4", "int8" or None.
+        start: An adapter folder that training starts from, or None.
     """
 
     name: str
     trust_remote_code: bool = False
     dtype: str | None = None
     quantization: str | None = None
+    start: str | None = None
 
 
 def locate(model: str) -> str:

@@ -148,8 +148,8 @@ class Task(ABC):
     def inputs(self) -> dict[str, Any]:
         """What the Trainer is made with beside model, arguments and data: collator, loss, metrics."""
 
-    def unrelated(self) -> dict[str, Any]:
-        """Data that the task does not hold, by name: their loss before and after training shows what was forgotten."""
+    def unrelated(self, trainer: Any) -> dict[str, float]:  # noqa: ARG002 - most tasks measure nothing
+        """Scores of the trainer's model on data that the task does not hold: what they lose has been forgotten."""
         return {}
 
     def save_beside(self, folder: Path) -> None:  # noqa: B027 - most tasks have nothing to add

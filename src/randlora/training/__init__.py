@@ -1,6 +1,6 @@
 """The one training path, on transformers' Trainer: configs, runs, records, the search over learning rates."""
 
-from randlora.tasks import DataConfig, ImageData, ImageTextData, SftData, TextData
+from randlora.tasks import DataConfig, ImageData, ImageTextData, PreferenceData, SftData, TextData
 from randlora.training.config import MethodConfig, OptimizationConfig, TrainConfig, load_config, validate
 from randlora.training.run import Record, train
 from randlora.training.run.evaluation import evaluate
@@ -13,6 +13,7 @@ __all__ = [
     "ImageTextData",
     "MethodConfig",
     "OptimizationConfig",
+    "PreferenceData",
     "Record",
     "SftData",
     "TextData",

@@ -8,12 +8,14 @@ from peft.tuners.tuners_utils import _maybe_include_all_linear_layers, check_tar
 from peft.utils.error import NoMatchingPeftModuleError
 from torch import nn
 
+from randlora.adapter import load_adapter
 from randlora.errors import ConfigError, LayerError, RandLoraError
 from randlora.tasks import Task
 from randlora.tasks.sources import BaseModel
 from randlora.training.config.adapter_configs import adapter_config, takes
 from randlora.training.config.method_table import METHODS
 from randlora.training.config.sections import MethodConfig, TrainConfig
+from randlora.training.config.start import adapter_of
 
 
 def load_model(task: Task, config: TrainConfig) -> None:
@@ -23,17 +25,19 @@ def load_model(task: Task, config: TrainConfig) -> None:
         ConfigError: The model cannot be loaded or is of another kind.
         DataError: The data section does not fit it.
     """
-    task.load_model(BaseModel(config.model, config.trust_remote_code, config.dtype, config.quantization))
+    options = (config.trust_remote_code, config.dtype, config.quantization, adapter_of(config))
+    task.load_model(BaseModel(config.model, *options))
     if config.optimization.gradient_checkpointing:
         task.backbone.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def build(task: Task, method: MethodConfig) -> nn.Module:
+def build(task: Task, method: MethodConfig, start: str | None = None) -> nn.Module:
     """Apply a method to a task's backbone and wrap it as the task trains it.
 
     Args:
         task: The task, with its backbone; the backbone is changed in place.
         method: The method, resolved.
+        start: An adapter folder to go on with; None begins a new adapter.
 
     Returns:
         The model to train; exactly its trained parameters have `requires_grad`.
@@ -43,7 +47,7 @@ def build(task: Task, method: MethodConfig) -> nn.Module:
     """
     train_head = method.name == "head"
     if method.name in METHODS:
-        adapted = _attach(task, method)
+        adapted = load_adapter(task.backbone, start, is_trainable=True) if start else _attach(task, method)
     else:
         adapted = task.backbone
         adapted.requires_grad_(not train_head)

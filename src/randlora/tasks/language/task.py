@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import datasets
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -116,9 +115,10 @@ class LanguageTask(Task):
         """See `Task.load_model`: a causal language model of transformers."""
         self.tokenizer = load_tokenizer(base, self.data.chat_template_path)
         self.backbone = load_language_model(base, self.tokenizer)
-        longest = longest_text(self.backbone, self.tokenizer)
-        if self.data.max_length > longest:
-            expected = f"at most {longest:,}, the model's context"
+        self.start = base.start
+        self.longest = longest_text(self.backbone, self.tokenizer)
+        if self.data.max_length > self.longest:
+            expected = f"at most {self.longest:,}, the model's context"
             raise ConfigError("data.max_length", expected=expected, got=f"{self.data.max_length:,}")
 
     def wrap(self, adapted: nn.Module, *, train_head: bool) -> nn.Module:  # noqa: ARG002
@@ -156,9 +156,11 @@ class LanguageTask(Task):
         """The tokenizer, with its chat template, beside the adapter."""
         self.tokenizer.save_pretrained(folder)
 
-    def unrelated(self) -> dict[str, Any]:
-        """See `Task.unrelated`: a general text."""
+    def unrelated(self, trainer: Any) -> dict[str, float]:
+        """See `Task.unrelated`: the loss on a general text."""
         if not self.data.general:
             return {}
-        ids = general_text(self.tokenizer, length=min(512, self.data.max_length))
-        return {"general": datasets.Dataset.from_dict({"input_ids": ids, "labels": ids})}
+        from randlora.tasks.language.scoring import mean_loss  # noqa: PLC0415 - with TRL, which is heavy
+
+        texts = general_text(self.tokenizer, length=min(512, self.longest))
+        return {"general_loss": mean_loss(trainer, [{"input_ids": ids, "labels": ids} for ids in texts])}

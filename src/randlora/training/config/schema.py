@@ -82,9 +82,7 @@ def check_key(key: str, known: Iterable[str]) -> None:
         near = next((name for name in known if name.rpartition(".")[2] == last), None)
     hint = f"did you mean {near}?" if near else "see --keys"
     others = [name for name in TASKS if key in keys(name)]
-    raise ConfigError(
-        key, expected="a known config key", hint=f"only {' and '.join(others)} has it" if others else hint
-    )
+    raise ConfigError(key, expected="a known config key", hint=f"only of {' and '.join(others)}" if others else hint)
 
 
 def check_value(key: str, value: Any, kind: Any) -> None:

@@ -128,10 +128,12 @@ class TrainConfig:
     """One training run.
 
     Attributes:
-        task: "sft" (a language model on examples to imitate), "text-classification" (a language model or encoder with a
-            head), "image-classification" (a vision model with a head) or "image-text" (CLIP with a zero-shot head from
-            prompts).
+        task: "sft" (a language model on examples to imitate), "preference" (on pairs of answers, DPO),
+            "text-classification" (a language model or encoder with a head), "image-classification" (a vision model with
+            a head) or "image-text" (CLIP with a zero-shot head from prompts).
         model: Hub id, local folder, GGUF file, or `package:NAME/PATH` for such at PATH in an installed Python package.
+        start_from: Folder of a finished run on the same model, whose adapter training goes on with. Its method is this
+            run's. None starts with the model itself.
         output: The run's folder: new, empty, or holding this very run, which is then resumed.
         seed: Seed of the head, the data order, the draw of validation examples and shots, the augmentation and dropout.
         trust_remote_code: Whether Python code that comes with the model may run.
@@ -152,6 +154,7 @@ class TrainConfig:
 
     task: TaskName = "text-classification"
     model: str = ""
+    start_from: str | None = None
     output: str = ""
     seed: Seed = 0
     trust_remote_code: Flag = False

@@ -17,9 +17,9 @@ from randlora.errors import ConfigError, DataError, OutputError
 from randlora.tasks import TASKS, Split, Task
 from randlora.tasks.fingerprint import architecture_fingerprint, model_fingerprint
 from randlora.tasks.sources import locate
-from randlora.tasks.task import scores_on
 from randlora.training.config.method_table import METHODS
 from randlora.training.config.sections import TrainConfig, resolve
+from randlora.training.config.start import adapter_of, with_start
 from randlora.training.config.validation import validate
 from randlora.training.methods import build, is_head, load_model
 from randlora.training.run.arguments import training_arguments
@@ -55,6 +55,7 @@ def train(config: TrainConfig, *, score_test: bool = True) -> Record:
         OutputError: The folder cannot be written, holds something else, or is in use by another run.
         TrainingError: The training has diverged.
     """
+    config = with_start(config)
     validate(config)
     config = resolve(config)
     folder = RunFolder(config.output)
@@ -82,7 +83,7 @@ def _train(
         return record
     load_model(task, config)
     config.fingerprint["architecture"] = architecture_fingerprint(task.backbone)
-    model = build(task, config.method)
+    model = build(task, config.method, adapter_of(config))
     with folder.attempt(config) if arguments.should_save else nullcontext():
         checkpoint = folder.checkpoint()
         trainer_class, _ = task.trainer_classes()
@@ -112,6 +113,9 @@ def _fingerprint(config: TrainConfig, task: Task) -> dict[str, str]:
     names: dict[str, Split] = {"training data": "train", "validation data": "validation", "test data": "test"}
     found: dict[str, str | None] = {name: task.fingerprint(split) for name, split in names.items() if task.has(split)}
     found["model"] = model_fingerprint(locate(config.model))
+    start = adapter_of(config)
+    if start is not None:
+        found["start"] = model_fingerprint(start)
     for name, value in found.items():
         if config.fingerprint.get(name, value) != value:
             hint = "the content has changed; remove the fingerprint to train on what is there now"
@@ -131,7 +135,7 @@ def _fit(trainer: Any, task: Task, checkpoint: Path | None, *, score_test: bool)
     if progress.before is None:
         scores = task.score(trainer, first) if task.has(first) and (score_test or first != "test") else {}
         progress.before = {f"{first}_{name}_before": value for name, value in scores.items()}
-        progress.before |= {f"{name}_before": value for name, value in _unrelated(trainer, task).items()}
+        progress.before |= {f"{name}_before": value for name, value in task.unrelated(trainer).items()}
     reset_peak(trainer.args.device)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     progress.peak_memory_bytes = max(progress.peak_memory_bytes, peak_bytes(trainer.args.device))
@@ -142,12 +146,7 @@ def _fit(trainer: Any, task: Task, checkpoint: Path | None, *, score_test: bool)
             scores = task.score(trainer, split)
             trainer.require_finite({f"loss on the {split} data": scores["loss"]} if "loss" in scores else {})
             metrics |= {f"{split}_{name}": value for name, value in scores.items()}
-    return metrics | _unrelated(trainer, task)
-
-
-def _unrelated(trainer: Any, task: Task) -> dict[str, float]:
-    """The loss on data that the task does not hold."""
-    return {f"{name}_loss": scores_on(trainer, data, name)["loss"] for name, data in task.unrelated().items()}
+    return metrics | task.unrelated(trainer)
 
 
 def _upload(config: TrainConfig, folder: RunFolder) -> None:
@@ -188,7 +187,8 @@ def _save_adapter(folder: RunFolder, config: TrainConfig, task: Task, trainer: A
         state = {name.removeprefix(f"{prefix}."): tensor for name, tensor in state.items()}
 
     def write(path: Path) -> None:
-        adapted.save_pretrained(path, state_dict=state)
+        # DPO's trainer has put a copy of the start beside the adapter.
+        adapted.save_pretrained(path, state_dict=state, selected_adapters=["default"])
         write_model_card(adapted, path)
         task.save_beside(path)
 

@@ -1,0 +1,47 @@
+"""Training on pairs of a better and a worse answer, by TRL's DPOTrainer."""
+
+from typing import Any
+
+from randlora.tasks.language.config import PreferenceData
+from randlora.tasks.language.encoding import Encoded
+from randlora.tasks.language.pairs import encode_preferences
+from randlora.tasks.language.pool import Pool
+from randlora.tasks.language.task import LanguageTask
+from randlora.tasks.task import Goal
+
+
+class PreferenceTask(LanguageTask):
+    """Prompts with two answers; the model is held to its own start, of which there is no second copy in memory."""
+
+    data_class = PreferenceData
+    preferences = True
+    goal = Goal("reward_accuracy", unit="%")
+    data: PreferenceData
+
+    def trainer_classes(self) -> Any:
+        """TRL's."""
+        from trl import DPOConfig  # noqa: PLC0415 - heavy, and of no use to the other tasks
+
+        from randlora.tasks.language.dpo_trainer import DpoTrainer  # noqa: PLC0415
+
+        return DpoTrainer, DPOConfig
+
+    def encode(self, pool: Pool) -> Encoded:
+        """Token ids of prompts and answers."""
+        return encode_preferences(
+            self.tokenizer, pool, max_length=self.data.max_length, drop_empty=self.data.drop_empty
+        )
+
+    def arguments(self) -> dict[str, Any]:
+        """DPOConfig's fields."""
+        return {
+            "beta": self.data.beta,
+            "loss_type": [self.data.loss_type],
+            "max_length": self.data.max_length,
+            "gradient_checkpointing": False,  # where it is wanted, the model has it on already
+            "prediction_loss_only": True,
+        }
+
+    def inputs(self) -> dict[str, Any]:
+        """The tokenizer, and what the model is held to."""
+        return {"processing_class": self.tokenizer, "start": self.start}

@@ -1,0 +1,40 @@
+"""A run that goes on with the adapter of another."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from randlora.adapter.checkpoint import WEIGHTS_FILE
+from randlora.errors import ConfigError
+from randlora.tasks import TASKS
+from randlora.training.config.file import load_config
+from randlora.training.config.method_table import METHODS
+from randlora.training.config.sections import MethodConfig, TrainConfig, resolve
+
+
+def adapter_of(config: TrainConfig) -> str | None:
+    """The adapter folder that training starts from."""
+    return None if config.start_from is None else str(Path(config.start_from).expanduser() / "adapter")
+
+
+def with_start(config: TrainConfig) -> TrainConfig:
+    """The config with the method of the run it starts from.
+
+    Raises:
+        ConfigError: There is no finished run, its method has no adapter, or the config asks for another one.
+    """
+    folder = adapter_of(config)
+    if folder is None:
+        return config
+    run = Path(folder).parent
+    if not (run / "config.yaml").is_file() or not (Path(folder) / WEIGHTS_FILE).is_file():
+        expected = "the folder of a finished run that trained an adapter"
+        raise ConfigError("start_from", expected=expected, got=str(config.start_from))
+    other = load_config(run / "config.yaml")
+    if other.method.name not in METHODS or TASKS[other.task].trained_head or TASKS[config.task].trained_head:
+        expected = "a run of an adapter on a task without a head"
+        raise ConfigError("start_from", expected=expected, got=f"{other.method.name} on {other.task}")
+    asked = resolve(config).method
+    if config.method != MethodConfig() and asked != resolve(other).method:
+        expected = f"none, or that of {config.start_from}"
+        raise ConfigError("method", expected=expected, got=f"{asked.name}, r {asked.r}")
+    return replace(config, method=other.method)

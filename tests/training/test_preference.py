@@ -1,0 +1,100 @@
+"""Language models: direct preference optimization from a config to a run's folder."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from randlora.errors import ConfigError, DataError
+from randlora.training import MethodConfig, PreferenceData, evaluate, train
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def config(sft_config, tmp_path):
+    """The better answer repeats the word, the worse one does not."""
+    generator = np.random.default_rng(0)
+    for name, count in (("pairs", 24), ("held", 8)):
+        rows = []
+        for _ in range(count):
+            word = "".join(generator.choice(list("abcd"), size=3))
+            pair = {"prompt": word, "chosen": f" {word}", "rejected": " zzz"}
+            rows.append(json.dumps(pair))
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    data = PreferenceData(
+        train=str(tmp_path / "pairs.jsonl"), test=str(tmp_path / "held.jsonl"), max_length=32, beta=0.5
+    )
+    return replace(sft_config, task="preference", data=data, output=str(tmp_path / "dpo"))
+
+
+def tensors(folder):
+    (path,) = (Path(folder) / "adapter").glob("*.safetensors")
+    return load_file(path)
+
+
+@pytest.mark.parametrize("method", ["randlora", "lora", "full"])
+def test_a_run_begins_at_its_start_and_learns_what_is_better(config, method):
+    config.method.name = method
+    record = train(config)
+    assert record.metrics["test_loss_before"] == pytest.approx(0.6931, abs=1e-4)
+    assert record.metrics["test_reward_margin_before"] == pytest.approx(0, abs=1e-5)
+    assert record.metrics["test_loss"] < 0.6
+    assert record.metrics["test_reward_margin"] > 0.1
+    assert record.metrics["test_reward_accuracy"] == 100
+    assert not any("ref" in name for name in tensors(config.output))
+
+
+def test_the_finished_run_is_evaluated_against_the_same_start(config):
+    record = train(config)
+    assert evaluate(config.output)["loss"] == pytest.approx(record.metrics["test_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["randlora", "lora"])
+def test_a_run_goes_on_from_another_and_is_held_to_it(config, sft_config, method, tmp_path):
+    sft_config.method.name = method
+    first = train(sft_config)
+    config.method = MethodConfig()
+    config = replace(config, start_from=sft_config.output)
+    record = train(config)
+    assert record.method == method
+    assert record.metrics["test_loss_before"] == pytest.approx(0.6931, abs=1e-4)
+    assert record.metrics["general_loss_before"] == pytest.approx(first.metrics["general_loss"], rel=1e-5)
+    assert record.metrics["test_loss"] < 0.6
+    assert evaluate(config.output)["loss"] == pytest.approx(record.metrics["test_loss"], rel=1e-5)
+    with pytest.raises(ConfigError, match=r"method: expected none, or that of"):
+        train(replace(config, method=MethodConfig(r=3), output=str(tmp_path / "other")))
+    with pytest.raises(ConfigError, match=r"start_from: expected the folder of a finished run"):
+        train(replace(config, start_from=str(tmp_path / "none"), output=str(tmp_path / "other")))
+
+
+def test_a_resumed_run_ends_with_the_same_bits(config, tmp_path, monkeypatch):
+    from randlora.training.run.trainer import RunTrainer
+
+    config.optimization = replace(config.optimization, batch_size=4, save_steps=2)
+    whole = train(replace(config, output=str(tmp_path / "whole")))
+    step = RunTrainer.training_step
+
+    def interrupted(self, *args, **kwargs):
+        if self.state.global_step == 5:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunTrainer, "training_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    assert train(config).metrics == whole.metrics
+    first, second = tensors(tmp_path / "whole"), tensors(config.output)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_data_of_the_other_task_are_refused(config, sft_config):
+    with pytest.raises(DataError, match=r"data\.train: expected another form of data, got messages .*task: sft"):
+        train(replace(config, data=replace(config.data, train=sft_config.data.train)))
+    with pytest.raises(DataError, match=r"got preference .*task: preference"):
+        train(replace(sft_config, data=replace(sft_config.data, train=config.data.train)))
