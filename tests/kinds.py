@@ -11,8 +11,8 @@ from torch import nn
 from torch.func import functional_call
 
 from networks import random_config
-from randlora.adapter import RandLoraLayer
-from randlora.adapter.weights import StackedWeight
+from randlora.adapter.kinds import StackedWeight
+from randlora.methods.randlora import RandLoraLayer
 
 
 class Sum(nn.Module):

@@ -4,8 +4,8 @@ import peft
 import pytest
 
 from randlora import RandLoraConfig
-from randlora.config import PEFT_TYPE
 from randlora.errors import ConfigError
+from randlora.methods.randlora import PEFT_TYPE
 
 
 @pytest.mark.parametrize(

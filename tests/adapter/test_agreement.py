@@ -17,9 +17,9 @@ from transformers.pytorch_utils import Conv1D
 from every_method import METHODS, config, fill, layers
 from kinds import KINDS, Kind, Packed, Sum
 from randlora import RandLoraConfig, export_lora
-from randlora.adapter.convert import convert
 from randlora.adapter.weights import read_weight
 from randlora.errors import CheckpointError, LayerError, RandLoraError
+from randlora.methods.randlora.convert import convert
 
 # Two layers deep, sums of up to 128 float32 products: as a share of the largest output.
 NEAR = 2 * 128 * torch.finfo(torch.float32).eps

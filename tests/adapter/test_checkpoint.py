@@ -10,8 +10,8 @@ from torch import nn
 
 from networks import FAMILIES, MODELS, Net, llama, random_config, rows, token_ids
 from randlora import RandLoraConfig, load_adapter
-from randlora.config import PEFT_TYPE
 from randlora.errors import CheckpointError, RandLoraError
+from randlora.methods.randlora import PEFT_TYPE
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 

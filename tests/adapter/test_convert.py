@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from randlora.adapter.convert import convert
 from randlora.errors import CheckpointError, OutputError
+from randlora.methods.randlora.convert import convert
 
 
 class Net(nn.Module):

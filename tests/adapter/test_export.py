@@ -8,8 +8,8 @@ from torch import nn
 
 from networks import MODELS, Net, random_config, rows, token_ids
 from randlora import export_lora
-from randlora.adapter.export import truncated_svd
 from randlora.errors import ConfigError, LayerError, OutputError
+from randlora.formats.export import truncated_svd
 
 
 def adapted(base=Net, targets=("a", "b", "c"), **options):

@@ -8,7 +8,7 @@ import torch
 
 from networks import Net, random_config, rows
 from randlora import fold_once
-from randlora.adapter import linear
+from randlora.methods.randlora import layer as linear
 
 LAYERS = 3
 
@@ -105,8 +105,8 @@ def test_an_error_inside_and_one_inside_the_other_leave_nothing():
     with fold_once(model):
         with fold_once(model):
             model(rows())
-        assert model.base_model.model.a.kept
-    assert model.base_model.model.a.kept is None
+        assert model.base_model.model.a.folded_weights
+    assert model.base_model.model.a.folded_weights is None
 
 
 def test_a_strategy_for_one_layer():

@@ -7,8 +7,8 @@ from torch import nn
 
 from every_method import METHODS, with_second
 from networks import FAMILIES, Net, random_config, rows
-from randlora.adapter import RandLoraLayer
 from randlora.errors import ConfigError
+from randlora.methods.randlora import RandLoraLayer
 
 TARGETS = ["a", "b", "c"]
 

@@ -9,8 +9,8 @@ import torch
 
 from networks import FAMILIES, MODELS, Net, random_config, rows, token_ids
 from randlora import RandLoraConfig
-from randlora.adapter import RandLoraLayer, RandLoraLinear
 from randlora.adapter.weights import read_weight
+from randlora.methods.randlora import RandLoraLayer
 
 STRATEGIES = ("auto", "folded", "factored", "reference")
 
@@ -281,4 +281,4 @@ def test_leading_dimensions_and_empty_batches():
 
 
 def test_the_layer_says_what_it_holds():
-    assert "default: r=4, num_bases=4" in repr(next(p for p in net().modules() if isinstance(p, RandLoraLinear)))
+    assert "default: r=4, num_bases=4" in repr(next(p for p in net().modules() if isinstance(p, RandLoraLayer)))

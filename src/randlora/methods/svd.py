@@ -10,8 +10,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from randlora.adapter import AdapterLayer, AdapterTuner
+from randlora.adapter.kinds import StackedWeight
+from randlora.adapter.placement import weight_device
 from randlora.adapter.quantized import quantized_format
-from randlora.adapter.weights import layer_shape, read_weight, weight_device
+from randlora.adapter.weights import layer_shape, read_weight
 from randlora.adapter_config import AdapterConfig
 from randlora.bases.dense import digest
 from randlora.bases.spectral import DECOMPOSITION_VERSION, Factors, decompose
@@ -44,7 +46,7 @@ class SvdConfig(AdapterConfig):
 
 
 class SvdLayer(AdapterLayer):
-    """A linear layer with adapters that are frozen singular vectors and trained coefficients.
+    """A layer with adapters that are frozen singular vectors and trained coefficients.
 
     The checkpoint holds the coefficients only: an adapter belongs to the exact base weights it was trained on.
 
@@ -109,7 +111,7 @@ class SvdTuner(AdapterTuner):
         """
         hashes, formats = [], set()
         for name, base_layer in layers.items():
-            layer = self.model.get_submodule(name)
+            layer = self.model.get_submodule(_module_name(name, base_layer))
             if isinstance(layer, BaseTunerLayer) and layer.merged:
                 raise LayerError(
                     f"module {name!r}",
@@ -128,6 +130,11 @@ class SvdTuner(AdapterTuner):
         elif complaint := _complaint(config, found, formats):
             warnings.warn(f"{type(self).__name__}: {complaint}", stacklevel=2)
         config.base_fingerprint = found
+
+
+def _module_name(name: str, base_layer: nn.Module) -> str:
+    """The module that a matched layer, or parameter, is in."""
+    return name.removesuffix(f".{base_layer.name}") if isinstance(base_layer, StackedWeight) else name
 
 
 def _complaint(config: SvdConfig, found: str, formats: set[str]) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 
 import peft
 
-from randlora.config import RandLoraConfig, default_alpha
 from randlora.methods import CATALOGUE
+from randlora.methods.randlora import RandLoraConfig, default_alpha
 
 
 @dataclass(frozen=True)

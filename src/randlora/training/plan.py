@@ -7,8 +7,8 @@ from pathlib import Path
 
 from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 
-from randlora.adapter import RandLoraLayer
-from randlora.adapter.checkpoint import WEIGHTS_FILE, made_of, read_adapter_config, read_tensor_shapes
+from randlora.formats.checkpoint import WEIGHTS_FILE, made_of, read_adapter_config, read_tensor_shapes
+from randlora.methods.randlora import RandLoraLayer
 from randlora.training.config import TrainConfig, resolve
 from randlora.training.method_table import METHODS
 from randlora.training.methods import build, is_head, task_of

@@ -11,8 +11,8 @@ import transformers
 from peft import PeftModel
 from transformers import TrainingArguments
 
-from randlora.adapter import write_model_card
 from randlora.errors import ConfigError, DataError
+from randlora.formats import write_model_card
 from randlora.tasks import Examples, input_column, load_test, load_training
 from randlora.tasks.fingerprint import architecture_fingerprint, examples_fingerprint, model_fingerprint
 from randlora.tasks.sources import locate

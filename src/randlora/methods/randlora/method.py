@@ -1,8 +1,8 @@
-"""RandLoRA, and its variant of half the rank; the method itself is `randlora.config` and `randlora.adapter`."""
+"""The records of RandLoRA and of its variant of half the rank."""
 
-from randlora.adapter import RandLoraTuner
-from randlora.config import RandLoraConfig
 from randlora.methods.catalogue import Method, Shown
+from randlora.methods.randlora.config import RandLoraConfig
+from randlora.methods.randlora.tuner import RandLoraTuner
 
 
 def _trained(config: RandLoraConfig, out: int, inner: int) -> int:

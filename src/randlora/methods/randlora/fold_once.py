@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from randlora.adapter.linear import RandLoraLinear
+from randlora.methods.randlora.layer import RandLoraLayer
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -36,11 +36,12 @@ def fold_once(model: Model) -> Iterator[Model]:
         ...     model(torch.ones(1, 8)).shape
         torch.Size([1, 8])
     """
-    layers = [module for module in model.modules() if isinstance(module, RandLoraLinear) and module.kept is None]
+    adapted = [module for module in model.modules() if isinstance(module, RandLoraLayer)]
+    layers = [layer for layer in adapted if layer.folded_weights is None]
     for layer in layers:
-        layer.kept = {}
+        layer.folded_weights = {}
     try:
         yield model
     finally:
         for layer in layers:
-            layer.kept = None
+            layer.folded_weights = None

@@ -7,8 +7,8 @@ from typing import Any, cast
 from randlora.bases import SCHEME_VERSION, Bases, PeftBases, StoredBases, StructuredBases, dense_bases
 from randlora.bases.dense import DenseFamily
 from randlora.bases.peft_draw import PeftSparsity
-from randlora.config import RandLoraConfig
 from randlora.errors import CheckpointError
+from randlora.methods.randlora.config import RandLoraConfig
 
 
 def resolve_bases(config: RandLoraConfig, layers: Mapping[str, tuple[tuple[int, int], int]]) -> Bases:

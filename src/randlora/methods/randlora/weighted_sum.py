@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from randlora.adapter.layer import RandLoraLayer
 from randlora.adapter.weights import innermost
-from randlora.config import RandLoraConfig, by_pattern
 from randlora.errors import ConfigError
+from randlora.methods.randlora.config import RandLoraConfig, by_pattern
+from randlora.methods.randlora.state import RandLoraState
 
 # What the bases hang on; alpha is taken into λ, and r is compared layer by layer.
 _SAME = (
@@ -124,10 +124,10 @@ def sum_config(summed: Mapping[str, RandLoraConfig], model: nn.Module, terms: in
     return replace(first, **fields)
 
 
-def _places(model: nn.Module) -> Iterator[tuple[str, bool, RandLoraLayer]]:
+def _places(model: nn.Module) -> Iterator[tuple[str, bool, RandLoraState]]:
     """Every adapted layer with the name that a config knows it by, and whether that is a parameter's."""
     for name, layer in model.named_modules():
-        if isinstance(layer, RandLoraLayer):
+        if isinstance(layer, RandLoraState):
             module, is_inside, _ = name.rpartition(".updates.")
             is_parameter = bool(is_inside) and not isinstance(
                 innermost(model.get_submodule(module)), nn.MultiheadAttention
@@ -149,7 +149,7 @@ def _one_rank(layer: str, ranks: Mapping[str, int]) -> int:
 
 
 @torch.no_grad()
-def fill_sum(layer: RandLoraLayer, summed: Sequence[tuple[str, float, RandLoraConfig]], adapter_name: str) -> None:
+def fill_sum(layer: RandLoraState, summed: Sequence[tuple[str, float, RandLoraConfig]], adapter_name: str) -> None:
     """Give an adapter the λ and γ of others, one after the other, zeros for one that is not on the layer.
 
     Args:

@@ -9,8 +9,8 @@ from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from torch import nn
 
 from randlora.adapter.weights import layer_shape, stack_shape
-from randlora.config import RandLoraConfig, default_alpha
 from randlora.errors import ConfigError
+from randlora.methods.randlora.config import RandLoraConfig, default_alpha
 
 Config = TypeVar("Config", bound=RandLoraConfig)
 

@@ -6,15 +6,14 @@ from typing import Any
 from torch import nn
 
 from randlora.adapter.base_tuner import AdapterTuner, check_adapter_name
-from randlora.adapter.bases_choice import resolve_bases
-from randlora.adapter.kinds import RandLoraConvolution, RandLoraEmbedding, RandLoraParameter
-from randlora.adapter.layer import RandLoraLayer
-from randlora.adapter.linear import RandLoraLinear
-from randlora.adapter.sum import check_linear, check_summable, fill_sum, sum_config
-from randlora.adapter.weights import LINEARS, layer_shape
+from randlora.adapter.kinds import LINEARS
+from randlora.adapter.weights import layer_shape
 from randlora.bases import Bases, StoredBases
-from randlora.config import RandLoraConfig, by_pattern
 from randlora.errors import ConfigError
+from randlora.methods.randlora.bases_choice import resolve_bases
+from randlora.methods.randlora.config import RandLoraConfig, by_pattern
+from randlora.methods.randlora.layer import RandLoraLayer
+from randlora.methods.randlora.weighted_sum import check_linear, check_summable, fill_sum, sum_config
 
 
 class RandLoraTuner(AdapterTuner):
@@ -22,12 +21,6 @@ class RandLoraTuner(AdapterTuner):
 
     prefix = RandLoraConfig.prefix
     tuner_layer_cls = RandLoraLayer
-    layer_classes: tuple[type[RandLoraLayer], ...] = (
-        RandLoraLinear,
-        RandLoraConvolution,
-        RandLoraEmbedding,
-        RandLoraParameter,
-    )
 
     def _prepare_layers(self, config: Any, layers: dict[str, nn.Module]) -> None:
         """Settle the bases."""

@@ -1,4 +1,4 @@
-"""The state of the RandLoRA adapters on one base layer: λ, γ, the frozen bases, and ΔW from them."""
+"""The RandLoRA adapters on one base layer, of any kind: λ, γ, the frozen bases, and ΔW from them."""
 
 from functools import partial
 from math import sqrt
@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from randlora.adapter.base_layer import AdapterLayer
-from randlora.adapter.weights import stack_shape, weight_dtype
+from randlora.adapter.placement import weight_dtype
 from randlora.bases import Bases, SpectralBases
-from randlora.config import RandLoraConfig
+from randlora.methods.randlora.config import RandLoraConfig
 from randlora.update import Form, Sizes, UpdateSpec, delta_weight, reference_delta_weight
 
 
@@ -24,7 +24,7 @@ def balanced_scaling(alpha: float, r: float, small: int) -> float:
     return alpha * sqrt(r) / small ** (4 / 3)
 
 
-class RandLoraLayer(AdapterLayer):
+class RandLoraState(AdapterLayer):
     """Trained λ and γ of each adapter, and its frozen bases.
 
     Attributes:
@@ -102,8 +102,7 @@ class RandLoraLayer(AdapterLayer):
     def _start(self, config: RandLoraConfig, rows: int, r: int) -> tuple[Tensor, ...]:
         """Initial values of λ (rows, r) and γ (rows, m), on a stack of matrices for each."""
         small, dtype = min(self.in_features, self.out_features), self.trained_dtype
-        stack = stack_shape(self.get_base_layer())
-        lambda_shape, gamma_shape = (*stack, rows, r), (*stack, rows, small)
+        lambda_shape, gamma_shape = (*self.stack, rows, r), (*self.stack, rows, small)
         if not config.init_weights:
             return torch.randn(lambda_shape, dtype=dtype), torch.randn(gamma_shape, dtype=dtype)
         if config.bases == "peft":
@@ -133,13 +132,20 @@ class RandLoraLayer(AdapterLayer):
 
     def _delta_weight(self, adapter_name: str) -> Tensor:
         lambda_, gamma = self.diagonals(adapter_name)
-        form, spec = self.form(adapter_name, lambda_.device, lambda_.dtype), self.update_spec(adapter_name)
+        form = self.form(adapter_name, lambda_.device, lambda_.dtype)
+        if not self.stack:
+            return self._delta_of(adapter_name, form, lambda_, gamma)
+        return torch.vmap(partial(self._delta_of, adapter_name, form))(lambda_, gamma)
+
+    def _delta_of(self, adapter_name: str, form: Form, lambda_: Tensor, gamma: Tensor) -> Tensor:
+        """ΔW of one matrix."""
+        spec = self.update_spec(adapter_name)
         if self.strategy[adapter_name] == "reference":
             pair = form.operator(spec.sizes).pair()
-            delta = partial(reference_delta_weight, *pair, scaling=spec.scaling, small_is_input=spec.small_is_input)
-        else:
-            delta = partial(delta_weight, spec, form)
-        return torch.vmap(delta)(lambda_, gamma) if lambda_.ndim == 3 else delta(lambda_, gamma)
+            return reference_delta_weight(
+                *pair, lambda_, gamma, scaling=spec.scaling, small_is_input=spec.small_is_input
+            )
+        return delta_weight(spec, form, lambda_, gamma)
 
     def extra_repr(self) -> str:
         """Adapters with their r and n."""

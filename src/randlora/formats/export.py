@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from randlora.adapter.checkpoint import WEIGHTS_FILE
 from randlora.adapter_config import check_count
 from randlora.errors import ConfigError, LayerError
 from randlora.files import new_folder
+from randlora.formats.checkpoint import WEIGHTS_FILE
 
 _EXACT_SIDE = 1024
 """Up to this smaller side the exact decomposition takes less than a second."""

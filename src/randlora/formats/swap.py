@@ -8,9 +8,9 @@ from torch import nn
 
 from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.base_shapes import check_shapes
-from randlora.adapter.checkpoint import WEIGHTS_FILE, modules_to_save_of, read_adapter_config, read_tensors
 from randlora.adapter_config import AdapterConfig
 from randlora.errors import CheckpointError, ConfigError, UpdateError
+from randlora.formats.checkpoint import WEIGHTS_FILE, modules_to_save_of, read_adapter_config, read_tensors
 
 # ΔW does not depend on these, or the names and shapes of the tensors tell them.
 _IRRELEVANT = frozenset(

@@ -13,11 +13,11 @@ from peft import PeftType
 from safetensors.torch import save_file
 from torch import Tensor
 
-from randlora.adapter.checkpoint import CONFIG_FILE, WEIGHTS_FILE, made_of, read_adapter_config, read_tensors
 from randlora.bases.peft_draw import PeftSparsity, draw_pair
-from randlora.config import PEFT_TYPE
 from randlora.errors import CheckpointError
 from randlora.files import new_folder
+from randlora.formats.checkpoint import CONFIG_FILE, WEIGHTS_FILE, made_of, read_adapter_config, read_tensors
+from randlora.methods.randlora.config import PEFT_TYPE
 
 _PEFT_PAIR = ("base_model.randlora_A", "base_model.randlora_B")
 _STORED_PAIR = ("base_model.randlora_stored.A", "base_model.randlora_stored.B")

@@ -162,6 +162,17 @@ class RandLoraConfig(AdapterConfig):
         if self.bases == "peft" and self.rank_pattern:
             raise ConfigError("rank_pattern", expected="none with bases='peft'", hint="PEFT has one rank per adapter")
 
+    def describe(self) -> dict[str, str]:
+        """See `AdapterConfig`."""
+        scaling = "alpha/r" if self.bases == "peft" else "alpha·√r/m^(4/3), m the smaller side"
+        return {
+            "method": "RandLoRA ([Albert et al., ICLR 2025](https://arxiv.org/abs/2502.00987))",
+            "update": f"ΔW = g · Σⱼ Bⱼ Λⱼ A Γⱼ, g = {scaling}",
+            "bases": f"{self.bases}, seed {self.seed}",
+            "r": f"{self.r}{', by layer in the config' if self.rank_pattern else ''}",
+            "alpha": f"{self.alpha:g}{', by layer in the config' if self.alpha_pattern else ''}",
+        }
+
 
 def by_pattern(pattern: dict[str, Any], name: str, default: Any) -> Any:
     """What a `…_pattern` of a config says of a layer.

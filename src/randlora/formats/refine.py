@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from randlora.adapter.base_tuner import AdapterTuner
-from randlora.adapter.checkpoint import WEIGHTS_FILE, load_adapter, read_adapter_config, read_tensor_shapes
-from randlora.adapter.weights import LINEARS, layer_shape, why_not
+from randlora.adapter.kinds import LINEARS, kind_of
+from randlora.adapter.weights import layer_shape
 from randlora.adapter_config import AdapterConfig
 from randlora.errors import CheckpointError, ConfigError, LayerError
+from randlora.formats.checkpoint import WEIGHTS_FILE, load_adapter, read_adapter_config, read_tensor_shapes
 
 _TARGETS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
 _CARRIED = ("task_type", "modules_to_save")
@@ -111,7 +112,7 @@ def _check_layer(model: nn.Module, name: str, part: str, tensor: Tensor) -> None
         raise CheckpointError(
             f"layer {name!r} of the LoRA", expected="a layer of the model", hint="it was trained on another base model"
         ) from error
-    if not isinstance(layer, LINEARS) or why_not(layer):
+    if not isinstance(layer, LINEARS) or kind_of(layer).refusal(layer):
         raise LayerError(
             f"module {name!r}", expected="nn.Linear or Conv1D, for the fresh adapter", got=type(layer).__name__
         )

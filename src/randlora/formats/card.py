@@ -11,15 +11,11 @@ from peft import PeftModel
 from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 from torch import nn
 
-from randlora.adapter.checkpoint import WEIGHTS_FILE, read_tensor_shapes
-from randlora.config import PEFT_TYPE
+from randlora.adapter_config import AdapterConfig
 from randlora.files import write_atomically
+from randlora.formats.checkpoint import WEIGHTS_FILE, read_tensor_shapes
 
 CARD_FILE = "README.md"
-_METHODS = {
-    PEFT_TYPE: "RandLoRA ([Albert et al., ICLR 2025](https://arxiv.org/abs/2502.00987))",
-    "LORA": "LoRA ([Hu et al., 2021](https://arxiv.org/abs/2106.09685))",
-}
 
 
 def write_model_card(model: PeftModel, folder: str | Path, adapter_name: str = "default") -> Path:
@@ -47,7 +43,7 @@ def write_model_card(model: PeftModel, folder: str | Path, adapter_name: str = "
     name = config.base_model_name_or_path or ""
     facts = {
         "base model": _escape(name) or "not recorded",
-        "method": _METHODS.get(config.peft_type.value, _escape(config.peft_type.value)),
+        "method": _escape(config.peft_type.value),
         **_update(config),
         **_trained(config, read_tensor_shapes(Path(folder) / WEIGHTS_FILE)),
     }
@@ -80,18 +76,17 @@ def _metadata(name: str) -> str:
 
 
 def _update(config: Any) -> dict[str, str]:
-    """The equation of ΔW and its numbers, as far as they are known here."""
+    """The method, the equation of ΔW and its numbers, as far as they are known."""
+    if isinstance(config, AdapterConfig):
+        return config.describe()
     if config.peft_type == "LORA":
-        return {"update": "ΔW = (alpha/r)·B·A", "r": str(config.r), "alpha": str(config.lora_alpha)}
-    if config.peft_type != PEFT_TYPE:
-        return {}
-    scaling = "alpha/r" if config.bases == "peft" else "alpha·√r/m^(4/3), m the smaller side"
-    return {
-        "update": f"ΔW = g · Σⱼ Bⱼ Λⱼ A Γⱼ, g = {scaling}",
-        "bases": f"{config.bases}, seed {config.seed}",
-        "r": f"{config.r}{', by layer in the config' if config.rank_pattern else ''}",
-        "alpha": f"{config.alpha:g}{', by layer in the config' if config.alpha_pattern else ''}",
-    }
+        return {
+            "method": "LoRA ([Hu et al., 2021](https://arxiv.org/abs/2106.09685))",
+            "update": "ΔW = (alpha/r)·B·A",
+            "r": str(config.r),
+            "alpha": str(config.lora_alpha),
+        }
+    return {}
 
 
 def _trained(config: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
