@@ -146,13 +146,13 @@ UPDATES = {
 """Of the methods that are not RandLoRA itself, for which there is `kinds.equation_4`."""
 
 
-def delta_weight(layer, method):
+def delta_weight(layer, method, adapter="default"):
     """ΔW of the adapter on a layer of any kind, matrix by matrix, in the layout of its weight; differentiable."""
     if method not in UPDATES:
-        return equation_4(layer)
+        return equation_4(layer, adapter)
     base = layer.get_base_layer()
     weight = read_weight(base).detach().double()
-    trained = [getattr(layer, name)["default"].weight for name in layer.adapter_layer_names]
+    trained = [getattr(layer, name)[adapter].weight for name in layer.adapter_layer_names]
     if weight.ndim == 2:
         weight, trained = weight[None], [tensor[None] for tensor in trained]
     inputs = torch.eye(weight.shape[-1], dtype=torch.float64)

@@ -67,8 +67,9 @@ class LoraXsLayer(SvdLayer):
     def rows(self, adapter_name: str, index: Tensor) -> Tensor:
         """See `AdapterLayer`; rows of U times the rest."""
         (R,) = self.trained(adapter_name)
-        U, sigma, V = self.factors_like(adapter_name, R)
-        return self.scaling[adapter_name] * U[index] @ R @ (V * sigma).T
+        _, sigma, V = self.factors[adapter_name]
+        right = (V.to(R.device, R.dtype) * sigma.to(R.device, R.dtype)).T
+        return self.left_rows(adapter_name, index, R) @ (self.scaling[adapter_name] * R @ right)
 
     def product(self, adapter_name: str, x: Tensor) -> Tensor:
         """See `AdapterLayer`; the factors one after the other."""

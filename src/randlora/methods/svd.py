@@ -84,6 +84,10 @@ class SvdLayer(AdapterLayer):
         options: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
         return Factors(*(part.to(**options) for part in self.factors[adapter_name]))
 
+    def left_rows(self, adapter_name: str, index: Tensor, like: Tensor) -> Tensor:
+        """Rows of U by their numbers, on a tensor's device and in its dtype; the others are not converted."""
+        return self.factors[adapter_name].U.to(like.device)[index].to(like.dtype)
+
 
 class SvdTuner(AdapterTuner):
     """What the tuners of such adapters have in common: the base weights must be there and untouched."""

@@ -120,8 +120,8 @@ class SvftLayer(SvdLayer):
     def rows(self, adapter_name: str, index: Tensor) -> Tensor:
         """See `AdapterLayer`; rows of U times the rest."""
         M = self._matrix(adapter_name)
-        U, _, V = self.factors_like(adapter_name, M)
-        return U[index] @ M @ V.T
+        V = self.factors[adapter_name].V.to(M.device, M.dtype)
+        return self.left_rows(adapter_name, index, M) @ (M @ V.T)
 
     def product(self, adapter_name: str, x: Tensor) -> Tensor:
         """See `AdapterLayer`; the factors one after the other."""
