@@ -178,7 +178,7 @@ def cell(method, kind_name, folder):
         return "–" if refused_whole(method, kind) else forms(method, kind, kind_name, folder)
 
 
-_TABLE = re.compile(r"^\| method \|.*\n\|[-|: ]+\n((?:\|.*\n)+)", re.MULTILINE)
+_TABLE = re.compile(r"^\| method \| Linear \|.*\n\|[-|: ]+\n((?:\|.*\n)+)", re.MULTILINE)
 
 
 def documented():
