@@ -152,7 +152,7 @@ def delta_weight(layer, method, adapter="default"):
         return equation_4(layer, adapter)
     base = layer.get_base_layer()
     weight = read_weight(base).detach().double()
-    trained = [getattr(layer, name)[adapter].weight for name in layer.adapter_layer_names]
+    trained = [getattr(layer, name)[adapter].weight.double() for name in layer.adapter_layer_names]
     if weight.ndim == 2:
         weight, trained = weight[None], [tensor[None] for tensor in trained]
     inputs = torch.eye(weight.shape[-1], dtype=torch.float64)

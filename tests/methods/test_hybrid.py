@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from networks import Net, rows
-from randlora import export_lora, fit_rank, fold_once
+from randlora import export_lora, fit_rank, fold_once, write_model_card
 from randlora.errors import ConfigError, LayerError
 from randlora.methods import HybridConfig, SpectralConfig
 from randlora.methods.randlora import RandLoraLayer
@@ -105,6 +105,15 @@ def test_an_adapter_on_disk_is_described_whole(tmp_path):
     assert plan.title == "RANDLORA_HYBRID, bases structured"
     assert plan.trained == sum(p.numel() for p in trained(model))
     assert [layer.rank for layer in plan.layers] == [2 * 3 + 2] * 3
+
+
+def test_its_card_has_both_parts(tmp_path):
+    model = adapted()
+    model.save_pretrained(tmp_path)
+    card = write_model_card(model, tmp_path).read_text(encoding="utf-8")
+    assert "LoRA and RandLoRA together" in card
+    assert "| update | ΔW = s·B·A + g · Σⱼ Bⱼ Λⱼ A Γⱼ, s = lora_alpha/lora_r, g = " in card
+    assert "| lora_r | 2 |" in card
 
 
 def test_it_exports_as_a_lora(tmp_path):

@@ -194,7 +194,7 @@ class AdapterTuner(MergingTuner):
         """
         raise ConfigError(
             "add_weighted_adapter",
-            expected="adapters of a method that can sum them, as RandLoRA's",
+            expected="adapters of a method that can sum them",
             got=f"{type(self).__name__}'s",
             hint="merge the adapters, or activate several, instead",
         )

@@ -91,7 +91,7 @@ def load_adapter(model: nn.Module, folder: str | Path, **kwargs: Any) -> PeftMod
     """
     config = read_adapter_config(folder)
     saved = read_tensors(Path(folder) / WEIGHTS_FILE)
-    with made_of(folder), modules_to_save_of(folder):
+    with adapter_file_errors(folder), missing_tensor_errors(folder):
         _check_base(config, model)
         adapted = PeftModel.from_pretrained(model, str(folder), **kwargs)
         _check_all_used(adapted, kwargs.get("adapter_name", "default"), saved, str(folder))
@@ -119,7 +119,7 @@ def _check_all_used(adapted: PeftModel, adapter_name: str, saved: Mapping[str, T
 
 
 @contextmanager
-def made_of(folder: str | Path) -> Iterator[None]:
+def adapter_file_errors(folder: str | Path) -> Iterator[None]:
     """Around what others' code makes of the files of an adapter folder: whatever it raises is a CheckpointError."""
     try:
         yield
@@ -136,7 +136,7 @@ def made_of(folder: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def modules_to_save_of(folder: str | Path) -> Iterator[None]:
+def missing_tensor_errors(folder: str | Path) -> Iterator[None]:
     """Around PEFT's reading of an adapter: a module of modules_to_save that its file lacks is a CheckpointError."""
     try:
         yield

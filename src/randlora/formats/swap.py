@@ -10,7 +10,7 @@ from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.base_shapes import check_shapes
 from randlora.adapter_config import AdapterConfig
 from randlora.errors import CheckpointError, ConfigError, UpdateError
-from randlora.formats.checkpoint import WEIGHTS_FILE, modules_to_save_of, read_adapter_config, read_tensors
+from randlora.formats.checkpoint import WEIGHTS_FILE, missing_tensor_errors, read_adapter_config, read_tensors
 
 # ΔW does not depend on these, or the names and shapes of the tensors tell them.
 _IRRELEVANT = frozenset(
@@ -64,7 +64,7 @@ def swap_adapter(model: nn.Module, folder: str | Path, adapter_name: str = "defa
     _check_config(config, folder)
     tensors = read_tensors(Path(folder) / WEIGHTS_FILE)
     # PEFT's load copies into the parameters, after the tuner has compared all names and shapes.
-    with modules_to_save_of(folder):
+    with missing_tensor_errors(folder):
         set_peft_model_state_dict(model, tensors, adapter_name)
 
 

@@ -59,7 +59,8 @@ class HybridConfig(RandLoraConfig):
         """See `AdapterConfig`."""
         facts = super().describe()
         facts["method"] = "LoRA and RandLoRA together"
-        facts["update"] = f"ΔW = s·B·A + RandLoRA's: {facts['update']}"
+        own = "s·B·A + g · Σⱼ Bⱼ Λⱼ A Γⱼ, s = lora_alpha/lora_r, g"
+        facts["update"] = facts["update"].replace("g · Σⱼ Bⱼ Λⱼ A Γⱼ, g", own)
         return facts | {"lora_r": str(self.lora_r), "lora_alpha": f"{self.lora_alpha:g}"}
 
 

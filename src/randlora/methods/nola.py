@@ -75,8 +75,8 @@ class NolaLayer(AdapterLayer):
         self.r[adapter_name] = config.r
         vectors = random_vectors(config.seed, _STREAM_A), random_vectors(config.seed, _STREAM_B)
         self.vectors[adapter_name] = vectors
-        for side, kept in zip((self.in_features, self.out_features), vectors, strict=True):
-            kept.reserve(config.num_bases, side * config.r)
+        for side, family in zip((self.in_features, self.out_features), vectors, strict=True):
+            family.reserve(config.num_bases, side * config.r)
         shape = (*self.stack, config.num_bases)
         start = torch.full(shape, 1 / sqrt(self.in_features)), torch.zeros(shape)
         self.add_adapter(

@@ -71,8 +71,8 @@ class SvdLayer(AdapterLayer):
         weight = read_weight(self.get_base_layer())
         version = version or 1
         factors = decompose(weight, k, version)
-        kept = self.factors[adapter_name] = Factors(*(part.to(weight.dtype) for part in factors))
-        return factors if version > 1 else kept
+        stored = self.factors[adapter_name] = Factors(*(part.to(weight.dtype) for part in factors))
+        return factors if version > 1 else stored
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SvdLayer":
         super()._apply(fn, recurse)

@@ -16,7 +16,13 @@ from torch import Tensor
 from randlora.bases.peft_draw import PeftSparsity, draw_pair
 from randlora.errors import CheckpointError
 from randlora.files import new_folder
-from randlora.formats.checkpoint import CONFIG_FILE, WEIGHTS_FILE, made_of, read_adapter_config, read_tensors
+from randlora.formats.checkpoint import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    adapter_file_errors,
+    read_adapter_config,
+    read_tensors,
+)
 from randlora.methods.randlora.config import PEFT_TYPE
 
 _PEFT_PAIR = ("base_model.randlora_A", "base_model.randlora_B")
@@ -59,11 +65,11 @@ def convert(source: str | Path, output: str | Path) -> str:
     config = read_adapter_config(source)
     tensors = read_tensors(Path(source) / WEIGHTS_FILE)
     if config["peft_type"] == PeftType.RANDLORA:
-        with made_of(source):
+        with adapter_file_errors(source):
             converted, tensors = _from_peft(config, tensors)
         done = "PEFT RandLora -> randlora with bases='peft'"
     elif config["peft_type"] == PEFT_TYPE:
-        with made_of(source):
+        with adapter_file_errors(source):
             converted, tensors = _to_peft(config, tensors)
         done = "randlora with bases='peft' -> PEFT RandLora"
     else:
