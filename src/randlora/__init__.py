@@ -4,22 +4,11 @@ Importing the package registers its methods with PEFT; `peft.get_peft_model`, `P
 TRL then work with a `RandLoraConfig` as with any of PEFT's own.
 """
 
-from randlora.adapter import (
-    export_lora,
-    fit_rank,
-    fold_once,
-    load_adapter,
-    merge_lora,
-    refine_lora,
-    register,
-    swap_adapter,
-    write_model_card,
-)
-from randlora.config import RandLoraConfig
 from randlora.errors import RandLoraError
+from randlora.formats import export_lora, load_adapter, merge_lora, refine_lora, swap_adapter, write_model_card
 from randlora.methods import register_methods
+from randlora.methods.randlora import RandLoraConfig, fit_rank, fold_once
 
-register()
 register_methods()
 
 __version__ = "0.1.0"
