@@ -35,10 +35,10 @@ class RandLoraLayer(RandLoraState):
 
     def _is_one_step(self, name: str, x: Tensor) -> bool:
         """Whether layer and update run as one step: where the base layer is a frozen matrix and a bias, no more."""
-        if self._by_delta_weight(name) or self.drops(name) or self.base_has_hooks():
-            return False
         base = self.base_layer
-        if type(base).forward not in _FORWARDS or quantized_format(base) is not None:
+        if type(base).forward not in _FORWARDS or quantized_format(base) is not None:  # first: other kinds end here
+            return False
+        if self._by_delta_weight(name) or self.drops(name) or self.base_has_hooks():
             return False
         # An input of another dtype is the base layer's to refuse, whatever the size of the batch.
         foreign = x.dtype != base.weight.dtype and not torch.is_autocast_enabled(x.device.type)
