@@ -8,14 +8,7 @@ from torch._dynamo.backends.common import aot_autograd
 from randlora.errors import UpdateError
 from randlora.update import Plan, Sizes, StructuredForm, UpdateSpec, adapted_linear, kernels, structured
 from randlora.update.dispatch import FOLDED
-from randlora.update.kernels import (
-    pack_ternary,
-    structured_fold,
-    structured_gradients,
-    ternary_fold,
-    ternary_product,
-    unpack_ternary,
-)
+from randlora.update.kernels import structured_fold, structured_gradients
 
 SHAPES = [(3, 8, 11), (5, 13, 22), (9, 4, 11), (13, 13, 13), (1, 11, 12), (16, 48, 64)]
 
@@ -62,40 +55,6 @@ def test_gradients_are_those_of_autograd(make_case, shape):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(5,), (3, 1), (2, 3, 4), (7, 0), (0, 5), (4, 131)], ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_packing_and_back_is_exact(shape, dtype):
-    entries = torch.randint(-1, 2, shape).to(dtype)
-    packed = pack_ternary(entries)
-    assert packed.dtype == torch.uint8
-    assert packed.shape == (*shape[:-1], -(-shape[-1] // 4))
-    found = unpack_ternary(packed, shape[-1], dtype)
-    assert found.dtype == dtype
-    assert torch.equal(found, entries)
-
-
-def test_the_end_of_the_last_byte_is_zero():
-    assert pack_ternary(torch.tensor([-1, -1, -1])).tolist() == [0b00111111]
-
-
-@pytest.mark.parametrize("entry", [0.5, 2.0, 256.0, -3.0, torch.nan])
-def test_other_entries_are_refused(entry):
-    with pytest.raises(UpdateError, match="-1, 0 and 1"):
-        pack_ternary(torch.tensor([0.0, entry]))
-
-
-def test_packed_products_are_those_of_the_dense_operator(make_case):
-    case = make_case("ternary", 5, 13, 22)
-    operator = case.form.operator(case.spec.sizes)
-    coefficients = operator.coefficients(case.lambda_.detach(), case.gamma.detach(), case.scaling, torch.float64)
-    by_rows, by_columns = pack_ternary(operator.B), pack_ternary(operator.B.T)
-    hidden, large = torch.randn(6, 15).double(), torch.randn(6, 22).double()
-    folded = ternary_fold(case.weight, by_rows, coefficients)
-    torch.testing.assert_close(folded, case.weight + case.equation_4().detach(), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(ternary_product(by_rows, hidden.T).T, operator.expand(hidden))
-    torch.testing.assert_close(ternary_product(by_columns, large.T).T, operator.project(large))
-
-
 def ones(*shape):
     return torch.ones(shape)
 
@@ -106,9 +65,6 @@ def ones(*shape):
         (structured_fold, (ones(6, 6), ones(2, 5), ones(3, 3)), r"update \(n, 6\).*got update \(2, 5\)"),
         (structured_fold, (ones(6, 6), ones(2, 6), ones(4, 3)), r"left \(⌈6/n⌉, r\).*left \(4, 3\)"),
         (structured_gradients, (ones(2, 3, 1), ones(2, 3), ones(2, 6), 1.0), r"got gradient \(2, 3, 1\)"),
-        (ternary_product, (ones(3, 2).byte(), ones(9, 4)), "3 bytes a row for 9 entries, got 2"),
-        (ternary_fold, (ones(3, 5), ones(3, 2).byte(), ones(8, 4)), r"weight \(3, 4\), got \(3, 5\)"),
-        (unpack_ternary, (ones(2).byte(), 9, torch.float32), "3 bytes for 9 entries, got 2"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(function, arguments, message):
@@ -119,19 +75,16 @@ def test_shapes_that_do_not_fit_are_refused(function, arguments, message):
 def _calls(dtype):
     """Each operator with arguments of whole and of short blocks."""
     weight, update, left = torch.randn(13, 22).T.to(dtype), torch.randn(3, 13).to(dtype), torch.ones(8, 5).to(dtype)
-    packed, matrix = pack_ternary(torch.randint(-1, 2, (22, 7))), torch.randn(7, 13).to(dtype)
     return {
         "structured_fold": (weight, update, left),
         "structured_gradients": (torch.randn(3, 5, 3), torch.randn(3, 5), torch.randn(3, 13), 0.3),
-        "ternary_addmm": (weight, packed, matrix),
-        "ternary_addmm without weight": (None, packed, matrix),
     }
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", list(_calls(torch.float32)))
 def test_pytorch_finds_the_operators_well_defined(name, dtype):
-    operator = getattr(torch.ops.randlora, name.split()[0]).default
+    operator = getattr(torch.ops.randlora, name).default
     tests = ("test_schema", "test_faketensor", "test_aot_dispatch_static", "test_aot_dispatch_dynamic")
     torch.library.opcheck(operator, _calls(dtype)[name], test_utils=tests)
 
@@ -144,8 +97,6 @@ def test_compiled_whole_and_under_autocast():
             return [
                 structured_fold(*calls["structured_fold"]),
                 *structured_gradients(*calls["structured_gradients"]),
-                ternary_fold(*calls["ternary_addmm"]),
-                ternary_product(*calls["ternary_addmm"][1:]),
             ]
 
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")(calls)

@@ -16,19 +16,13 @@ from randlora.update.kernels import (
     fold_triton,
     gradients,
     gradients_triton,
-    pack_ternary,
     structured_fold,
     structured_gradients,
-    ternary,
-    ternary_fold,
-    ternary_product,
 )
 from randlora.update.kernels.fold import structured_fold_torch
 from randlora.update.kernels.fold_triton import structured_fold_triton
 from randlora.update.kernels.gradients import structured_gradients_torch
 from randlora.update.kernels.gradients_triton import structured_gradients_triton
-from randlora.update.kernels.ternary import ternary_torch
-from randlora.update.kernels.ternary_triton import ternary_triton
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -75,7 +69,7 @@ def _bfloat16_in_the_interpreter(monkeypatch):
 @pytest.fixture
 def switched_on(monkeypatch):
     """As on CUDA with RANDLORA_TRITON=1."""
-    for module in (structured, fold, gradients, ternary):
+    for module in (structured, fold, gradients):
         monkeypatch.setattr(module, "available", lambda _: True)
     monkeypatch.setattr(linear, "scratch_like", lambda *_: None)
 
@@ -182,38 +176,6 @@ def test_gradients_of_views():
         torch.testing.assert_close(mine, exact)
 
 
-# (rows, inner, columns): below, at and above the tiles, none a multiple of them; one row of a batch.
-PRODUCTS = [(1, 1, 1), (5, 7, 9), (16, 64, 32), (131, 150, 67), (40, 129, 1)]
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", PRODUCTS, ids=str)
-@pytest.mark.parametrize("added", ["nothing", "rows", "columns"])
-def test_ternary(shape, dtype, added):
-    rows, inner, columns = shape
-    entries = torch.randint(-1, 2, (rows, inner), device=DEVICE)
-    matrix, weight = normal(inner, columns, dtype=dtype), None
-    if added != "nothing":
-        weight = normal(columns, rows, dtype=dtype).T if added == "columns" else normal(rows, columns, dtype=dtype)
-    found = ternary_triton(weight, pack_ternary(entries), matrix)
-    exact = entries.double() @ matrix.double()
-    terms = entries.double().abs() @ matrix.double().abs()
-    if weight is not None:
-        exact, terms = exact + weight.double(), terms + weight.double().abs()
-        assert found.stride() == torch.empty_like(weight).stride()
-    assert found.dtype == dtype
-    unit = {torch.float32: 2.0**-24, torch.bfloat16: 2.0 ** (-7 if INTERPRETED else -8), torch.float16: 2.0**-11}[dtype]
-    assert ((found - exact).abs() <= unit * exact.abs() + (inner + 1) * 2.0**-24 * terms).all()
-
-
-def test_ternary_of_views_and_another_dtype_of_the_weight():
-    entries = torch.randint(-1, 2, (22, 37), device=DEVICE)
-    matrix, weight = normal(18, 37).T.bfloat16(), normal(44, 54)[::2, ::3]
-    packed = pack_ternary(entries)
-    expected = ternary_torch(weight, packed, matrix.float())
-    torch.testing.assert_close(ternary_triton(weight, packed, matrix), expected)
-
-
 def test_the_operators_choose_the_triton_forms(switched_on):
     layers = layer((5, 13, 22), torch.float32)
     torch.testing.assert_close(structured_fold(*layers), structured_fold_triton(*layers), rtol=0, atol=0)
@@ -221,16 +183,3 @@ def test_the_operators_choose_the_triton_forms(switched_on):
     given[0].nan_to_num_()
     for mine, exact in zip(structured_gradients(*given), structured_gradients_triton(*given), strict=True):
         torch.testing.assert_close(mine, exact, rtol=0, atol=0)
-
-
-def test_projecting_and_expanding_packed_bases(make_case, switched_on):
-    case = make_case("ternary", 5, 13, 22, dtype=torch.float32)
-    operator = case.form._make(t.to(DEVICE) for t in case.form).operator(case.spec.sizes)
-    coefficients = operator.coefficients(
-        case.lambda_.detach().to(DEVICE), case.gamma.detach().to(DEVICE), 0.3, torch.float32
-    )
-    by_rows, by_columns = pack_ternary(operator.B), pack_ternary(operator.B.T)
-    weight, hidden, large = normal(22, 13), normal(6, 15), normal(6, 22)
-    torch.testing.assert_close(ternary_fold(weight, by_rows, coefficients), operator.fold(coefficients, weight))
-    torch.testing.assert_close(ternary_product(by_rows, hidden.T).T, operator.expand(hidden))
-    torch.testing.assert_close(ternary_product(by_columns, large.T).T, operator.project(large))
