@@ -30,7 +30,7 @@ def test_entries_are_a_function_of_seed_stream_and_place(limit, monkeypatch):
     # Larger tables continue smaller ones, whether kept or drawn again.
     assert torch.equal(table(vectors, 8, 30)[:5, :9], found)
     assert torch.equal(table(vectors, 3, 4), found[:3, :4])
-    assert bool(vectors._kept) == (limit > 0)
+    assert bool(vectors._drawn) == (limit > 0)
     assert [rows.stop - rows.start for rows, _ in vectors.slabs(5, 9, CPU)] == [2, 2, 1]
 
 
@@ -54,4 +54,4 @@ def test_a_first_use_in_inference_mode_leaves_them_usable_for_training():
     vectors = random_vectors(123, 7)
     with torch.inference_mode():
         table(vectors, 2, 8)
-    assert not vectors._kept[CPU].is_inference()
+    assert not vectors._drawn[CPU].is_inference()

@@ -1,7 +1,7 @@
 import pytest
 
 from randlora.demo import run_demo
-from randlora.demo.plan import Setting
+from randlora.demo.arms import Setting
 from randlora.demo.pretrain import PretrainRecipe
 from randlora.errors import OutputError
 
@@ -10,12 +10,12 @@ LABELS = ("full fine-tuning", "LoRA", "RandLoRA uniform", "RandLoRA structured")
 
 @pytest.mark.slow
 def test_a_small_demo_trains_tabulates_draws_and_goes_on_where_it_was(tmp_path):
-    said: list[str] = []
+    lines: list[str] = []
     options = {
         "recipe": PretrainRecipe(width=32, layers=1, steps=3, batch_size=8),
         "settings": [Setting("2 per class", 2, 2)],
         "cache": tmp_path / "cache",
-        "say": said.append,
+        "print_line": lines.append,
     }
     records = run_demo(tmp_path / "demo", **options)
     assert [record.method for record in records] == ["full", "lora", "randlora", "randlora"]
@@ -24,7 +24,7 @@ def test_a_small_demo_trains_tabulates_draws_and_goes_on_where_it_was(tmp_path):
     assert min(adapters) > 0.6 * max(adapters)  # ranks are whole, and 1 or 2 at this width
     assert len({record.metrics["test_accuracy_before"] for record in records}) == 1
     table = (tmp_path / "demo" / "report" / "table.md").read_text(encoding="utf-8")
-    assert all(label in table and any(label in line for line in said) for label in LABELS)
+    assert all(label in table and any(label in line for line in lines) for label in LABELS)
     for picture in ("comparison.png", "comparison.svg"):
         assert (tmp_path / "demo" / "report" / picture).stat().st_size > 5000
 

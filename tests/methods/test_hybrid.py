@@ -1,4 +1,4 @@
-"""What is particular to LoRA and RandLoRA in one adapter: both parts in every form, the budget, the plan."""
+"""What is particular to LoRA and RandLoRA in one adapter: both parts in every form, the budget, the inspection."""
 
 import peft
 import pytest
@@ -10,7 +10,7 @@ from randlora import export_lora, fit_rank, fold_once, write_model_card
 from randlora.errors import ConfigError, LayerError
 from randlora.methods import HybridConfig, SpectralConfig
 from randlora.methods.randlora import RandLoraLayer
-from randlora.training.plan import plan_adapter
+from randlora.training.inspection import inspect_adapter
 
 TARGETS = ["a", "b", "c"]
 
@@ -101,10 +101,10 @@ def test_patterns_apply_to_the_full_rank_part():
 def test_an_adapter_on_disk_is_described_whole(tmp_path):
     model = adapted(num_bases=2)
     model.save_pretrained(tmp_path)
-    plan = plan_adapter(tmp_path)
-    assert plan.title == "RANDLORA_HYBRID, bases structured"
-    assert plan.trained == sum(p.numel() for p in trained(model))
-    assert [layer.rank for layer in plan.layers] == [2 * 3 + 2] * 3
+    found = inspect_adapter(tmp_path)
+    assert found.title == "RANDLORA_HYBRID, bases structured"
+    assert found.trained == sum(p.numel() for p in trained(model))
+    assert [layer.rank for layer in found.layers] == [2 * 3 + 2] * 3
 
 
 def test_its_card_has_both_parts(tmp_path):

@@ -216,6 +216,12 @@ def test_a_parquet_file_made_to_fill_the_disk_is_refused(tmp_path, monkeypatch):
         ("a.parquet", b"PK\x03\x04" + bytes(90), r"expected a file that is not compressed, got zip"),
         ("a.json", b'[\n{"text": "a", "label": "b"},\n{"text": "a" "label": 1}]', r"line 3: expected a JSON array"),
         ("a.json", b'{"text": "a", "label": "b"}\n{"text": ', r"line 2: expected a JSON array"),
+        (
+            "a.json",
+            b'{"text": "a", "label": "b"}\n{"text": \r\n{"text": "c", "label": "d"}',
+            r"line 2: expected a JSON array",
+        ),
+        ("a.json", b'[{"text": "a", "label": "b"},\n{"text": \n\n', r"line 2: expected a JSON array"),
         ("a.json", b'{"text": "a", "label": "b", "text": "c"}', r"line 1: .*the key 'text' twice"),
         ("a.json", b'{"text": {"a": 1}, "label": "b"}', r"line 1, column 'text': .*got an object"),
         ("a.json", b'{"text": "\\ud800", "label": "b"}', r"line 1, column 'text': .*half of a surrogate pair"),

@@ -27,7 +27,7 @@ class RandomVectors:
     def __init__(self, seed: int, stream: int) -> None:
         self.seed, self.stream = seed, stream
         self._count, self._size = 0, 0
-        self._kept: dict[torch.device, Tensor] = {}
+        self._drawn: dict[torch.device, Tensor] = {}
 
     def __deepcopy__(self, memo: dict) -> "RandomVectors":
         return self
@@ -39,18 +39,18 @@ class RandomVectors:
         """Make room for `count` vectors of `size` entries; drawn by `prepare`, or when first used."""
         if count > self._count or size > self._size:
             self._count, self._size = max(count, self._count), max(size, self._size)
-            self._kept.clear()
+            self._drawn.clear()
 
     def prepare(self, device: torch.device) -> None:
         """Draw on a device what was reserved, unless it is there already or more than is kept."""
-        if device in self._kept or self._count * self._size > _KEPT_ENTRIES:
+        if device in self._drawn or self._count * self._size > _KEPT_ENTRIES:
             return
         # A first use inside inference_mode must not make the vectors unusable for training.
         with torch.inference_mode(mode=False), torch.no_grad():
-            kept = torch.empty(self._count, self._size, dtype=torch.bfloat16, device=device)
+            entries = torch.empty(self._count, self._size, dtype=torch.bfloat16, device=device)
             for rows in _slices(self._count, self._size):
-                kept[rows] = self._draw(rows, self._size, device).bfloat16()
-        self._kept[device] = kept
+                entries[rows] = self._draw(rows, self._size, device).bfloat16()
+        self._drawn[device] = entries
 
     def slabs(self, count: int, size: int, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
         """The first `size` entries of the first `count` vectors, some vectors at a time.
@@ -65,9 +65,9 @@ class RandomVectors:
         """
         self.reserve(count, size)
         self.prepare(device)
-        kept = self._kept.get(device)
+        entries = self._drawn.get(device)
         for rows in _slices(count, size):
-            yield rows, self._draw(rows, size, device) if kept is None else kept[rows, :size]
+            yield rows, self._draw(rows, size, device) if entries is None else entries[rows, :size]
 
     def _draw(self, rows: slice, size: int, device: torch.device) -> Tensor:
         return draw("uniform", self.seed, self.stream, range(rows.start, rows.stop), size, 2.0, device) / 2

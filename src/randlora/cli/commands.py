@@ -164,23 +164,25 @@ def inspect(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     _require("pydantic", "train")
     from randlora.report import Column, text_table
     from randlora.training import load_config
-    from randlora.training.plan import plan_adapter, plan_run
+    from randlora.training.inspection import inspect_adapter, inspect_run
 
     target = Path(arguments.target)
     if target.is_file():
         config = load_config(target, overrides)
-        plan = plan_run(replace(config, trust_remote_code=arguments.trust_remote_code))
+        found = inspect_run(replace(config, trust_remote_code=arguments.trust_remote_code))
     else:
-        plan = plan_adapter(target / "adapter" if (target / "adapter").is_dir() else target)
-    if plan.layers:
+        found = inspect_adapter(target / "adapter" if (target / "adapter").is_dir() else target)
+    if found.layers:
         numbers = ("r", "num_bases", "trained", "rank")
         columns = [Column("layer", "name"), *(Column(name, name, "{:,}".format) for name in numbers)]
-        print(text_table([asdict(layer) for layer in plan.layers], columns))
-    print(f"{plan.title}: {len(plan.layers)} layers, {plan.trained:,} trained numbers, {plan.adapter_bytes:,} bytes")
-    if plan.training_bytes is not None:
+        print(text_table([asdict(layer) for layer in found.layers], columns))
+    print(
+        f"{found.title}: {len(found.layers)} layers, {found.trained:,} trained numbers, {found.adapter_bytes:,} bytes"
+    )
+    if found.training_bytes is not None:
         print(
-            f"bases in memory: {plan.bases_bytes / 2**20:.1f} MiB; expected memory in training, float32, "
-            f"without activations: {plan.training_bytes / 2**20:.0f} MiB"
+            f"bases in memory: {found.bases_bytes / 2**20:.1f} MiB; expected memory in training, float32, "
+            f"without activations: {found.training_bytes / 2**20:.0f} MiB"
         )
     return 0
 

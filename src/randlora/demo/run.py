@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from randlora.demo.arms import SETTINGS, Arm, Setting, build_arms
 from randlora.demo.digits import write_digits
-from randlora.demo.plan import SETTINGS, Arm, Setting, plan
 from randlora.demo.pretrain import PretrainRecipe, pretrained_clip
 from randlora.errors import OutputError
 from randlora.files import new_folder
@@ -25,7 +25,6 @@ TITLE = (
     "A small CLIP, pre-trained on glyphs, adapted to handwritten digits: test accuracy before and after, and the price"
 )
 
-
 _PARTS = ("digits", "runs", "report")
 
 
@@ -35,7 +34,7 @@ def run_demo(
     recipe: PretrainRecipe | None = None,
     settings: Sequence[Setting] = SETTINGS,
     cache: Path | None = None,
-    say: Callable[[str], object] = print,
+    print_line: Callable[[str], object] = print,
 ) -> list[Record]:
     """Adapt a small CLIP that has only seen printed glyphs to handwritten digits, with four methods.
 
@@ -48,7 +47,7 @@ def run_demo(
         recipe: How the CLIP is pre-trained; default: `PretrainRecipe()`, about a minute on two cores.
         settings: How much data the runs see and how long they train.
         cache: Where the pre-trained CLIP is kept; default: `randlora.demo.pretrain.cache_folder()`.
-        say: Gets the lines for the user.
+        print_line: Gets the lines for the user.
 
     Returns:
         The records, setting by setting, method by method.
@@ -60,16 +59,16 @@ def run_demo(
     recipe = recipe or PretrainRecipe()
     _check(output)
     digits = write_digits(output / "digits", recipe.image_size)
-    arms = plan(pretrained_clip(recipe, cache), digits, output / "runs", settings)
+    arms = build_arms(pretrained_clip(recipe, cache), digits, output / "runs", settings)
     rows, records = [], []
     for number, arm in enumerate(arms, start=1):
-        say(f"[{number}/{len(arms)}] {arm.label}, training digits: {arm.setting}")
+        print_line(f"[{number}/{len(arms)}] {arm.label}, training digits: {arm.setting}")
         record = train(arm.config)
         records.append(record)
         rows.append(_row(arm, record))
-    say(f"\n{TITLE}\n\n{text_table(rows, COLUMNS)}\n")
+    print_line(f"\n{TITLE}\n\n{text_table(rows, COLUMNS)}\n")
     _write_report(output / "report", rows)
-    say(f"Table and picture: {output / 'report'}")
+    print_line(f"Table and picture: {output / 'report'}")
     return records
 
 

@@ -140,8 +140,9 @@ def _parse(text: str, path: Path, first_line: int) -> Any:
     """JSON with its numbers as strings, so that 1 and 1.0 stay what they are and no number is too long."""
     line, wrong = first_line, "objects in objects without end"
     try:
+        # An object that breaks off at the end of its line is wrong there, and not in the empty line after it.
         return json.loads(
-            text, parse_int=str, parse_float=str, parse_constant=lambda _: None, object_pairs_hook=_unique
+            text.rstrip(), parse_int=str, parse_float=str, parse_constant=lambda _: None, object_pairs_hook=_unique
         )
     except json.JSONDecodeError as error:
         line, wrong = first_line + error.lineno - 1, error.msg

@@ -73,7 +73,7 @@ def _attach(task: Task, method: MethodConfig) -> nn.Module:
     except NoMatchingPeftModuleError as error:
         raise LayerError(
             "method.target_modules",
-            expected="names or a regular expression of linear layers",
+            expected="names of layers, or a regular expression of them",
             got=f"{method.target_modules!r}: {str(error).splitlines()[0]}",
         ) from error
     except (ValueError, TypeError, RuntimeError, AssertionError) as error:  # PEFT's, for layers that it cannot adapt

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from randlora.demo.arms import SETTINGS, build_arms, equal_lora_rank
 from randlora.demo.clip import build_model, build_tokenizer, save_clip
 from randlora.demo.digits import DigitFiles
 from randlora.demo.glyphs import all_captions
-from randlora.demo.plan import SETTINGS, equal_lora_rank, plan
 
 
 def test_equal_rank_of_a_square_layer():
@@ -19,7 +19,7 @@ def test_equal_rank_of_a_square_layer():
 def arms(tmp_path):
     tokenizer = build_tokenizer(all_captions(), max_length=16)
     save_clip(build_model(tokenizer, image_size=16, width=128, layers=3), tokenizer, tmp_path / "clip")
-    return plan(tmp_path / "clip", DigitFiles(Path("train.parquet"), Path("test.parquet")), tmp_path / "runs")
+    return build_arms(tmp_path / "clip", DigitFiles(Path("train.parquet"), Path("test.parquet")), tmp_path / "runs")
 
 
 def test_every_method_in_every_setting_in_a_folder_of_its_own(arms):

@@ -71,7 +71,7 @@ def equal_lora_rank(model: nn.Module, r: int) -> int:
     return max(1, round(randlora / sum(sum(shape) for shape in shapes)))
 
 
-def plan(model: Path, digits: DigitFiles, output: Path, settings: Sequence[Setting] = SETTINGS) -> list[Arm]:
+def build_arms(model: Path, digits: DigitFiles, output: Path, settings: Sequence[Setting] = SETTINGS) -> list[Arm]:
     """Every method in every setting.
 
     Args:

@@ -1,4 +1,4 @@
-"""What an adapter holds, or what a planned run would train: layers, numbers, ranks, bytes."""
+"""What an adapter holds, or what a run would train: layers, numbers, ranks, bytes."""
 
 import math
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _BYTES_PER_TRAINED = 16  # a float32 number, its gradient and AdamW's two moment
 
 
 @dataclass(frozen=True)
-class LayerPlan:
+class LayerInspection:
     """One adapted layer.
 
     Attributes:
@@ -38,8 +38,8 @@ class LayerPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """An adapter, on disk or planned.
+class Inspection:
+    """An adapter on disk, or the one that a run would train.
 
     Attributes:
         title: Method and family.
@@ -52,14 +52,14 @@ class Plan:
     """
 
     title: str
-    layers: list[LayerPlan]
+    layers: list[LayerInspection]
     trained: int
     adapter_bytes: int
     bases_bytes: int
     training_bytes: int | None
 
 
-def plan_adapter(folder: str | Path) -> Plan:
+def inspect_adapter(folder: str | Path) -> Inspection:
     """Describe an adapter folder; no model is loaded.
 
     Raises:
@@ -75,15 +75,15 @@ def plan_adapter(folder: str | Path) -> Plan:
                 layer = name.removesuffix(_LAMBDA)
                 prefix = f"{layer}."
                 own = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
-                layers.append(_layer_plan(layer, own))
+                layers.append(_inspect_layer(layer, own))
     own = PEFT_TYPE_TO_PREFIX_MAPPING.get(config["peft_type"], "")  # beside which a head may be saved
     trained = sum(layer.trained for layer in layers)
     trained = trained or sum(math.prod(shape) for name, shape in shapes.items() if own in name)
     title = f"{config['peft_type']}, bases {config['bases']}" if "bases" in config else str(config["peft_type"])
-    return Plan(title, layers, trained, path.stat().st_size, 0, None)
+    return Inspection(title, layers, trained, path.stat().st_size, 0, None)
 
 
-def plan_run(config: TrainConfig) -> Plan:
+def inspect_run(config: TrainConfig) -> Inspection:
     """Describe what a training config would train: the model is loaded and adapted, the data are not.
 
     Args:
@@ -102,9 +102,9 @@ def plan_run(config: TrainConfig) -> Plan:
     adapted = {name: part for name, part in model.named_modules() if isinstance(part, RandLoraLayer)}
     bases = {id(b): b for layer in adapted.values() for b in layer.randlora_bases.values()}
     bases_bytes = sum(b.stored_bytes() for b in bases.values())
-    return Plan(
+    return Inspection(
         f"{method.name}, bases {method.bases}" if adapted and "bases" in METHODS[method.name].keys else method.name,
-        [_layer_plan(name, _shapes(layer)) for name, layer in adapted.items()],
+        [_inspect_layer(name, _shapes(layer)) for name, layer in adapted.items()],
         trained,
         4 * trained,
         bases_bytes,
@@ -112,13 +112,13 @@ def plan_run(config: TrainConfig) -> Plan:
     )
 
 
-def _layer_plan(name: str, shapes: Mapping[str, tuple[int, ...]]) -> LayerPlan:
+def _inspect_layer(name: str, shapes: Mapping[str, tuple[int, ...]]) -> LayerInspection:
     """From the shapes of a layer's trained tensors, by name."""
     bases_count, r = shapes["randlora_lambda"][-2:]
     small = shapes["randlora_gamma"][-1]
     lora_rank = shapes.get("randlora_lora_A", (0,))[0]
     trained = sum(math.prod(shape) for shape in shapes.values())
-    return LayerPlan(name, r, bases_count, trained, min(small, r * bases_count + lora_rank))
+    return LayerInspection(name, r, bases_count, trained, min(small, r * bases_count + lora_rank))
 
 
 def _shapes(layer: RandLoraLayer) -> dict[str, tuple[int, ...]]:
