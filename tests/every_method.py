@@ -37,6 +37,9 @@ METHODS = {
 }
 METHODS |= {m.name: (m.config, {}) for m in CATALOGUE if m.config not in {kind for kind, _ in METHODS.values()}}
 MERGEABLE = [name for name in METHODS if name != "hydralora"]
+REPRESENTATIVES = ["randlora", "nola", "svft", "hydralora"]
+"""One of each way in which methods differ for the code that they share: bases that layers share, vectors drawn again from
+a seed, vectors of the base weight, and an update that is no ΔW."""
 TARGETS = ["a", "b", "c"]
 
 

@@ -1,6 +1,5 @@
-"""Small models with one kind of adapted layer each, and the literal equation 4 on them."""
+"""Small models with one kind of adapted layer each."""
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,8 +7,6 @@ from typing import Any
 import peft
 import torch
 from torch import nn
-from torch.func import functional_call
-from transformers.pytorch_utils import Conv1D
 
 from networks import random_config
 from randlora.adapter import AdapterLayer
@@ -151,49 +148,3 @@ def adapted_layers(model):
             stacked = isinstance(base, StackedWeight)
             found[f"{name.split('.updates.')[0]}.{base.name}" if stacked else f"{name}.weight"] = layer
     return found
-
-
-def equation_4(layer, adapter_name="default", *, stored=True):
-    """ΔW = g Σ_j B_j Λ_j A Γ_j as a sum over bases in float64, for every matrix of a stack, as the weight is stored."""
-    spec = layer.update_spec(adapter_name)
-    A, B = layer.form(adapter_name, torch.device("cpu"), torch.float64).operator(spec.sizes).pair()
-    lambda_, gamma = (
-        tensors[adapter_name].weight.double() for tensors in (layer.randlora_lambda, layer.randlora_gamma)
-    )
-    matrices = []
-    for diagonals, columns in zip(
-        lambda_.reshape(-1, *lambda_.shape[-2:]), gamma.reshape(-1, *gamma.shape[-2:]), strict=True
-    ):
-        n = spec.sizes.num_bases
-        terms = [B[:, j::n] @ torch.diag(diagonals[j]) @ A @ torch.diag(columns[j]) for j in range(n)]
-        total = spec.scaling * functools.reduce(torch.add, terms)
-        matrices.append(total if spec.small_is_input else total.T)
-    base = layer.get_base_layer()
-    if getattr(base, "padding_idx", None) is not None:
-        matrices[0][base.padding_idx] = 0
-    if not stored:
-        return matrices[0]
-    return matrices[0].T if isinstance(base, Conv1D) else torch.stack(matrices).reshape(base.weight.shape)
-
-
-def literal_output(kind, model, x, adapters=("default",), delta=equation_4):
-    """The plain model in float64 with W₀ + ΔW in place of the adapted parameters.
-
-    Args:
-        kind: Of the model.
-        model: The model with the adapters.
-        x: Its input.
-        adapters: Their names.
-        delta: (layer, adapter) -> ΔW as the weight is stored.
-    """
-    plain = kind.plain().double()
-    for module in plain.modules():
-        if isinstance(module, nn.Embedding):
-            module.sparse = False  # autograd cannot reshape a sparse gradient
-    weights = dict(plain.named_parameters())
-    folded = {
-        name: weights[name] + sum(delta(layer, adapter) for adapter in adapters)
-        for name, layer in adapted_layers(model).items()
-    }
-    x = x if kind.ids else x.double()
-    return functional_call(plain, folded, (x,))

@@ -1,19 +1,37 @@
 """Every method's equation written out in float64, with the numbers of `every_method`: the judge of its layers.
 
-Each function takes inputs (rows, in), W₀ (out, in) and the trained tensors of one matrix, and gives x·ΔWᵀ.
+The function of a method takes inputs (rows, in), W₀ (out, in) and the trained tensors of one matrix, and gives x·ΔWᵀ.
 """
 
+import functools
 from math import sqrt
 
 import torch
+from torch import nn
+from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
 from every_method import SEED
-from kinds import equation_4
+from kinds import adapted_layers
 from randlora.adapter.weights import read_weight
 from randlora.bases import DenseBases
 from randlora.bases.rng import random_words
 from sizes import sizes
+
+
+def equation_4(A, B, lambda_, gamma, scaling):
+    """ΔW = g Σ_j B_j Λ_j A Γ_j (large, small): column k of B_j is column k·n + j of B; so are rows of several A.
+
+    With more rows of λ and γ than bases, further updates on the same bases are added.
+    """
+    r = lambda_.shape[1]
+    n = B.shape[1] // r
+    total = torch.zeros(B.shape[0], A.shape[1], dtype=A.dtype)
+    for term in range(len(lambda_)):
+        j = term % n
+        own = A if len(A) == r else A[j::n]
+        total = total + B[:, j::n] @ torch.diag(lambda_[term]) @ own @ torch.diag(gamma[term])
+    return scaling * total
 
 
 def uniform(stream, i, size):
@@ -97,24 +115,18 @@ def spectral(x, W, lambda_, gamma):
     M = max(W.shape)
     triples = list(singular_triples(W))
     tall = W.shape[1] == m  # out ≥ in: left vectors on the large side
-    large = [eight_bits(sqrt(M) * (u if tall else v)) for u, _, v in triples]
-    small = [eight_bits(sqrt(m) * (v if tall else u)) for u, _, v in triples]
-    delta = torch.zeros(M, m, dtype=torch.float64)
-    for j in range(n):
-        for k in range(r):
-            delta = delta + lambda_[j, k] * torch.outer(large[(j * r + k) % m], small[k] * gamma[j])
-    delta = 2 * sqrt(r) / m ** (4 / 3) * delta
+    order = [(j * r + k) % m for k in range(r) for j in range(n)]  # where the vectors end, the first ones again
+    B = torch.stack([eight_bits(sqrt(M) * triples[i][0 if tall else 2]) for i in order], dim=1)
+    A = torch.stack([eight_bits(sqrt(m) * triples[k][2 if tall else 0]) for k in range(r)])
+    delta = equation_4(A, B, lambda_, gamma, 2 * sqrt(r) / m ** (4 / 3))
     return x @ (delta.T if tall else delta)
 
 
 def hybrid(x, W, lambda_, gamma, A, B):
-    (n, r), m = lambda_.shape, gamma.shape[1]
+    r, m = lambda_.shape[1], gamma.shape[1]
     bases = DenseBases("normal", SEED)
-    A_R, B_R = bases.form(sizes(r, m, max(W.shape)), torch.device("cpu"), torch.float64)
-    delta = torch.zeros(max(W.shape), m, dtype=torch.float64)
-    for j in range(n):
-        delta = delta + B_R[:, j::n] @ torch.diag(lambda_[j]) @ A_R @ torch.diag(gamma[j])
-    delta = 2 * sqrt(r) / m ** (4 / 3) * bases.scale(r) * delta
+    frozen = bases.form(sizes(r, m, max(W.shape)), torch.device("cpu"), torch.float64)
+    delta = equation_4(*frozen, lambda_, gamma, 2 * sqrt(r) / m ** (4 / 3) * bases.scale(r))
     return x @ (delta.T if W.shape[1] == m else delta) + x @ (3 / 2 * B @ A).T
 
 
@@ -143,21 +155,61 @@ UPDATES = {
     "hybrid": hybrid,
     "kradapter": kradapter,
 }
-"""Of the methods that are not RandLoRA itself, for which there is `kinds.equation_4`."""
+"""Of the methods that are not RandLoRA itself, whose ΔW is `equation_4`."""
 
 
-def delta_weight(layer, method, adapter="default"):
+def randlora_matrices(layer, adapter="default"):
+    """ΔW of RandLoRA for every matrix of a layer's stack, (out, in) each, at the size that the config gives it."""
+    spec = layer.update_spec(adapter)
+    A, B = layer.form(adapter, torch.device("cpu"), torch.float64).operator(spec.sizes).pair()
+    trained = (tensors[adapter].weight.double() for tensors in (layer.randlora_lambda, layer.randlora_gamma))
+    stacks = zip(*(tensor.reshape(-1, *tensor.shape[-2:]) for tensor in trained), strict=True)
+    matrices = [equation_4(A, B, *parts, layer.initial_scaling[adapter]) for parts in stacks]
+    return matrices if spec.small_is_input else [matrix.T for matrix in matrices]
+
+
+def delta_weight(layer, method="randlora", adapter="default"):
     """ΔW of the adapter on a layer of any kind, matrix by matrix, in the layout of its weight; differentiable."""
-    if method not in UPDATES:
-        return equation_4(layer, adapter)
     base = layer.get_base_layer()
-    weight = read_weight(base).detach().double()
-    trained = [getattr(layer, name)[adapter].weight.double() for name in layer.adapter_layer_names]
-    if weight.ndim == 2:
-        weight, trained = weight[None], [tensor[None] for tensor in trained]
-    inputs = torch.eye(weight.shape[-1], dtype=torch.float64)
-    matrices = [UPDATES[method](inputs, *parts).T for parts in zip(weight, *trained, strict=True)]
+    if method in UPDATES:
+        weight = read_weight(base).detach().double()
+        trained = [getattr(layer, name)[adapter].weight.double() for name in layer.adapter_layer_names]
+        if weight.ndim == 2:
+            weight, trained = weight[None], [tensor[None] for tensor in trained]
+        inputs = torch.eye(weight.shape[-1], dtype=torch.float64)
+        matrices = [UPDATES[method](inputs, *parts).T for parts in zip(weight, *trained, strict=True)]
+    else:
+        matrices = randlora_matrices(layer, adapter)
     if getattr(base, "padding_idx", None) is not None:
-        kept = torch.arange(len(matrices[0])) != base.padding_idx
-        matrices[0] = matrices[0] * kept[:, None]
+        is_trained = torch.arange(len(matrices[0])) != base.padding_idx
+        matrices[0] = matrices[0] * is_trained[:, None]
     return matrices[0].T if isinstance(base, Conv1D) else torch.stack(matrices).reshape(base.weight.shape)
+
+
+def _delta_weight_of(method, layer, adapter):
+    return delta_weight(layer, method, adapter)
+
+
+def literal_output(kind, model, x, method="randlora", adapters=("default",), factor=1.0):
+    """The plain model in float64 with W₀ + ΔW in place of the adapted parameters.
+
+    Args:
+        kind: Of the model.
+        model: The model with the adapters.
+        x: Its input.
+        method: The adapters' method, or a function of (layer, adapter) that gives ΔW.
+        adapters: Their names.
+        factor: By which ΔW is multiplied.
+    """
+    delta = method if callable(method) else functools.partial(_delta_weight_of, method)
+    plain = kind.plain().double()
+    for module in plain.modules():
+        if isinstance(module, nn.Embedding):
+            module.sparse = False  # autograd cannot reshape a sparse gradient
+    weights = dict(plain.named_parameters())
+    folded = {
+        name: weights[name] + factor * sum(delta(layer, adapter) for adapter in adapters)
+        for name, layer in adapted_layers(model).items()
+    }
+    x = x if kind.ids else x.double()
+    return functional_call(plain, folded, (x,))

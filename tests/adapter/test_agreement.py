@@ -6,10 +6,10 @@ import peft
 import pytest
 import torch
 
-from every_method import fill
-from kinds import KINDS, literal_output
+from every_method import fill, layers
+from kinds import KINDS
 from layers_table import LAYERS, METHOD_OF, ROWS, cell, documented, own_config
-from literal import delta_weight
+from literal import delta_weight, literal_output
 
 
 @pytest.mark.parametrize("kind_name", LAYERS)
@@ -31,14 +31,18 @@ MATRICES = [row for row in ROWS if row not in ("`hydralora`", "`randlora`, `peft
 
 @pytest.mark.parametrize("kind_name", FLOATING)
 @pytest.mark.parametrize("method", MATRICES)
-def test_values_and_gradients_are_those_of_the_literal_delta(method, kind_name):
+def test_values_and_gradients_are_those_of_the_literal_delta_at_half_its_size(method, kind_name):
     kind, name = FLOATING[kind_name], METHOD_OF[method]
     x = kind.batch(torch.float64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT's on projections
         model = fill(peft.get_peft_model(kind.plain().double(), own_config(method, kind))).eval()
+    for layer in layers(model):
+        layer.scale_layer(0.5)
+        delta = layer.get_delta_weight("default")
+        torch.testing.assert_close(delta, 0.5 * delta_weight(layer, name), rtol=1e-9, atol=1e-9)
     inputs = [] if kind.ids else [x.requires_grad_()]
-    outputs = model(x), literal_output(kind, model, x, delta=lambda layer, _: delta_weight(layer, name))
+    outputs = model(x), literal_output(kind, model, x, name, factor=0.5)
     torch.testing.assert_close(*outputs, rtol=1e-9, atol=1e-9)
     weights = torch.randn(outputs[0].shape, dtype=torch.float64)
     trained = [p for p in model.parameters() if p.requires_grad]

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from every_method import METHODS, config, fill
-from kinds import KINDS, Kind, Sum, adapted_layers, literal_output
-from literal import delta_weight
+from kinds import KINDS, Kind, Sum, adapted_layers
+from literal import literal_output
 from randlora.adapter import AdapterLayer, AdapterTuner, kinds, register_method
 from randlora.adapter.kinds import LayerKind
 from randlora.adapter_config import AdapterConfig
@@ -59,7 +59,7 @@ def test_a_new_method_has_every_kind(kind_name, tmp_path):
     own = OuterConfig(**{"target_modules": [str(i) for i in range(9)], **kind.options})
     model = fill(peft.get_peft_model(kind.plain().double(), own)).eval()
     x = kind.batch(torch.float64)
-    expected = literal_output(kind, model, x, delta=outer)
+    expected = literal_output(kind, model, x, outer)
     torch.testing.assert_close(model(x), expected)
     model.save_pretrained(tmp_path)
     loaded = peft.PeftModel.from_pretrained(kind.plain().double(), tmp_path).eval()
@@ -90,7 +90,7 @@ def test_a_new_kind_has_every_method(method, monkeypatch):
     model = fill(peft.get_peft_model(kind.plain().double(), own)).eval()
     assert len(adapted_layers(model)) == 2
     x = kind.batch(torch.float64)
-    expected = literal_output(kind, model, x, delta=lambda layer, adapter: delta_weight(layer, method, adapter))
+    expected = literal_output(kind, model, x, method)
     torch.testing.assert_close(model(x), expected, rtol=1e-9, atol=1e-9)
     model.merge_adapter()
     torch.testing.assert_close(model(x), expected, rtol=1e-9, atol=1e-9)

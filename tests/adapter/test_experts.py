@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from kinds import KINDS, adapted_layers, equation_4
+from kinds import KINDS, adapted_layers
+from literal import delta_weight
 from networks import Net, random_config, rows, token_ids
 from randlora import RandLoraConfig
 from randlora.errors import ConfigError, LayerError, UpdateError
@@ -65,7 +66,7 @@ def test_one_update_per_expert_in_a_language_model(build, experts, tmp_path):
     plain = model_of(build)
     with torch.no_grad():
         for name, layer in found.items():
-            plain.get_parameter(name).add_(equation_4(layer))
+            plain.get_parameter(name).add_(delta_weight(layer))
     torch.testing.assert_close(plain(token_ids()).logits, expected, **NEAR)
 
     model(token_ids(), labels=token_ids()).loss.backward()

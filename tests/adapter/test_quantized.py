@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from kinds import Packed, adapted_layers, equation_4
+from kinds import Packed, adapted_layers
+from literal import randlora_matrices
 from networks import random_config
 from randlora import RandLoraConfig
 from randlora.adapter.weights import read_weight, write_weight
@@ -117,8 +118,8 @@ def literal_output(base, model, x):
     for index, part in enumerate(base):
         update = 0
         if str(index) in layers:
-            matrices = equation_4(layers[str(index)], stored=False)
-            update = (x.double() @ matrices.T).float()
+            (matrix,) = randlora_matrices(layers[str(index)])
+            update = (x.double() @ matrix.T).float()
         x = part(x) + update
     return x
 
@@ -159,10 +160,10 @@ def test_a_merge_rounds_to_the_format_with_a_warning(quantized_format):
         pytest.skip("this format is not written")
     model = adapted(quantized_format)
     layers = adapted_layers(model)
-    sums = {
-        name: read_weight(layer.base_layer).float() + equation_4(layer, stored=False).float()
-        for name, layer in layers.items()
-    }
+    sums = {}
+    for name, layer in layers.items():
+        (matrix,) = randlora_matrices(layer)
+        sums[name] = read_weight(layer.base_layer).float() + matrix.float()
     kinds = [type(layer.base_layer) for layer in layers.values()]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import install_import_hook
 from torch import Tensor
 
+import literal
 import randlora
 from randlora.bases import Bases, DenseBases, PeftBases, StructuredBases
 from randlora.update import Form, UpdateSpec
@@ -84,15 +85,8 @@ class Case:
         return [t for t in (self.x, self.lambda_, self.gamma, self.bias) if t is not None]
 
     def equation_4(self) -> Tensor:
-        """ΔW = g Σ_j B_j Λ_j A Γ_j, with column k of B_j at column k·n + j of B."""
-        bases_count = self.spec.sizes.num_bases
-        total = torch.zeros(self.B.shape[0], self.A.shape[1], dtype=self.A.dtype)
-        for term in range(self.lambda_.shape[0]):
-            j = term % bases_count
-            basis = self.B[:, j::bases_count]
-            own = self.A if self.A.shape[0] == self.spec.sizes.r else self.A[j::bases_count]
-            total = total + basis @ torch.diag(self.lambda_[term]) @ own @ torch.diag(self.gamma[term])
-        total = self.scaling * total
+        """ΔW (out, in)."""
+        total = literal.equation_4(self.A, self.B, self.lambda_, self.gamma, self.scaling)
         return total if self.small_is_input else total.T
 
     def expected(self) -> Tensor:
