@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-from every_method import METHODS
+from every_method import METHODS, REPRESENTATIVES
 
 pytest_plugins = ["tiny"]  # models and data for the floors above the adapter
 torch.set_num_threads(1)  # for tiny matrices a second thread only waits
@@ -26,15 +26,12 @@ settings.register_profile(
 settings.load_profile("ci")
 
 
-# The others of every_method.METHODS are variants of these: what holds for all is asked of them in the whole suite.
-DAILY_METHODS = ("randlora", "svft", "hydralora")
-
-
 def pytest_collection_modifyitems(items):
     """Starting Python with PyTorch and transformers takes some five seconds; asking every method the same, minutes."""
     for item in items:
-        method = item.callspec.params.get("method") if hasattr(item, "callspec") else None
-        if "in_new_process" in item.fixturenames or (method in METHODS and method not in DAILY_METHODS):
+        values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        of_a_variant = any(isinstance(v, str) and v in METHODS and v not in REPRESENTATIVES for v in values)
+        if "in_new_process" in item.fixturenames or of_a_variant:
             item.add_marker(pytest.mark.slow)
 
 

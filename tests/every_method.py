@@ -38,8 +38,8 @@ METHODS = {
 METHODS |= {m.name: (m.config, {}) for m in CATALOGUE if m.config not in {kind for kind, _ in METHODS.values()}}
 MERGEABLE = [name for name in METHODS if name != "hydralora"]
 REPRESENTATIVES = ["randlora", "nola", "svft", "hydralora"]
-"""One of each way in which methods differ for the code that they share: bases that layers share, vectors drawn again from
-a seed, vectors of the base weight, and an update that is no ΔW."""
+"""One of each sort that the code they share could tell apart: bases that layers share, vectors drawn again from a seed,
+vectors of the base weight, and an update that is no ΔW."""
 TARGETS = ["a", "b", "c"]
 
 

@@ -8,12 +8,11 @@ import torch
 from torch import nn
 from transformers import LlamaForCausalLM
 
-from every_method import METHODS, adapted, config
+from every_method import REPRESENTATIVES, adapted, config
 from networks import Net, llama, random_config
 from randlora import load_adapter, swap_adapter
 from randlora.errors import CheckpointError
 
-LINEAR_ONLY = [name for name, (kind, _) in METHODS.items() if kind.__name__ != "RandLoraConfig"]
 OTHERS = {
     "more outputs": (nn.Linear(6, 12), nn.Linear(6, 50), "12x6.*got 50x6"),
     "more inputs": (nn.Linear(12, 6), nn.Linear(50, 6), "6x12.*got 6x50"),
@@ -30,8 +29,8 @@ OTHERS = {
     [
         (case, method)
         for case, (layer, _, _) in OTHERS.items()
-        for method in METHODS
-        if isinstance(layer, nn.Linear) or method not in LINEAR_ONLY
+        for method in REPRESENTATIVES
+        if isinstance(layer, nn.Linear) or method != "hydralora"
     ],
 )
 def test_an_adapter_for_another_shape_is_refused_and_the_model_left_as_it_was(case, method, tmp_path):
@@ -91,9 +90,10 @@ def test_an_adapter_of_other_shapes_is_not_swapped_in(tmp_path):
         swap_adapter(model, tmp_path)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("blocks", [1, 3])
-@pytest.mark.parametrize("targets", ["all-linear", ["q_proj"], "model.layers.0.self_attn.q_proj"])
+@pytest.mark.parametrize("method", REPRESENTATIVES)
+@pytest.mark.parametrize(
+    ("blocks", "targets"), [(1, "all-linear"), (3, ["q_proj"]), (1, "model.layers.0.self_attn.q_proj")]
+)
 def test_an_adapter_for_more_or_fewer_blocks_is_refused(method, targets, blocks, tmp_path):
     targets = [targets] if "." in targets else targets
     peft.get_peft_model(llama(), config(method, target_modules=targets)).save_pretrained(tmp_path)

@@ -39,8 +39,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("blocks", [1, [1], [0, 1], (0,)])
-@pytest.mark.parametrize("with_pattern", [False, True])
+@pytest.mark.parametrize(("blocks", "with_pattern"), [(1, False), ([1], True), ([0, 1], True), ((0,), False)])
 @pytest.mark.parametrize("form", ["list", "expression", "all-linear"])
 @pytest.mark.parametrize("name", MODELS)
 def test_blocks_are_chosen_however_the_layers_are_named(name, form, with_pattern, blocks):

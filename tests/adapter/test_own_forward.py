@@ -9,7 +9,7 @@ from torch import nn
 from transformers import BartConfig, BartForConditionalGeneration, Gemma3ForCausalLM, Gemma3TextConfig
 from transformers.models.falcon.modeling_falcon import FalconLinear
 
-from every_method import MERGEABLE, METHODS, adapted, config, fill
+from every_method import MERGEABLE, REPRESENTATIVES, adapted, config, fill
 from kinds import KINDS, Kind, Packed, Scaled, Sum
 from networks import gpt2, token_ids
 from randlora.errors import UpdateError
@@ -53,15 +53,14 @@ PLAIN = {
     "conv3d": Kind(KINDS["conv3d"].build, (6, 2, 3, 4, 3)),
     "embedding": Kind(KINDS["embedding"].build, (6, 6), ids=5),
 }
-LINEAR_ONLY = [name for name, (kind, _) in METHODS.items() if kind.__name__ != "RandLoraConfig"]
-READ = ("lora_xs", "svft", "spectral")  # which decompose the weight
+SORTS = [name for name in REPRESENTATIVES if name in MERGEABLE]
 
 
 def pairs(kinds, methods):
     for kind in kinds:
         for method in methods:
             is_linear = kind in ("tripled", "falcon", "linear", "packed")
-            if (is_linear or method not in LINEAR_ONLY) and not (kind == "packed" and method in READ):
+            if (is_linear or method != "hydralora") and not (kind == "packed" and method == "svft"):
                 yield kind, method
 
 
@@ -75,7 +74,7 @@ def two(kind, method):
     return model.eval()
 
 
-@pytest.mark.parametrize(("name", "method"), pairs(ODD | PLAIN, METHODS))
+@pytest.mark.parametrize(("name", "method"), pairs(ODD | PLAIN, REPRESENTATIVES))
 def test_by_sample_is_one_adapter_at_a_time(name, method):
     kind = (ODD | PLAIN)[name]
     model, x = two(kind, method), kind.batch()
@@ -93,7 +92,7 @@ def test_by_sample_is_one_adapter_at_a_time(name, method):
     assert (expected[0] - model(x[:1])).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(("name", "method"), [pair for pair in pairs(ODD, MERGEABLE) if pair[0] != "tripled"])
+@pytest.mark.parametrize(("name", "method"), [pair for pair in pairs(ODD, SORTS) if pair[0] != "tripled"])
 def test_the_update_goes_through_the_layers_own_forward(name, method):
     kind = ODD[name]
     model, x = two(kind, method), kind.batch()
@@ -106,7 +105,7 @@ def test_the_update_goes_through_the_layers_own_forward(name, method):
         assert parameter.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("method", MERGEABLE)
+@pytest.mark.parametrize("method", SORTS)
 def test_beside_a_linear_layer_with_a_forward_of_its_own_until_it_is_merged(method):
     model = adapted(method, nn.Sequential(Tripled(6, 9)), target_modules=["0"])
     layer, x = model.base_model.model[0], torch.randn(5, 6)

@@ -36,9 +36,10 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("kind", [nn.Linear, Conv1D])
+@pytest.mark.parametrize(
+    ("name", "kind"), [*((name, nn.Linear) for name in METHODS), ("hydralora", Conv1D)]
+)  # the others on Conv1D: tests/adapter/test_agreement.py
 @pytest.mark.parametrize(("out", "inner"), [(29, 13), (11, 29), (5, 5)])
-@pytest.mark.parametrize("name", METHODS)
 def test_values_and_all_gradients_are_the_papers(name, out, inner, kind):
     torch.manual_seed(1)
     base = nn.Linear(inner, out) if kind is nn.Linear else Conv1D(out, inner)

@@ -102,7 +102,7 @@ def test_modules_trained_whole_belong_to_their_adapter(method):
 
 def test_two_active_adapters_cannot_both_have_trained_a_module_whole(method):
     model = with_second(method, target_modules=["a"], modules_to_save=["c"])
-    with pytest.raises(ValueError, match="Only one adapter can be set at a time"):
+    with pytest.raises(ValueError, match="adapter"):
         model.base_model.set_adapter(["default", "other"])
 
 
@@ -121,8 +121,8 @@ def test_heads_that_a_task_type_trains(method):
 def test_other_methods_on_the_same_model_are_refused(method):
     model = adapted(method)
     expected = model(rows())
-    with pytest.raises(ValueError, match="Cannot combine adapters with different peft types"):
+    with pytest.raises(ValueError, match="different peft types"):
         model.add_adapter("other", peft.LoraConfig(target_modules=["a"]))
-    with pytest.raises(ValueError, match="not compatible with the `PeftMixedModel`"):
+    with pytest.raises(ValueError, match="PeftMixedModel"):
         peft.get_peft_model(Net(), config(method), mixed=True)
     assert torch.equal(model(rows()), expected)

@@ -25,7 +25,7 @@ def test_the_other_one_is_active_and_unchanged(method, deleted):
     expected = model(rows())
     model.set_adapter(deleted)
     assert remains(model, deleted)
-    with pytest.warns(UserWarning, match="which is now deleted"):
+    with pytest.warns(UserWarning, match="deleted"):
         model.delete_adapter(deleted)
     assert model.active_adapters == [kept]
     assert remains(model, deleted) == []
@@ -47,7 +47,7 @@ def test_an_inactive_one_then_the_last_one(method):
 
 def test_an_unknown_one_is_refused(method):
     model = adapted(method)
-    with pytest.raises(ValueError, match="Adapter unknown does not exist"):
+    with pytest.raises(ValueError, match="unknown"):
         model.delete_adapter("unknown")
 
 
@@ -89,7 +89,7 @@ def test_a_name_can_be_used_again(method):
     model.add_adapter("other", config(method, target_modules=["b"]))
     assert torch.equal(model(rows()), expected)
     before = model.state_dict()
-    with pytest.raises(ValueError, match="'other' already exists"):
+    with pytest.raises(ValueError, match="other"):
         model.add_adapter("other", config(method))
     after = model.state_dict()
     assert before.keys() == after.keys()

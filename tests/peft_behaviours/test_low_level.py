@@ -35,11 +35,11 @@ def test_injected_by_the_names_of_a_state_dict(method, recwarn):
     assert {name: tensor.shape for name, tensor in found.items()} == {n: t.shape for n, t in state.items()}
 
 
-def test_injected_without_memory(method):
-    model = inject_adapter_in_model(config(method), Net(), low_cpu_mem_usage=True)
+def test_injected_without_memory(any_method):
+    model = inject_adapter_in_model(config(any_method), Net(), low_cpu_mem_usage=True)
     assert {p.device.type for p in get_peft_model_state_dict(model).values()} == {"meta"}
     assert {p.device.type for layer in layers(model) for p in layer.get_base_layer().parameters()} == {"cpu"}
-    source = adapted(method)
+    source = adapted(any_method)
     state = {n.removeprefix("base_model.model."): t for n, t in get_peft_model_state_dict(source).items()}
     set_peft_model_state_dict(model, state, low_cpu_mem_usage=True)
     assert torch.equal(model.eval()(rows()), source(rows()))
@@ -66,7 +66,7 @@ def test_pefts_conversion_to_lora(method):
     model = adapted(method)
     assert model.supports_lora_conversion() == (method != "hydralora")
     if method == "hydralora":
-        with pytest.raises(TypeError, match="not support"):
+        with pytest.raises(TypeError, match="support"):
             peft.convert_to_lora(model, rank=11)
         return
     lora_config, state = peft.convert_to_lora(model, rank=11)  # the smaller side of b and c; a's is 13
@@ -87,7 +87,7 @@ def test_hot_swapping(method, tmp_path):
     model = fill(adapted(method), seed=11)
     before = model(rows())
     places = [parameter.data_ptr() for parameter in model.parameters()]
-    with pytest.raises(ValueError, match="only supports LORA"):
+    with pytest.raises(ValueError, match="LORA"):
         hotswap_adapter(model, str(tmp_path), adapter_name="default")
     assert torch.equal(model(rows()), before)
     swap_adapter(model, tmp_path)

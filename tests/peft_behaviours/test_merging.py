@@ -50,11 +50,11 @@ def test_one_after_the_other_and_again(mergeable):
     model = with_second(mergeable)
     expected = both(model)
     model.merge_adapter()
-    with pytest.warns(UserWarning, match="additionally merging other"):
+    with pytest.warns(UserWarning, match="other"):
         model.merge_adapter(adapter_names=["default", "other"])
     torch.testing.assert_close(model(rows()), expected, **NEAR)
     merged = weights(model)
-    with pytest.warns(UserWarning, match="already merged, nothing to do"):
+    with pytest.warns(UserWarning, match="already merged"):
         model.merge_adapter(adapter_names=["other"])
     assert all(map(torch.equal, weights(model), merged))
     model.unmerge_adapter()
@@ -68,7 +68,7 @@ def test_setting_an_adapter_unmerges_with_a_warning(mergeable):
     model = with_second(mergeable)
     expected = model(rows())
     model.merge_adapter()
-    with pytest.warns(UserWarning, match="Unmerging the model first"):
+    with pytest.warns(UserWarning, match="[Uu]nmerging"):
         model.set_adapter("default")
     assert not any(layer.merged for layer in layers(model))
     torch.testing.assert_close(model(rows()), expected, **NEAR)
@@ -94,15 +94,14 @@ def test_an_unloaded_model_is_a_plain_one(mergeable, merge, tmp_path):
     assert torch.equal(pickle.loads(pickle.dumps(plain))(rows()), plain(rows()))  # noqa: S301 - our own bytes
 
 
-@pytest.mark.parametrize("autocast_adapter_dtype", [True, False])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.08)])
-def test_in_half_precision(mergeable, dtype, tolerance, autocast_adapter_dtype):
+def test_in_half_precision(any_mergeable, dtype, tolerance):
     # A few roundings of 11, or 8, bits in each of three layers.
-    expected = adapted(mergeable)(rows())
+    expected = adapted(any_mergeable)(rows())
     near = tolerance * expected.abs().max()
-    base = peft.get_peft_model(Net().to(dtype), config(mergeable), autocast_adapter_dtype=autocast_adapter_dtype)
+    base = peft.get_peft_model(Net().to(dtype), config(any_mergeable), autocast_adapter_dtype=False)
     model, x = base.eval(), rows().to(dtype)
-    model.load_state_dict(adapted(mergeable).state_dict())
+    model.load_state_dict(adapted(any_mergeable).state_dict())
     for step in (None, "merge", "unmerge", "safe merge", "unmerge", "unload"):
         if step in ("merge", "safe merge"):
             model.merge_adapter(safe_merge=step == "safe merge")

@@ -49,8 +49,7 @@ def loaded_by(loader, adapter, base, task, new_tokens):
     return model
 
 
-@pytest.mark.parametrize("new_tokens", [False, True])
-@pytest.mark.parametrize("bias", ["none", "all"])
+@pytest.mark.parametrize(("bias", "new_tokens"), [("none", False), ("all", True)])
 @pytest.mark.parametrize("case", SAVED)
 def test_every_loader_gives_what_was_saved(method, case, bias, new_tokens, bases, tmp_path):
     build, task, targets, modules_to_save = SAVED[case]

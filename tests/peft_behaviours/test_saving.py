@@ -23,8 +23,8 @@ def same_state(first, second):
     return a.keys() == b.keys() and all(torch.equal(b[name], tensor) for name, tensor in a.items())
 
 
-def test_every_adapter_in_a_folder_of_its_own(method, tmp_path):
-    model = with_second(method, target_modules=["a", "b"], modules_to_save=["c"])
+def test_every_adapter_in_a_folder_of_its_own(any_method, tmp_path):
+    model = with_second(any_method, target_modules=["a", "b"], modules_to_save=["c"])
     model.save_pretrained(tmp_path)
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     own = {"README.md", WEIGHTS, CONFIG}
@@ -51,21 +51,23 @@ def test_only_the_selected_one_whatever_the_others_are_called(method, tmp_path):
     assert saved.keys() == expected.keys()
     assert all(torch.equal(saved[name], tensor) for name, tensor in expected.items())
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
-    with pytest.raises(ValueError, match="invalid `selected_adapters`"):
+    with pytest.raises(ValueError, match="selected_adapters"):
         model.save_pretrained(tmp_path / "new", selected_adapters=["unknown"])
 
 
-def test_the_config_comes_back(method, tmp_path):
-    own = config(method, dropout=0.25, layers_to_transform=None, exclude_modules=["z"], task_type="FEATURE_EXTRACTION")
+def test_the_config_comes_back(any_method, tmp_path):
+    own = config(
+        any_method, dropout=0.25, layers_to_transform=None, exclude_modules=["z"], task_type="FEATURE_EXTRACTION"
+    )
     model = fill(peft.get_peft_model(Net(), own, adapter_name="mine"))
     model.save_pretrained(tmp_path)
     found = peft.PeftConfig.from_pretrained(tmp_path / "mine")
-    assert type(found) is METHODS[method][0]
+    assert type(found) is METHODS[any_method][0]
     assert found.inference_mode
     found.inference_mode = model.peft_config["mine"].inference_mode
     assert found.to_dict() == model.peft_config["mine"].to_dict()
     written = json.loads((tmp_path / "mine" / CONFIG).read_text())
-    assert written["peft_type"] == METHODS[method][0].type_name
+    assert written["peft_type"] == METHODS[any_method][0].type_name
     assert written["peft_version"]
 
 

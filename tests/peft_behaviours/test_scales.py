@@ -6,7 +6,7 @@ import torch
 from peft.helpers import rescale_adapter_scale
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from every_method import MERGEABLE, adapted, layers, with_second
+from every_method import adapted, layers, with_second
 from networks import Net, rows
 from randlora import fold_once
 
@@ -60,7 +60,7 @@ def test_pefts_rescaling_for_a_while(method):
     with rescale_adapter_scale(model, 0.25):
         close(model(rows()) - plain, 0.25 * (full - plain))
     assert torch.equal(model(rows()), full)
-    with pytest.raises(ValueError, match="scaling is only supported"), rescale_adapter_scale(Net(), 0.25):
+    with pytest.raises(ValueError, match="scaling"), rescale_adapter_scale(Net(), 0.25):
         pass
 
 
@@ -79,9 +79,8 @@ def test_only_active_adapters_are_scaled_and_each_has_its_own(method):
     assert set(layer.scaling) == set(layer.initial_scaling) == {"default"}
 
 
-@pytest.mark.parametrize("method", MERGEABLE)
-def test_merged_with_a_scale_as_fuse_lora_does(method):
-    model, plain = one_layer(method)
+def test_merged_with_a_scale_as_fuse_lora_does(mergeable):
+    model, plain = one_layer(mergeable)
     full = model(rows()) - plain
     for module in model.modules():
         if isinstance(module, BaseTunerLayer):
@@ -96,9 +95,8 @@ def test_merged_with_a_scale_as_fuse_lora_does(method):
     close(model(rows()), plain)
 
 
-@pytest.mark.parametrize("method", MERGEABLE)
-def test_what_is_made_of_the_update_has_the_scale(method):
-    model, _ = one_layer(method)
+def test_what_is_made_of_the_update_has_the_scale(mergeable):
+    model, _ = one_layer(mergeable)
     (layer,) = layers(model)
     delta = layer.get_delta_weight("default")
     layer.set_scale("default", -0.5)

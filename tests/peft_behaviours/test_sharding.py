@@ -74,8 +74,8 @@ def test_attention_that_is_a_shard_of_its_own_is_refused(monkeypatch):
         model(torch.zeros(2, 5, 24))
 
 
-def test_tensors_that_hooks_gather_around_a_call_as_zero_3_does(method):
-    model = adapted(method, llama(), **LAYERS)
+def test_tensors_that_hooks_gather_around_a_call_as_zero_3_does(any_method):
+    model = adapted(any_method, llama(), **LAYERS)
     expected = squared_gradients(model, token_ids())
     model.zero_grad()
     whole = {}

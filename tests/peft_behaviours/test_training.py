@@ -125,8 +125,8 @@ def test_hooks(method):
     doubled.remove()
 
 
-def test_autocast(method):
-    model = adapted(method)
+def test_autocast(any_method):
+    model = adapted(any_method)
     exact = model(rows())
     with torch.autocast("cpu", torch.bfloat16):
         output = model(rows())

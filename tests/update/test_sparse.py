@@ -26,16 +26,15 @@ def _operators(sparsity, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("sparsity", [16.0, 20.0, 100.0, 1e9], ids=str)  # of the last, every entry is zero
-@pytest.mark.parametrize("columns", [0, 1, 5, 64])
-@pytest.mark.parametrize("strided", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_products_by_rows(sparsity, columns, strided, dtype):
+def test_products_by_rows(sparsity, dtype):
     operator, dense = _operators(sparsity, dtype)
     assert operator.sparse.density() == dense.B.count_nonzero() / dense.B.numel()
     for sparse, matrix in ((operator.sparse.by_rows, dense.B), (operator.sparse.transposed, dense.B.T)):
-        shape = matrix.shape[1], columns
-        right = torch.randn(*reversed(shape), dtype=dtype).T if strided else torch.randn(shape, dtype=dtype)
-        torch.testing.assert_close(sparse.times(right), matrix @ right)
+        for columns in (0, 1, 5, 64):
+            right = torch.randn(matrix.shape[1], columns, dtype=dtype)
+            torch.testing.assert_close(sparse.times(right), matrix @ right)
+            torch.testing.assert_close(sparse.times(right.T.contiguous().T), matrix @ right)
 
 
 def test_large_products_are_sparse():

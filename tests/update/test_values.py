@@ -26,7 +26,7 @@ SHAPES = [
 # Leading dimensions: none, none of length 1, empty, fewer and more rows than sides, three of them.
 BATCHES = [(), (1,), (0,), (3, 0), (5,), (70,), (2, 3), (2, 1, 4)]
 
-parametrized = [
+everywhere = [
     pytest.mark.parametrize("family", FAMILIES),
     pytest.mark.parametrize("strategy", STRATEGIES),
     pytest.mark.parametrize("small_is_input", [True, False], ids=["in<=out", "out<=in"]),
@@ -34,9 +34,9 @@ parametrized = [
 
 
 def _everywhere(test):
-    for mark in parametrized:
+    for mark in everywhere:
         test = mark(test)
-    return pytest.mark.slow(test)  # by their number; the random draw below tries some of the same in daily work
+    return test
 
 
 def _agree(case, update, strategy):
@@ -50,24 +50,31 @@ def _agree(case, update, strategy):
 
 
 @_everywhere
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_output_and_gradients_for_every_shape(update, make_case, family, strategy, small_is_input, shape):
-    _agree(make_case(family, *shape, small_is_input=small_is_input), update, strategy)
+def test_output_and_gradients_for_every_shape(update, make_case, family, strategy, small_is_input):
+    for shape in SHAPES:
+        _agree(make_case(family, *shape, small_is_input=small_is_input), update, strategy)
 
 
 @_everywhere
-@pytest.mark.parametrize("batch", BATCHES, ids=str)
-def test_output_and_gradients_for_every_batch(update, make_case, family, strategy, small_is_input, batch):
-    _agree(make_case(family, 3, 8, 11, small_is_input=small_is_input, batch=batch), update, strategy)
+def test_output_and_gradients_for_every_batch(update, make_case, family, strategy, small_is_input):
+    for batch in BATCHES:
+        _agree(make_case(family, 3, 8, 11, small_is_input=small_is_input, batch=batch), update, strategy)
 
 
 @_everywhere
-@pytest.mark.parametrize("batch", [(5,), (2, 3), (70,)], ids=str)
-def test_inputs_with_strides(update, make_case, family, strategy, small_is_input, batch):
-    case = make_case(family, 3, 8, 11, small_is_input=small_is_input, batch=batch, strided=True)
-    assert not case.x.is_contiguous()
-    case.weight = case.weight.T.contiguous().T  # as in Conv1D
-    _agree(case, update, strategy)
+def test_inputs_with_strides(update, make_case, family, strategy, small_is_input):
+    for batch in ((5,), (2, 3), (70,)):
+        case = make_case(family, 3, 8, 11, small_is_input=small_is_input, batch=batch, strided=True)
+        assert not case.x.is_contiguous()
+        case.weight = case.weight.T.contiguous().T  # as in Conv1D
+        _agree(case, update, strategy)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_several_updates_on_the_same_bases(update, make_case, family, strategy):
+    for num_bases in (None,) if family == "peft" else (None, 2):
+        _agree(make_case(family, 3, 8, 11, num_bases=num_bases, terms=2), update, strategy)
 
 
 @settings(max_examples=80)
@@ -105,21 +112,22 @@ def test_any_layer(
     _agree(case, update, strategy)
 
 
-@_everywhere
-def test_numerical_gradients(update, make_case, family, strategy, small_is_input):
-    case = make_case(family, 3, 4, 5, small_is_input=small_is_input, batch=(3,))
+def test_numerical_gradients_of_the_literal_equation(make_case):
+    """The judge's own gradients, once: with `_agree` all others are numerical derivatives too."""
+    case = make_case("separate", 3, 4, 5, batch=(3,))
 
     def output(x, lambda_, gamma, bias):
         case.x, case.lambda_, case.gamma, case.bias = x, lambda_, gamma, bias
-        return case.by(update, strategy)
+        return case.expected()
 
     assert torch.autograd.gradcheck(output, case.leaves)
 
 
-@_everywhere
+@pytest.mark.parametrize("family", ["uniform", "structured"])
+@pytest.mark.parametrize("strategy", ["added", "factored", "folded"])
 @pytest.mark.parametrize("wanted", ["x", "lambda_", "gamma", "bias"])
-def test_each_gradient_alone(update, make_case, family, strategy, small_is_input, wanted):
-    case = make_case(family, 3, 8, 11, small_is_input=small_is_input)
+def test_each_gradient_alone(update, make_case, family, strategy, wanted):
+    case = make_case(family, 3, 8, 11)
     for leaf in case.leaves:
         leaf.requires_grad_(leaf is getattr(case, wanted))
     (found,) = torch.autograd.grad(case.by(update, strategy).square().sum(), [getattr(case, wanted)])
@@ -127,15 +135,14 @@ def test_each_gradient_alone(update, make_case, family, strategy, small_is_input
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
 
 
-@_everywhere
-def test_delta_weight_is_equation_4(update, make_case, family, strategy, small_is_input):
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("small_is_input", [True, False], ids=["in<=out", "out<=in"])
+def test_delta_weight_is_equation_4(update, make_case, family, small_is_input):
     case = make_case(family, 5, 13, 22, small_is_input=small_is_input)
-    if strategy == "reference":
-        arguments = (case.A, case.B, case.lambda_, case.gamma, case.scaling)
-        found = update.reference_delta_weight(*arguments, small_is_input=small_is_input)
-    else:
-        found = update.delta_weight(case.spec, case.form, case.lambda_, case.gamma)
-    torch.testing.assert_close(found, case.equation_4(), rtol=1e-11, atol=1e-11)
+    arguments = (case.A, case.B, case.lambda_, case.gamma, case.scaling)
+    reference = update.reference_delta_weight(*arguments, small_is_input=small_is_input)
+    for found in (reference, update.delta_weight(case.spec, case.form, case.lambda_, case.gamma)):
+        torch.testing.assert_close(found, case.equation_4(), rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -28,8 +28,10 @@ def net(**options):
     return peft.get_peft_model(Net(), random_config(target_modules=["a", "b", "c"], **options))
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("bases", FAMILIES)
+@pytest.mark.parametrize(
+    ("bases", "strategy"),
+    [("uniform", each) for each in STRATEGIES] + [(bases, "auto") for bases in FAMILIES if bases != "uniform"],
+)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_layer_adds_its_delta_weight(name, bases, strategy):
     build, targets, task = MODELS[name]
