@@ -14,6 +14,14 @@ class RandLoraError(Exception):
         expected: What would have been right.
         got: What was found.
         hint: What to do about it.
+
+    Example:
+        >>> from randlora import RandLoraConfig, RandLoraError
+        >>> try:
+        ...     RandLoraConfig(r=0)
+        ... except RandLoraError as error:
+        ...     print(error)
+        r: expected an integer of 1 or more, got 0 (a smaller r trains more numbers)
     """
 
     def __init__(self, what: str, *, expected: str = "", got: str = "", hint: str = "") -> None:

@@ -88,6 +88,18 @@ def load_adapter(model: nn.Module, folder: str | Path, **kwargs: Any) -> PeftMod
 
     Raises:
         CheckpointError: The files are missing, damaged, foreign or not finite, or the adapter is for another model.
+
+    Example:
+        >>> import tempfile
+        >>> import peft, torch
+        >>> from randlora import RandLoraConfig, load_adapter
+        >>> net = torch.nn.Sequential(torch.nn.Linear(8, 12))
+        >>> model = peft.get_peft_model(net, RandLoraConfig(r=2, target_modules=["0"]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save_pretrained(folder)
+        ...     loaded = load_adapter(torch.nn.Sequential(torch.nn.Linear(8, 12)), folder)
+        >>> loaded(torch.ones(3, 8)).shape
+        torch.Size([3, 12])
     """
     config = read_adapter_config(folder)
     saved = read_tensors(Path(folder) / WEIGHTS_FILE)

@@ -92,6 +92,17 @@ def export_lora(model: peft.PeftModel, rank: int, path: str | Path, adapter_name
         ConfigError: There is no such adapter, it trains biases, or the rank is not an integer of 1 or more.
         LayerError: A layer is smaller than the rank, not linear, or its ΔW is no matrix to add or not finite.
         OutputError: The folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> import peft, torch
+        >>> from randlora import RandLoraConfig, export_lora
+        >>> net = torch.nn.Sequential(torch.nn.Linear(8, 12))
+        >>> config = RandLoraConfig(r=2, target_modules=["0"], init_weights=False)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     exported = export_lora(peft.get_peft_model(net, config), 8, folder)
+        >>> [(layer.name, round(layer.energy, 3)) for layer in exported.layers]  # rank 8 is that of an 8 x 12 layer
+        [('0', 1.0)]
     """
     layers = _adapted_layers(model, adapter_name)
     _check_rank(layers, rank)

@@ -36,8 +36,16 @@ def write_model_card(model: PeftModel, folder: str | Path, adapter_name: str = "
         CheckpointError: The folder holds no adapter weights.
 
     Example:
-        >>> model.save_pretrained("adapter")  # doctest: +SKIP
-        >>> write_model_card(model, "adapter")  # doctest: +SKIP
+        >>> import tempfile
+        >>> import peft, torch
+        >>> from randlora import RandLoraConfig, write_model_card
+        >>> net = torch.nn.Sequential(torch.nn.Linear(8, 12))
+        >>> model = peft.get_peft_model(net, RandLoraConfig(r=2, target_modules=["0"]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save_pretrained(folder)
+        ...     card = write_model_card(model, folder).read_text(encoding="utf-8")
+        >>> print(next(line for line in card.splitlines() if "update" in line))
+        | update | ΔW = g · Σⱼ Bⱼ Λⱼ A Γⱼ, g = alpha·√r/m^(4/3), m the smaller side |
     """
     config, base = model.peft_config[adapter_name], model.get_base_model()
     name = config.base_model_name_or_path or ""

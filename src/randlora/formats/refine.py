@@ -41,8 +41,16 @@ def refine_lora(model: nn.Module, lora: str | Path, config: AdapterConfig) -> pe
         LayerError: The LoRA is on a layer that the fresh adapter cannot be put on.
 
     Example:
+        >>> import tempfile
+        >>> import peft, torch
         >>> from randlora import RandLoraConfig, refine_lora
-        >>> model = refine_lora(base, "my-lora", RandLoraConfig(r=16))  # doctest: +SKIP
+        >>> net = torch.nn.Sequential(torch.nn.Linear(8, 12))
+        >>> lora = peft.get_peft_model(net, peft.LoraConfig(r=2, target_modules=["0"]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     lora.save_pretrained(folder)
+        ...     model = refine_lora(torch.nn.Sequential(torch.nn.Linear(8, 12)), folder, RandLoraConfig(r=2))
+        >>> model.base_model.model[0].get_delta_weight("default").shape
+        torch.Size([12, 8])
     """
     if not isinstance(config, AdapterConfig):
         raise ConfigError("config", expected="one of randlora's configs", got=type(config).__name__)
@@ -79,6 +87,18 @@ def merge_lora(model: nn.Module, lora: str | Path) -> nn.Module:
         CheckpointError: The folder holds no LoRA, a damaged one, or one for another model.
         ConfigError: The model has an adapter already.
         LayerError: The LoRA is on a layer that is not linear.
+
+    Example:
+        >>> import tempfile
+        >>> import peft, torch
+        >>> from randlora import merge_lora
+        >>> net = torch.nn.Sequential(torch.nn.Linear(8, 12))
+        >>> lora = peft.get_peft_model(net, peft.LoraConfig(r=2, target_modules=["0"]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     lora.save_pretrained(folder)
+        ...     merged = merge_lora(torch.nn.Sequential(torch.nn.Linear(8, 12)), folder)
+        >>> type(merged[0]).__name__
+        'Linear'
     """
     _check_lora(model, Path(lora))
     merged = load_adapter(model, lora).merge_and_unload()

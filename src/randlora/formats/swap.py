@@ -54,6 +54,20 @@ def swap_adapter(model: nn.Module, folder: str | Path, adapter_name: str = "defa
         CheckpointError: The folder is damaged, or its adapter does not fit the loaded one.
         ConfigError: There is no such adapter, or it is not one of this package.
         UpdateError: The adapter is merged into the base weights.
+
+    Example:
+        >>> import tempfile
+        >>> import peft, torch
+        >>> from randlora import RandLoraConfig, swap_adapter
+        >>> net = torch.nn.Sequential(torch.nn.Linear(8, 12))
+        >>> model = peft.get_peft_model(net, RandLoraConfig(r=2, target_modules=["0"]))
+        >>> gamma = model.base_model.model[0].randlora_gamma["default"].weight
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save_pretrained(folder)
+        ...     _ = torch.nn.init.ones_(gamma)  # a training, say
+        ...     swap_adapter(model, folder)
+        >>> gamma.abs().sum().item()  # as it was saved
+        0.0
     """
     model = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
     config = model.peft_config.get(adapter_name) if isinstance(model, PeftModel) else None

@@ -2,6 +2,14 @@
 
 Each file or folder holds one: its config, its layer's arithmetic over `randlora.adapter`, and its record in the
 catalogue.
+
+Example:
+    >>> from randlora.methods import CATALOGUE
+    >>> for method in CATALOGUE[2:5]:
+    ...     print(f"{method.name}: {method.equation}; {method.trained(method.config(), 64, 48)} numbers on 64 x 48")
+    lora_xs: (α/r)·U_r·R·Σ_r·V_rᵀ of W₀'s singular vectors; 256 numbers on 64 x 48
+    svft: U·M·Vᵀ, M sparse; 234 numbers on 64 x 48
+    hydralora: y += (α/r)·Σ_h ω_h(x)·B_h·A·x; 1408 numbers on 64 x 48
 """
 
 from randlora.adapter import register_method
@@ -59,6 +67,15 @@ CATALOGUE = (
 
 
 def register_methods() -> None:
-    """Register the methods with PEFT; doing it again changes nothing."""
+    """Register the methods with PEFT; doing it again changes nothing.
+
+    Importing `randlora` does it.
+
+    Example:
+        >>> import peft
+        >>> register_methods()
+        >>> peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType["RANDLORA_SVFT"]].__name__
+        'SvftConfig'
+    """
     for method in CATALOGUE:
         register_method(method.config, method.tuner)

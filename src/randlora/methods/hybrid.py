@@ -33,6 +33,15 @@ class HybridConfig(RandLoraConfig):
 
     Raises:
         ConfigError: A value is out of range or does not go with another.
+
+    Example:
+        >>> import peft, torch
+        >>> from randlora.methods import HybridConfig
+        >>> config = HybridConfig(target_modules=["0"], r=16, lora_r=2)
+        >>> model = peft.get_peft_model(torch.nn.Sequential(torch.nn.Linear(64, 48)), config)
+        >>> layer = model.base_model.model[0]
+        >>> [tuple(tensor.shape) for tensor in layer.trained("default")]  # λ, γ, A, B
+        [(3, 16), (3, 48), (2, 64), (48, 2)]
     """
 
     type_name: ClassVar[str] = "RANDLORA_HYBRID"

@@ -32,6 +32,15 @@ class HydraLoraConfig(AdapterConfig):
 
     Raises:
         ConfigError: A value is out of range.
+
+    Example:
+        >>> import peft, torch
+        >>> from randlora.methods import HydraLoraConfig
+        >>> config = HydraLoraConfig(target_modules=["0"], num_heads=3)
+        >>> model = peft.get_peft_model(torch.nn.Sequential(torch.nn.Linear(64, 48)), config)
+        >>> layer = model.base_model.model[0]
+        >>> [tuple(tensor.shape) for tensor in layer.trained("default")]  # A, the B_i, W_g
+        [(4, 64), (3, 48, 4), (3, 64)]
     """
 
     type_name: ClassVar[str] = "RANDLORA_HYDRALORA"

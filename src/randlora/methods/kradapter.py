@@ -29,6 +29,15 @@ class KRAdapterConfig(AdapterConfig):
 
     Raises:
         ConfigError: A value is out of range.
+
+    Example:
+        >>> import peft, torch
+        >>> from randlora.methods import KRAdapterConfig
+        >>> config = KRAdapterConfig(target_modules=["0"])
+        >>> model = peft.get_peft_model(torch.nn.Sequential(torch.nn.Linear(64, 48)), config)
+        >>> layer = model.base_model.model[0]
+        >>> [tuple(tensor.shape) for tensor in layer.trained("default")]  # a_i, b_i: m = 48 rows, k = √64
+        [(48, 8), (48, 8)]
     """
 
     type_name: ClassVar[str] = "RANDLORA_KRADAPTER"

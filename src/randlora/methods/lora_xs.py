@@ -29,6 +29,15 @@ class LoraXsConfig(SvdConfig):
 
     Raises:
         ConfigError: A value is out of range.
+
+    Example:
+        >>> import peft, torch
+        >>> from randlora.methods import LoraXsConfig
+        >>> config = LoraXsConfig(target_modules=["0"], r=4)
+        >>> model = peft.get_peft_model(torch.nn.Sequential(torch.nn.Linear(64, 48)), config)
+        >>> layer = model.base_model.model[0]
+        >>> [tuple(tensor.shape) for tensor in layer.trained("default")]  # R
+        [(4, 4)]
     """
 
     type_name: ClassVar[str] = "RANDLORA_LORA_XS"

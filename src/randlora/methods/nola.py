@@ -36,6 +36,17 @@ class NolaConfig(AdapterConfig):
 
     Raises:
         ConfigError: A value is out of range.
+
+    Example:
+        >>> import peft, torch
+        >>> from randlora.methods import NolaConfig
+        >>> config = NolaConfig(target_modules=["0"], r=4, num_bases=10)
+        >>> model = peft.get_peft_model(torch.nn.Sequential(torch.nn.Linear(64, 48)), config)
+        >>> layer = model.base_model.model[0]
+        >>> [tuple(tensor.shape) for tensor in layer.trained("default")]  # α, β
+        [(10,), (10,)]
+        >>> layer.get_delta_weight("default").shape
+        torch.Size([48, 64])
     """
 
     type_name: ClassVar[str] = "RANDLORA_NOLA"

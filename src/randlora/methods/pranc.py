@@ -33,6 +33,17 @@ class PrancConfig(AdapterConfig):
 
     Raises:
         ConfigError: A value is out of range.
+
+    Example:
+        >>> import peft, torch
+        >>> from randlora.methods import PrancConfig
+        >>> config = PrancConfig(target_modules=["0"], num_bases=10)
+        >>> model = peft.get_peft_model(torch.nn.Sequential(torch.nn.Linear(64, 48)), config)
+        >>> layer = model.base_model.model[0]
+        >>> [tuple(tensor.shape) for tensor in layer.trained("default")]  # α
+        [(10,)]
+        >>> layer.get_delta_weight("default").shape
+        torch.Size([48, 64])
     """
 
     type_name: ClassVar[str] = "RANDLORA_PRANC"

@@ -42,6 +42,15 @@ class SpectralConfig(SvdConfig):
 
     Raises:
         ConfigError: A value is out of range.
+
+    Example:
+        >>> import peft, torch
+        >>> from randlora.methods import SpectralConfig
+        >>> config = SpectralConfig(target_modules=["0"], r=16)
+        >>> model = peft.get_peft_model(torch.nn.Sequential(torch.nn.Linear(64, 48)), config)
+        >>> layer = model.base_model.model[0]
+        >>> [tuple(tensor.shape) for tensor in layer.trained("default")]  # λ, γ; n = 48/16
+        [(3, 16), (3, 48)]
     """
 
     type_name: ClassVar[str] = "RANDLORA_SPECTRAL"

@@ -37,6 +37,15 @@ class SvftConfig(SvdConfig):
 
     Raises:
         ConfigError: A value is out of range.
+
+    Example:
+        >>> import peft, torch
+        >>> from randlora.methods import SvftConfig
+        >>> config = SvftConfig(target_modules=["0"], off_diagonals=1)
+        >>> model = peft.get_peft_model(torch.nn.Sequential(torch.nn.Linear(64, 48)), config)
+        >>> layer = model.base_model.model[0]
+        >>> [tuple(tensor.shape) for tensor in layer.trained("default")]  # of M: 48 on the diagonal, 2·47 beside
+        [(142,)]
     """
 
     type_name: ClassVar[str] = "RANDLORA_SVFT"
