@@ -127,3 +127,44 @@ def test_hub_names_are_not_taken_for_files():
     assert not is_local("uoft-cs/cifar10")
     assert is_local("missing.csv")
     assert is_local("./folder")
+
+
+def hold_out(folder, rows, validation, seed=0):
+    data = ClassificationData(train=write(folder, "csv", rows), validation=validation)
+    return load_training(data, "text", seed=seed)[:2]
+
+
+def test_a_validation_share_is_drawn_by_the_seed_and_no_row_is_lost(tmp_path):
+    rows = [(f"text {row}", "ab"[row % 2]) for row in range(11)]
+    drawn = [hold_out(tmp_path, rows, 0.25, seed) for seed in (0, 0, 1)]
+    for train, validation in drawn:
+        assert len(validation) == 3  # 2.75, rounded
+        assert sorted([*train.numbers, *validation.numbers]) == list(range(11))
+        for examples in (train, validation):
+            assert list(examples.numbers) == sorted(examples.numbers)
+            assert [
+                (text, "ab"[label]) for text, label in zip(examples.rows["text"], examples.labels, strict=True)
+            ] == [rows[number] for number in examples.numbers]
+    first, again, other = ([*validation.numbers] for _, validation in drawn)
+    assert first == again != other
+
+
+def test_each_class_keeps_a_row_to_train_on(tmp_path):
+    rows = [(f"text {row}", "rare" if row == 4 else "often") for row in range(11)]
+    for seed in range(4):
+        train, _ = hold_out(tmp_path, rows, 9, seed)
+        assert sorted(train.labels) == [0, 1]
+    with pytest.raises(DataError, match=r"data\.validation: expected from 1 to 9 of the 11 rows.*got 10"):
+        hold_out(tmp_path, rows, 10)
+
+
+def test_drawn_examples_stay_in_the_order_of_the_file_and_know_their_rows(tmp_path):
+    rows = [("a", "x"), ("b", "x"), ("c", "x"), (" ", "y"), ("d", "z")]
+    examples, _ = training(tmp_path, rows, shots=1)
+    assert list(examples.numbers)[1:] == [3, 4]
+    assert examples.labels == [0, 1, 2]
+    with pytest.raises(DataError, match="row 3, column 'text': expected a text"):
+        require_texts(examples)
+    many = [(f"text {row}", "xy"[row % 2]) for row in range(20)]
+    examples, _ = training(tmp_path, many, fraction=0.5)
+    assert list(examples.numbers) == sorted(examples.numbers)

@@ -70,3 +70,23 @@ def test_nothing_to_try_and_nothing_to_choose_on(config):
         search_function(config, [1e-3], [0])
     with pytest.raises(ConfigError, match=r"data\.validation: expected one, for the search"):
         search(replace(config, data=replace(config.data, validation=None)), [1e-3, 1e-2], [0])
+
+
+def test_a_search_goes_four_rates_beyond_its_grid_at_most(config, monkeypatch):
+    import importlib
+
+    module = importlib.import_module("randlora.training.search")
+
+    class Run:
+        """As good as its learning rate is high."""
+
+        def __init__(self, config):
+            self.after, self.history = config.optimization.learning_rate, []
+
+    tried = []
+    monkeypatch.setattr(module, "_attempt", lambda one: tried.append(one.optimization.learning_rate) or Run(one))
+    monkeypatch.setattr(module, "train", lambda one: {"seed": one.seed})
+    Path(config.output).mkdir(parents=True)
+    found = search(config, [1e-3, 2e-3], [5, 6])
+    assert tried == [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2]
+    assert (found.learning_rate, found.records) == (3.2e-2, [{"seed": 5}, {"seed": 6}])
