@@ -166,3 +166,22 @@ def test_sqrt_sparsity_becomes_a_number_that_is_kept(tmp_path):
     model.save_pretrained(tmp_path)
     loaded = peft.PeftModel.from_pretrained(Net(), tmp_path)
     assert torch.equal(loaded(rows()), model(rows()))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_one_number_that_is_not_finite_is_enough(value, tmp_path):
+    model = peft.get_peft_model(Net(), random_config(target_modules=["a"]))
+    with torch.no_grad():
+        model.base_model.model.a.randlora_gamma["default"].weight[1, 2] = value
+    model.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"randlora_gamma: expected finite numbers.*lower learning rate"):
+        load_adapter(Net(), tmp_path)
+
+
+def test_a_base_model_of_another_class_is_refused(tmp_path):
+    class Other(Net):
+        """The same layers under another name."""
+
+    peft.get_peft_model(Net(), random_config(target_modules=["a"])).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="the adapter's base model: expected Net, got Other"):
+        load_adapter(Other(), tmp_path)

@@ -11,7 +11,7 @@ from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from every_method import adapted, config, layers, with_second
+from every_method import adapted, config, fill, layers, with_second
 from networks import Net, rows
 from randlora.errors import ConfigError, LayerError, UpdateError
 
@@ -202,3 +202,22 @@ def test_a_method_whose_update_is_no_weight_leaves_all_as_it_was(call):
     assert "\n" not in str(caught.value)
     assert torch.equal(model(rows()), expected)
     assert isinstance(model.base_model.model.a, ModulesToSaveWrapper)
+
+
+def test_a_name_in_place_of_a_list_is_refused_though_its_letters_are_names():
+    model = fill(peft.get_peft_model(Net(), config("randlora"), adapter_name="a"))
+    with pytest.raises(ConfigError, match="adapter_names: expected a list with names of 'a', got 'a'"):
+        model.merge_adapter(adapter_names="a")
+    assert not any(layer.merged for layer in layers(model))
+
+
+def test_a_safe_merge_adds_nothing_a_second_time(mergeable):
+    model = adapted(mergeable, Net().half(), target_modules=["a"])
+    (layer,) = layers(model)
+    delta = layer.get_delta_weight("default").abs().max()
+    with torch.no_grad():  # twice this is infinite in float16
+        layer.trained("default")[-1].mul_(4e4 / delta)
+    model.merge_adapter(safe_merge=True)
+    with pytest.warns(UserWarning, match="already merged"):
+        model.merge_adapter(safe_merge=True)
+    assert layer.merged_adapters == ["default"]
