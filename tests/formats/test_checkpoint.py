@@ -185,3 +185,21 @@ def test_a_base_model_of_another_class_is_refused(tmp_path):
     peft.get_peft_model(Net(), random_config(target_modules=["a"])).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="the adapter's base model: expected Net, got Other"):
         load_adapter(Other(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "config", [random_config(target_modules=["a", "b"]), peft.LoraConfig(target_modules=["a", "b"])]
+)
+@pytest.mark.parametrize("change", ["one too many", "one too few"])
+def test_a_file_with_other_tensors_than_the_adapter_has_is_refused(config, change, tmp_path):
+    peft.get_peft_model(Net(), config).save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS)
+    if change == "one too many":
+        tensors["base_model.model.z.weight"] = torch.ones(2)
+        expected = r"base_model\.model\.z\.weight: expected a layer for it, got none"
+    else:
+        tensors.pop(min(tensors))
+        expected = "expected a tensor|adapter tensor"
+    save_file(tensors, tmp_path / WEIGHTS)
+    with pytest.raises(CheckpointError, match=expected):
+        load_adapter(Net(), tmp_path)
