@@ -7,7 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from every_method import REPRESENTATIVES
 from randlora.errors import ConfigError, LayerError
+from randlora.methods import CATALOGUE
 from randlora.tasks import ImageTextData, TextData
 from randlora.training import MethodConfig, TrainConfig, evaluate, load_config, train, validate
 from randlora.training.config import resolve
@@ -60,9 +62,13 @@ def test_every_method_adapts_the_backbone_alone_and_gets_gradients(name, task):
     assert len(trained) > 2
 
 
+# Of this package's methods, which are saved and loaded by the same code, one of each sort; of PEFT's all.
+TRAINED = [name for name in METHODS if name not in {method.name for method in CATALOGUE} - set(REPRESENTATIVES)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("randlora", "lora")])
-def test_every_method_trains_and_evaluates_to_its_record(name, text_config):
+@pytest.mark.parametrize("name", [name for name in TRAINED if name not in ("randlora", "lora")])
+def test_a_method_trains_and_evaluates_to_its_record(name, text_config):
     text_config.method = method(name)
     text_config.optimization.max_steps = 3
     record = train(text_config)
