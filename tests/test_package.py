@@ -8,6 +8,7 @@ import peft
 import pytest
 
 import randlora
+from randlora import formats, methods
 from randlora.methods import register_methods
 from randlora.methods.randlora import PEFT_TYPE
 
@@ -41,6 +42,19 @@ def test_pefts_own_randlora_is_untouched():
 
 def test_public_names_exist():
     assert all(hasattr(randlora, name) for name in randlora.__all__)
+
+
+PUBLIC = {
+    f"{module.__name__}.{name}": getattr(module, name)
+    for module in (randlora, methods, formats)
+    for name in module.__all__
+    if callable(getattr(module, name))
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_has_an_example(name):
+    assert ">>> " in PUBLIC[name].__doc__
 
 
 SOURCES = Path(randlora.__file__).parent
