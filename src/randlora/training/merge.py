@@ -43,7 +43,7 @@ def merge(source: str | Path, output: str | Path, model: str | None = None, *, t
         OutputError: The folder cannot be written.
     """
     adapted, location = load_adapted(source, model, trust_remote_code=trust_remote_code)
-    merged: Any = _unload(adapted) if isinstance(adapted, PeftModel) else adapted
+    merged: Any = merge_adapter(adapted) if isinstance(adapted, PeftModel) else adapted
     with new_folder(output) as folder:
         if isinstance(merged, MeanPoolingClassifier):
             merged.save_merged(folder)
@@ -58,7 +58,13 @@ def merge(source: str | Path, output: str | Path, model: str | None = None, *, t
     return Path(output)
 
 
-def _unload(adapted: PeftModel) -> Any:
+def merge_adapter(adapted: PeftModel) -> Any:
+    """The base model with the adapter merged into its weights.
+
+    Raises:
+        CheckpointError: A merged weight is not finite.
+        LayerError: A layer or method cannot be merged.
+    """
     try:
         return adapted.merge_and_unload(safe_merge=True)
     except LayerError:
