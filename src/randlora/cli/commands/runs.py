@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from randlora.cli.commands.needs import add_trust, training
@@ -11,6 +13,12 @@ from randlora.errors import ConfigError
 
 def add_to(actions: "argparse._SubParsersAction[Any]") -> None:
     """Add the commands."""
+    parser = actions.add_parser("data", help="look at the data as training will see them", allow_abbrev=False)
+    parser.add_argument("config", help="YAML file")
+    parser.add_argument("--examples", type=int, default=3, help="examples of the training data to show (3)")
+    add_trust(parser)
+    parser.set_defaults(call=data, takes_overrides=True, interrupted="interrupted")
+
     parser = actions.add_parser(
         "train",
         help="train as a config file says; the same command again resumes",
@@ -35,6 +43,24 @@ def add_to(actions: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("--split", choices=("test", "validation"), default="test", help="which data to score")
     add_trust(parser)
     parser.set_defaults(call=evaluate, takes_overrides=True)
+
+
+def data(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """`randlora data CONFIG.yaml [--examples N] [--key value …]`."""
+    floor = training()
+    from randlora.report import Column, text_table
+    from randlora.training.data_view import look_at
+
+    config = replace(floor.load_config(arguments.config, overrides), trust_remote_code=arguments.trust_remote_code)
+    view = look_at(config, examples=arguments.examples, colour=sys.stdout.isatty())
+    for split, words in view.statistics.items():
+        print(f"{split}: {words}")
+    if view.counts:
+        columns = [Column(name, name, str if name == "class" else "{:,}".format) for name in view.counts[0]]
+        print(text_table(view.counts, columns))
+    for title, text in view.examples:
+        print(f"\n{title}\n{text}")
+    return 0
 
 
 def train(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
