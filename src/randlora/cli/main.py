@@ -56,6 +56,10 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     _settle_streams()
     arguments, overrides = _parser().parse_known_args(words)
+    if getattr(arguments, "takes_words", None):
+        # argparse ends a list of words at the first option, and leaves those behind it over.
+        getattr(arguments, arguments.takes_words).extend(word for word in overrides if not word.startswith("-"))
+        overrides = [word for word in overrides if word.startswith("-")]
     if overrides and not getattr(arguments, "takes_overrides", False):
         _parser().error(f"{arguments.command}: unknown argument {overrides[0]!r}")
     if not arguments.traceback:

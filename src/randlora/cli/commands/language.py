@@ -32,7 +32,7 @@ def add_to(actions: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="prompts answered together (8)")
     parser.add_argument("--raw", action="store_true", help="go on from the prompt as it is, without chat template")
     _add_decoding(parser)
-    parser.set_defaults(call=generate, interrupted="interrupted")
+    parser.set_defaults(call=generate, takes_words="prompts", interrupted="interrupted")
 
     parser = actions.add_parser("chat", help="talk to a trained language model", allow_abbrev=False)
     parser.add_argument("source", help=_SOURCE)

@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from randlora.adapter.checkpoint import CONFIG_FILE, read_adapter_config
-from randlora.errors import ConfigError, LayerError
+from randlora.errors import ConfigError, LayerError, UpdateError
 from randlora.tasks import TASKS
 from randlora.tasks.language.model import load_tokenizer
 from randlora.tasks.language.task import LanguageTask
@@ -107,7 +107,7 @@ def _merged(adapted: Any) -> Any:
         return adapted
     try:
         return merge_adapter(adapted)
-    except LayerError:  # a method whose update is no matrix, or a kind of layer that takes none
+    except (LayerError, UpdateError):  # a kind of layer that takes no update, a method whose update is no matrix
         return adapted
 
 
