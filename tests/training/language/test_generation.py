@@ -11,6 +11,7 @@ from randlora.training import train
 from randlora.training.adapted import load_adapted
 from randlora.training.language import Decoding, generate, load_speaker
 from randlora.training.language.prompts import token_ids
+from randlora.training.merge import merge
 
 PROMPTS = ("abc", "dda", "a", "abca dd bca", "c", "cab")
 
@@ -53,6 +54,13 @@ def test_an_adapter_folder_speaks_as_its_run(speaker, spoken_run, tmp_path):
     shutil.copytree(spoken_run / "adapter", tmp_path / "adapter")
     moved = load_speaker(str(tmp_path / "adapter"))
     assert generate(moved, asked(moved)) == generate(speaker, asked(speaker))
+
+
+def test_the_merged_folder_speaks_as_the_run(speaker, spoken_run, tmp_path):
+    merge(spoken_run, tmp_path / "merged")
+    merged = load_speaker(str(tmp_path / "merged"))
+    assert merged.model.config.use_cache
+    assert generate(merged, asked(merged)) == generate(speaker, asked(speaker))
 
 
 def test_draws_follow_the_seed(speaker):
