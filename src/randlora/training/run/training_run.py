@@ -88,7 +88,7 @@ def _train(
         checkpoint = folder.checkpoint()
         trainer_class, _ = task.trainer_classes()
         trainer = run_trainer(trainer_class)(model=model, args=arguments, **_datasets(task, arguments), **task.inputs())
-        progress = Progress.load(checkpoint) if checkpoint else Progress(_now())
+        progress = _progress(checkpoint, arguments.world_size)
         trainer.begin(progress, is_head=partial(is_head, task=task), optimization=config.optimization)
         counts = trainer.count_trained()
         try:
@@ -122,6 +122,21 @@ def _fingerprint(config: TrainConfig, task: Task) -> dict[str, str]:
             wanted = config.fingerprint[name]
             raise ConfigError(f"fingerprint of the {name}", expected=wanted, got=str(value), hint=hint)
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _progress(checkpoint: Path | None, processes: int) -> Progress:
+    """What the run has been through so far.
+
+    Raises:
+        OutputError: Another number of processes wrote the checkpoint, which divided the examples otherwise.
+    """
+    if checkpoint is None:
+        return Progress(_now(), processes=processes)
+    progress = Progress.load(checkpoint)
+    if progress.processes != processes:
+        expected = f"as many processes as wrote {checkpoint.name}, {progress.processes}"
+        raise OutputError("processes", expected=expected, got=str(processes), hint="or choose another output")
+    return progress
 
 
 def _now() -> str:
