@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 
-.PHONY: demo test quick lint bench accuracy clean
+.PHONY: demo test quick lint docs bench accuracy clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,11 @@ test: lint
 quick: $(STAMP)
 	$(BIN)/ruff check .
 	$(PYTEST) -m 'not slow' --disable-warnings
+
+# The table of methods and kinds of layers in docs/layers.md, found out again.
+docs: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,quantized]'
+	OMP_NUM_THREADS=1 $(BIN)/python tests/layers_table.py --write
 
 # Speed and memory on this machine's processor, and the page docs/performance.md; leave the machine idle meanwhile.
 bench: $(STAMP)

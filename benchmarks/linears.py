@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from contenders import perturb
 from measure import in_turn, relative_error, steady_heap, summary
 from randlora import RandLoraConfig
-from randlora.adapter import linear
+from randlora.methods.randlora import layer as linear
 from randlora.training.run.record import hardware, versions
 from randlora.update import Plan
 

@@ -9,10 +9,11 @@ import peft
 import torch
 from torch import nn
 from torch.func import functional_call
+from transformers.pytorch_utils import Conv1D
 
 from networks import random_config
-from randlora.adapter import RandLoraLayer
-from randlora.adapter.weights import StackedWeight
+from randlora.adapter import AdapterLayer
+from randlora.adapter.kinds import StackedWeight
 
 
 class Sum(nn.Module):
@@ -145,7 +146,7 @@ def adapted_layers(model):
     """Name of the adapted parameter in the base model -> its layer."""
     found = {}
     for name, layer in model.base_model.model.named_modules():
-        if isinstance(layer, RandLoraLayer):
+        if isinstance(layer, AdapterLayer):
             base = layer.get_base_layer()
             stacked = isinstance(base, StackedWeight)
             found[f"{name.split('.updates.')[0]}.{base.name}" if stacked else f"{name}.weight"] = layer
@@ -170,18 +171,28 @@ def equation_4(layer, adapter_name="default", *, stored=True):
     base = layer.get_base_layer()
     if getattr(base, "padding_idx", None) is not None:
         matrices[0][base.padding_idx] = 0
-    return torch.stack(matrices).reshape(base.weight.shape) if stored else matrices[0]
+    if not stored:
+        return matrices[0]
+    return matrices[0].T if isinstance(base, Conv1D) else torch.stack(matrices).reshape(base.weight.shape)
 
 
-def literal_output(kind, model, x, adapters=("default",)):
-    """The plain model in float64 with W₀ + ΔW in place of the adapted parameters."""
+def literal_output(kind, model, x, adapters=("default",), delta=equation_4):
+    """The plain model in float64 with W₀ + ΔW in place of the adapted parameters.
+
+    Args:
+        kind: Of the model.
+        model: The model with the adapters.
+        x: Its input.
+        adapters: Their names.
+        delta: (layer, adapter) -> ΔW as the weight is stored.
+    """
     plain = kind.plain().double()
     for module in plain.modules():
         if isinstance(module, nn.Embedding):
             module.sparse = False  # autograd cannot reshape a sparse gradient
     weights = dict(plain.named_parameters())
     folded = {
-        name: weights[name] + sum(equation_4(layer, adapter) for adapter in adapters)
+        name: weights[name] + sum(delta(layer, adapter) for adapter in adapters)
         for name, layer in adapted_layers(model).items()
     }
     x = x if kind.ids else x.double()

@@ -9,8 +9,8 @@ import pytest
 from torch import nn
 
 import randlora
-from randlora.adapter import register
-from randlora.config import PEFT_TYPE
+from randlora.methods import register_methods
+from randlora.methods.randlora import PEFT_TYPE
 
 
 def test_import_is_lean(in_new_process):
@@ -58,7 +58,7 @@ def test_import_leaves_triton_alone(in_new_process):
 
 def test_registering_again_changes_nothing():
     before = list(peft.PeftType)
-    register()
+    register_methods()
     assert list(peft.PeftType) == before
     assert peft.PeftType[PEFT_TYPE] is peft.PeftType(PEFT_TYPE)
     assert getattr(peft.PeftType, PEFT_TYPE) == PEFT_TYPE

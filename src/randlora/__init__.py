@@ -11,17 +11,8 @@ from randlora.deferred import Deferred
 from randlora.errors import RandLoraError
 
 if TYPE_CHECKING:
-    from randlora.adapter import (
-        export_lora,
-        fit_rank,
-        fold_once,
-        load_adapter,
-        merge_lora,
-        refine_lora,
-        swap_adapter,
-        write_model_card,
-    )
-    from randlora.config import RandLoraConfig
+    from randlora.formats import export_lora, load_adapter, merge_lora, refine_lora, swap_adapter, write_model_card
+    from randlora.methods.randlora import RandLoraConfig, fit_rank, fold_once
 
 __version__ = "0.1.0"
 
@@ -41,12 +32,12 @@ __all__ = [
 
 
 def _register() -> None:
-    from randlora import adapter, config, methods  # noqa: PLC0415 - what this module puts off
+    from randlora import formats, methods  # noqa: PLC0415 - what this module puts off
+    from randlora.methods import randlora  # noqa: PLC0415
 
-    adapter.register()
     methods.register_methods()
-    globals()["RandLoraConfig"] = config.RandLoraConfig
-    globals().update({name: getattr(adapter, name) for name in __all__ if hasattr(adapter, name)})
+    for part in (formats, randlora):
+        globals().update({name: getattr(part, name) for name in __all__ if hasattr(part, name)})
 
 
 _deferred = Deferred(__name__, "peft", _register)

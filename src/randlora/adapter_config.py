@@ -81,6 +81,10 @@ class AdapterConfig(PeftConfig):
         if not is_number(self.dropout) or not 0 <= self.dropout < 1:
             raise ConfigError("dropout", expected="a probability in [0, 1)", got=repr(self.dropout))
 
+    def describe(self) -> dict[str, str]:
+        """What a model card says of the method: name of a fact -> Markdown; `method`, `update` and its numbers."""
+        return {}
+
 
 def is_number(value: Any) -> bool:
     """Whether a value is an int or a float, and no bool."""

@@ -9,7 +9,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from networks import bert, gpt2, llama, random_config
 from randlora import fit_rank
 from randlora.adapter import AdapterLayer
-from randlora.adapter.weights import StackedWeight
+from randlora.adapter.kinds import StackedWeight
 from randlora.errors import ConfigError
 
 

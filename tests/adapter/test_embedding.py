@@ -9,8 +9,8 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 from kinds import KINDS, Scaled
 from networks import gpt2, llama, random_config, token_ids
 from randlora import RandLoraConfig
-from randlora.adapter.kinds import RandLoraEmbedding
 from randlora.errors import LayerError
+from randlora.methods.randlora import RandLoraLayer
 
 KIND = KINDS["embedding"]
 
@@ -64,7 +64,7 @@ def test_a_batch_of_several_adapters():
     model.add_adapter("second", KIND.adapted(r=2, seed=5).peft_config["default"])
     x = KIND.batch()
     layer = model.base_model.model.layers[0]
-    rows = torch.stack([layer._update(name, x[i]) for i, name in enumerate(("second", "default"))])
+    rows = torch.stack([layer.update(name, x[i]) for i, name in enumerate(("second", "default"))])
     with model.disable_adapter():
         expected = layer(x)
     expected[:2] += rows
@@ -73,7 +73,7 @@ def test_a_batch_of_several_adapters():
 
 def test_in_a_language_model_the_forms_agree():
     model = peft.get_peft_model(gpt2(), random_config(target_modules=["wte", "c_attn"], task_type="CAUSAL_LM"))
-    assert isinstance(model.base_model.model.transformer.wte, RandLoraEmbedding)
+    assert isinstance(model.base_model.model.transformer.wte, RandLoraLayer)
     untied = peft.get_peft_model(llama(), random_config(target_modules=["embed_tokens"], task_type="CAUSAL_LM"))
     for each in (model, untied):
         expected = each(token_ids()).logits

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from networks import FAMILIES, Net, llama, random_config, rows, token_ids
-from randlora.adapter import RandLoraLayer
+from randlora.methods.randlora import RandLoraLayer
 
 CPU = torch.device("cpu")
 

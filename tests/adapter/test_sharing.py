@@ -9,7 +9,7 @@ from torch import nn
 
 from networks import FAMILIES, Net, random_config, rows
 from randlora import RandLoraConfig
-from randlora.adapter import RandLoraLayer
+from randlora.methods.randlora import RandLoraLayer
 
 DENSE = ("uniform", "normal", "ternary")
 

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from networks import Net, rows
-from randlora import export_lora, fit_rank, fold_once
-from randlora.adapter.linear import RandLoraLinear
+from randlora import export_lora, fit_rank, fold_once, write_model_card
 from randlora.errors import ConfigError, LayerError
 from randlora.methods import HybridConfig, SpectralConfig
+from randlora.methods.randlora import RandLoraLayer
 from randlora.training.plan import plan_adapter
 
 TARGETS = ["a", "b", "c"]
@@ -62,11 +62,11 @@ def test_both_parts_see_the_same_dropped_input(strategy):
 
 def test_the_update_is_the_sum_of_randloras_and_loras():
     model = adapted(num_bases=1)
-    for layer in (part for part in model.modules() if isinstance(part, RandLoraLinear)):
+    for layer in (part for part in model.modules() if isinstance(part, RandLoraLayer)):
         A, B = layer.randlora_lora_A["default"].weight, layer.randlora_lora_B["default"].weight
         delta = layer.get_delta_weight("default")
         # lora_alpha is 2·lora_r where it is not given.
-        torch.testing.assert_close(delta, RandLoraLinear._delta_weight(layer, "default") + 2 * B @ A)
+        torch.testing.assert_close(delta, RandLoraLayer._delta_weight(layer, "default") + 2 * B @ A)
         assert torch.linalg.matrix_rank(delta.double(), rtol=1e-5) == 3 + 2
 
 
@@ -107,6 +107,15 @@ def test_an_adapter_on_disk_is_described_whole(tmp_path):
     assert [layer.rank for layer in plan.layers] == [2 * 3 + 2] * 3
 
 
+def test_its_card_has_both_parts(tmp_path):
+    model = adapted()
+    model.save_pretrained(tmp_path)
+    card = write_model_card(model, tmp_path).read_text(encoding="utf-8")
+    assert "LoRA and RandLoRA together" in card
+    assert "| update | ΔW = s·B·A + g · Σⱼ Bⱼ Λⱼ A Γⱼ, s = lora_alpha/lora_r, g = " in card
+    assert "| lora_r | 2 |" in card
+
+
 def test_it_exports_as_a_lora(tmp_path):
     model = adapted(num_bases=1)
     assert export_lora(model, 5, tmp_path).mean_energy > 1 - 1e-5
@@ -120,5 +129,5 @@ def test_what_it_does_not_do_is_said_in_one_line():
     model.add_adapter("second", config())
     with pytest.raises(ConfigError, match="adapters: expected RandLoRA's, to sum them, got hybrid ones"):
         model.base_model.add_weighted_adapter(["default", "second"], [1.0, 1.0], "sum")
-    with pytest.raises(LayerError, match=r"'0': expected Linear or Conv1D, got Conv2d"):
-        peft.get_peft_model(nn.Sequential(nn.Conv2d(3, 4, 2)), config(target_modules=["0"]))
+    with pytest.raises(LayerError, match=r"'0': expected Linear or Conv1D or .*, got ConvTranspose2d"):
+        peft.get_peft_model(nn.Sequential(nn.ConvTranspose2d(3, 4, 2)), config(target_modules=["0"]))

@@ -6,20 +6,10 @@ import torch
 from torch import nn
 
 from every_method import fill
+from literal import khatri_rao
 from randlora.methods import KRAdapterConfig
 
 SHAPES = [(29, 13), (11, 29), (5, 5), (16, 4), (1, 7), (7, 1), (1, 1), (3, 2), (10, 9)]
-
-
-def literal(A, B, out, inner, alpha):
-    """Entry c·width + d of row i is alpha·B[i, c]·A[i, d]; rows lie along the smaller side, of a square the outputs."""
-    delta = torch.zeros(out, inner, dtype=A.dtype)
-    width = A.shape[1]
-    for i in range(min(out, inner)):
-        for place in range(max(out, inner)):
-            value = alpha * B[i, place // width] * A[i, place % width]
-            delta[(i, place) if out <= inner else (place, i)] = value
-    return delta
 
 
 @pytest.mark.parametrize(("out", "inner"), SHAPES)
@@ -33,7 +23,7 @@ def test_values_and_all_gradients(out, inner):
     assert B.shape == (min(out, inner), k)
     x = torch.randn(6, inner, dtype=torch.float64, requires_grad=True)
     found = model(x)
-    expected = x @ (base.weight + literal(A, B, out, inner, 1.5)).T + base.bias
+    expected = x @ (base.weight + khatri_rao(A, B, out, inner, 1.5)).T + base.bias
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     weights = torch.randn_like(found)
     gradients = (torch.autograd.grad((y * weights).sum(), (x, A, B)) for y in (found, expected))

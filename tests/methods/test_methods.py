@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import dataclass
-from math import sqrt
 
 import accelerate
 import peft
@@ -12,114 +11,10 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from every_method import SEED, adapted, config, fill, layers
+from every_method import adapted, config, fill, layers
+from literal import hybrid, hydralora, lora_xs, nola, pranc, randlora_a, spectral, svft
 from networks import MODELS, Net, rows, token_ids
-from randlora.bases import DenseBases
-from randlora.bases.rng import random_words
 from randlora.errors import CheckpointError, ConfigError, LayerError
-from sizes import sizes
-
-
-def uniform(stream, i, size):
-    """Entries of random vector i: the bytes of its words, lowest first, as odd multiples of 1/256 in (-1, 1)."""
-    words = random_words(SEED, stream, range(i, i + 1), -(-size // 4))[0].tolist()
-    entries = [(2 * (word >> shift & 255) - 255) / 256 for word in words for shift in (0, 8, 16, 24)]
-    return torch.tensor(entries[:size], dtype=torch.float64)
-
-
-def combination(coefficients, stream, shape):
-    k = len(coefficients)
-    return sum(coefficients[i] * uniform(stream, i, shape[0] * shape[1]).view(shape) / sqrt(k) for i in range(k))
-
-
-def singular_triples(W):
-    """Of the weight rounded to bfloat16, u on the side of a vector of multiples of the golden ratio, less integers."""
-    U, sigma, Vh = torch.linalg.svd(W.bfloat16().double(), full_matrices=False)
-    direction = torch.tensor([(i * (1 + sqrt(5)) / 2) % 1 - 0.5 for i in range(1, len(U) + 1)], dtype=torch.float64)
-    for j in range(len(sigma)):
-        u, v = U[:, j], Vh[j]
-        yield (u, sigma[j], v) if direction @ u > 0 else (-u, sigma[j], -v)
-
-
-def nola(x, W, alpha, beta):
-    A, B = combination(alpha, 2, (3, W.shape[1])), combination(beta, 3, (W.shape[0], 3))
-    return x @ (2 / 3 * B @ A).T
-
-
-def pranc(x, W, alpha):
-    return x @ combination(alpha, 4, W.shape).T
-
-
-def lora_xs(x, W, R):
-    triples = list(singular_triples(W))[:3]
-    delta = torch.zeros_like(W)
-    for i in range(3):
-        for j in range(3):
-            delta = delta + 8 / 3 * R[i, j] * triples[j][1] * torch.outer(triples[i][0], triples[j][2])
-    return x @ delta.T
-
-
-def svft(x, W, M):
-    triples = list(singular_triples(W))
-    m = len(triples)
-    band = [(i, j) for i in range(m) for j in range(m) if abs(i - j) <= 1]
-    delta = torch.zeros_like(W)
-    for value, (i, j) in zip(M, band, strict=True):
-        delta = delta + value * torch.outer(triples[i][0], triples[j][2])
-    return x @ delta.T
-
-
-def hydralora(x, W, A, B, router):
-    outputs = []
-    for row in x:
-        scores = torch.exp(router @ row)
-        omega = scores / scores.sum()
-        outputs.append(sum(8 / 3 * omega[i] * B[i] @ A @ row for i in range(len(B))))
-    return torch.stack(outputs)
-
-
-def randlora_a(x, W, lambda_, gamma):
-    (n, r), m = lambda_.shape, gamma.shape[1]
-    M = max(W.shape)
-    bases = DenseBases("normal", SEED, separate=True)
-    A, B = bases.form(sizes(r, m, M), torch.device("cpu"), torch.float64)
-    left, right = torch.zeros(M, r, dtype=torch.float64), torch.zeros(r, m, dtype=torch.float64)
-    for j in range(n):
-        left = left + B[:, j::n] @ torch.diag(lambda_[j])
-        right = right + A[j::n] @ torch.diag(gamma[j])
-    delta = 2 * sqrt(r / n) / m ** (4 / 3) * bases.scale(r) * left @ right
-    return x @ (delta.T if W.shape[1] == m else delta)
-
-
-def eight_bits(entries):
-    """What bfloat16 and float16 both hold."""
-    return entries.bfloat16().half().double()
-
-
-def spectral(x, W, lambda_, gamma):
-    (n, r), m = lambda_.shape, gamma.shape[1]
-    M = max(W.shape)
-    triples = list(singular_triples(W))
-    tall = W.shape[1] == m  # out ≥ in: left vectors on the large side
-    large = [eight_bits(sqrt(M) * (u if tall else v)) for u, _, v in triples]
-    small = [eight_bits(sqrt(m) * (v if tall else u)) for u, _, v in triples]
-    delta = torch.zeros(M, m, dtype=torch.float64)
-    for j in range(n):
-        for k in range(r):
-            delta = delta + lambda_[j, k] * torch.outer(large[(j * r + k) % m], small[k] * gamma[j])
-    delta = 2 * sqrt(r) / m ** (4 / 3) * delta
-    return x @ (delta.T if tall else delta)
-
-
-def hybrid(x, W, lambda_, gamma, A, B):
-    (n, r), m = lambda_.shape, gamma.shape[1]
-    bases = DenseBases("normal", SEED)
-    A_R, B_R = bases.form(sizes(r, m, max(W.shape)), torch.device("cpu"), torch.float64)
-    delta = torch.zeros(max(W.shape), m, dtype=torch.float64)
-    for j in range(n):
-        delta = delta + B_R[:, j::n] @ torch.diag(lambda_[j]) @ A_R @ torch.diag(gamma[j])
-    delta = 2 * sqrt(r) / m ** (4 / 3) * bases.scale(r) * delta
-    return x @ (delta.T if W.shape[1] == m else delta) + x @ (3 / 2 * B @ A).T
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """What every additive adapter on a layer has in common: trained tensors, dropout and forward.
 
-A method says which tensors it trains and computes ΔW from them; the rest is here.
+A method says which tensors it trains and computes ΔW from them; the kind of layer (`kinds`) puts ΔW to work; the rest
+is here.
 """
 
 from abc import abstractmethod
@@ -12,20 +13,12 @@ import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from randlora.adapter.kinds import KINDS, LINEARS, find_kind, kind_of
 from randlora.adapter.merging import MergingLayer
-from randlora.adapter.quantized import quantized_format
+from randlora.adapter.placement import weight_device, weight_dtype
 from randlora.adapter.scaling import ScalingLayer
 from randlora.adapter.trained import TrainedTensor
-from randlora.adapter.weights import (
-    LINEARS,
-    as_stored,
-    innermost,
-    layer_shape,
-    read_weight,
-    weight_device,
-    weight_dtype,
-    why_not,
-)
+from randlora.adapter.weights import innermost
 from randlora.errors import LayerError, UpdateError
 
 BASE_MODEL = "__base__"
@@ -33,17 +26,24 @@ BASE_MODEL = "__base__"
 
 
 class AdapterLayer(nn.Module, MergingLayer, ScalingLayer):
-    """An `nn.Linear` or `Conv1D` with adapters of one method; subclasses take other kinds of layers.
+    """A layer of any kind with adapters of one method.
 
-    A subclass names its trained tensors in `adapter_layer_names`; each is an `nn.ModuleDict` of `TrainedTensor`s by
-    adapter name. They are kept in float32 (float64 on a float64 layer) whatever the dtype of the base layer; the
-    arithmetic runs in the dtype of the activations.
+    A subclass is a method. It names its trained tensors in `adapter_layer_names`; each is an `nn.ModuleDict` of
+    `TrainedTensor`s by adapter name. They are kept in float32 (float64 on a float64 layer) whatever the dtype of the
+    base layer; the arithmetic runs in the dtype of the activations.
+
+    A method writes `_delta_weight`, and where it need not form ΔW, `product` for linear layers and `rows` for
+    embeddings. On a stack of matrices its trained tensors have the stack as leading sides, and so has ΔW.
 
     Args:
         base_layer: The layer to adapt.
         adapter_name: The adapter that is active until another is set.
 
     Attributes:
+        kind: The kind of the base layer.
+        stack: (count,) on a stack of matrices, () on a single one: the leading sides of every trained tensor.
+        in_features: Columns of the matrix, or of each in a stack.
+        out_features: Its rows.
         weight_is_read: True where code may read the layer's weight in place of calling the layer (see
             `targets.reads_weights`): `weight` is then W₀ + ΔW, as it is of parameters of modules.
         by_sample: True while every sample of a batch has its own adapter.
@@ -52,7 +52,6 @@ class AdapterLayer(nn.Module, MergingLayer, ScalingLayer):
         LayerError: The layer cannot be adapted.
     """
 
-    base_types: tuple[type[nn.Module], ...] = LINEARS
     adapter_layer_names: tuple[str, ...]
     other_param_names: tuple[str, ...] = ("adapter_dropout", "scaling", "initial_scaling")
     weight_is_read = False
@@ -73,7 +72,10 @@ class AdapterLayer(nn.Module, MergingLayer, ScalingLayer):
         for name in getattr(base, "__constants__", ()):
             if hasattr(base, name):
                 setattr(self, name, getattr(base, name))
-        self.out_features, self.in_features = layer_shape(base_layer)
+        self.kind = kind_of(base)
+        self.stack = self.kind.stack(base)
+        self.out_features, self.in_features = self.kind.shape(base)
+        self.weight_is_read = self.kind.weight_is_read
         self.base_layer = base_layer
         for name in self.adapter_layer_names:
             setattr(self, name, nn.ModuleDict({}))
@@ -84,21 +86,15 @@ class AdapterLayer(nn.Module, MergingLayer, ScalingLayer):
         self.merged_adapters: list[str] = []
 
     @classmethod
-    def fits(cls, layer: nn.Module) -> bool:
-        """Whether a layer without adapters is of the kind that this class adapts."""
-        return isinstance(layer, cls.base_types) or (cls.base_types is LINEARS and quantized_format(layer) is not None)
-
-    @classmethod
     def refusal(cls, layer: nn.Module) -> str:
-        """What a layer without adapters would have to be for this class to adapt it; empty if it can."""
-        if not cls.fits(layer):
-            return " or ".join(base_type.__name__ for base_type in cls.base_types)
-        return why_not(layer)
+        """What a layer without adapters would have to be for this method to adapt it; empty if it can.
 
-    @classmethod
-    def takes_dropout(cls, layer: nn.Module) -> bool:  # noqa: ARG003 - for subclasses
-        """Whether the inputs of an update on this layer can be dropped."""
-        return True
+        A method that does not go with a kind of layer says so here.
+        """
+        kind = find_kind(layer)
+        if kind is None:
+            return " or ".join(layer_type.__name__ for each in KINDS for layer_type in each.types)
+        return kind.refusal(layer)
 
     @property
     def trained_dtype(self) -> torch.dtype:
@@ -177,10 +173,7 @@ class AdapterLayer(nn.Module, MergingLayer, ScalingLayer):
         return [name for name in self.active_adapters if name in self.adapter_dropout]
 
     def _add_updates(self, adapter_names: list[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        result = self.base_layer(x, *args, **kwargs)
-        for name in adapter_names:
-            result = result + self._update(name, x).to(result.dtype)
-        return result
+        return self.kind.forward(self, adapter_names, x, *args, **kwargs)
 
     def _add_updates_by_row(self, adapter_names: Sequence[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if len(adapter_names) != len(x):
@@ -191,34 +184,35 @@ class AdapterLayer(nn.Module, MergingLayer, ScalingLayer):
         for name in self.adapter_dropout if not self.disable_adapters else ():
             rows = torch.tensor([row for row, own in enumerate(adapter_names) if own == name], device=x.device)
             if len(rows):
-                result = self._add_to_rows(result, rows, name, x, *args, **kwargs)
+                result = self.kind.add_to_rows(self, result, rows, name, x, *args, **kwargs)
         return result
 
-    def _add_to_rows(
-        self, result: Tensor, rows: Tensor, adapter_name: str, x: Tensor, *_args: Any, **_kw: Any
-    ) -> Tensor:
-        return result.index_add(0, rows, self._update(adapter_name, x[rows]).to(result.dtype))
+    def update(self, adapter_name: str, x: Tensor) -> Tensor:
+        """What an adapter adds to the layer's output for an input x."""
+        return self.kind.update(self, adapter_name, x)
 
-    def _update(self, adapter_name: str, x: Tensor) -> Tensor:
-        dropout: nn.Module = self.adapter_dropout[adapter_name]
-        x = dropout(x.to(compute_dtype(x, self.get_base_layer())))
-        with torch.autocast(x.device.type, enabled=False):
-            return self._product(adapter_name, x)
-
-    def _product(self, adapter_name: str, x: Tensor) -> Tensor:
-        """x·ΔWᵀ in the dtype of x; a method overrides it where it need not form ΔW."""
+    def product(self, adapter_name: str, x: Tensor) -> Tensor:
+        """x·ΔWᵀ on a linear layer, in the dtype of x; a method overrides it where it need not form ΔW."""
         return F.linear(x, self._delta_weight(adapter_name).to(x.dtype))
+
+    def rows(self, adapter_name: str, index: Tensor) -> Tensor:
+        """Rows of ΔW on an embedding by their numbers; a method overrides it where it need not form ΔW."""
+        return F.embedding(index, self._delta_weight(adapter_name))
 
     @abstractmethod
     def _delta_weight(self, adapter_name: str) -> Tensor:
-        """ΔW of an adapter, (out, in) or as `read_weight` has the weight, in the dtype of its trained tensors."""
+        """ΔW of an adapter, (*stack, out, in), in the dtype of its trained tensors; the method's part."""
 
-    def _folded(self, adapter_names: Sequence[str]) -> Tensor:
+    def delta_weight(self, adapter_name: str) -> Tensor:
+        """ΔW of an adapter as it is added to the weight: with zeros where the kind of layer leaves it out."""
+        return self.kind.leave_out(self.get_base_layer(), self._delta_weight(adapter_name))
+
+    def folded(self, adapter_names: Sequence[str]) -> Tensor:
         """W₀ and the ΔW of adapters, rounded once to the dtype of W₀ and in its layout; differentiable."""
         base_layer = self.get_base_layer()
-        weight = folded = read_weight(base_layer)
+        weight = folded = self.kind.read(base_layer)
         for name in adapter_names:
-            delta = self._delta_weight(name)
+            delta = self.delta_weight(name)
             if weight.is_meta and not delta.is_meta:
                 raise UpdateError(
                     type(getattr(base_layer, "owner", base_layer)).__name__,
@@ -227,25 +221,25 @@ class AdapterLayer(nn.Module, MergingLayer, ScalingLayer):
                     hint="merge the adapter first",
                 )
             folded = folded + delta
-        return as_stored(base_layer, folded.to(weight.dtype))
+        return self.kind.stored(base_layer, folded.to(weight.dtype))
 
     @property
     def weight(self) -> Tensor:
         """The base layer's weight, for code that looks at it; see `weight_is_read`."""
         names = self._adapters_to_apply() if self.weight_is_read else []
-        if names and (self.by_sample or any(map(self._drops, names))):
+        if names and (self.by_sample or any(map(self.drops, names))):
             raise UpdateError(
                 type(self.get_base_layer()).__name__,
                 expected="no dropout and no adapter_names",
                 hint="the module around it reads its weight in place of calling it; leave it out of target_modules",
             )
-        return self._folded(names) if names else super().weight
+        return self.folded(names) if names else super().weight
 
-    def _drops(self, adapter_name: str) -> bool:
+    def drops(self, adapter_name: str) -> bool:
         """Whether inputs of the adapter's update are dropped now."""
         return self.training and not isinstance(self.adapter_dropout[adapter_name], nn.Identity)
 
-    def _base_has_hooks(self) -> bool:
+    def base_has_hooks(self) -> bool:
         """Whether calling the base layer does more than its arithmetic, or another adapter lies around it."""
         base = self.base_layer
         hooks = base._forward_hooks or base._forward_pre_hooks or hasattr(base, "_hf_hook")
@@ -260,7 +254,7 @@ class AdapterLayer(nn.Module, MergingLayer, ScalingLayer):
         Returns:
             A tensor in the dtype of the trained tensors; the scaling is included.
         """
-        return as_stored(self.get_base_layer(), self._delta_weight(adapter_name))
+        return self.kind.stored(self.get_base_layer(), self.delta_weight(adapter_name))
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:  # noqa: ARG002 - PEFT's signature
         """ΔW is additive, so PEFT can convert it on a linear layer."""
@@ -270,11 +264,3 @@ class AdapterLayer(nn.Module, MergingLayer, ScalingLayer):
 def _value(entry: nn.Module) -> Tensor:
     value: Tensor = entry.value() if isinstance(entry, TrainedTensor) else entry()  # FSDP1's wrapper has a call only
     return value
-
-
-def compute_dtype(x: Tensor, layer: nn.Module) -> torch.dtype:
-    """The dtype of a layer's arithmetic: autocast's where it is on, else the weight's; x's where that is quantized."""
-    device_type = x.device.type
-    if torch.is_autocast_enabled(device_type) and x.dtype != torch.float64:
-        return torch.get_autocast_dtype(device_type)
-    return weight_dtype(layer) or x.dtype

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.base_shapes import settle_blocks, settle_shapes
-from randlora.adapter.checkpoint import check_state_dict
+from randlora.adapter.kinds import StackedWeight, kind_of
 from randlora.adapter.merging import MergingTuner
 from randlora.adapter.mixed_batch import adapters_by_sample
-from randlora.adapter.parameters import AdaptedModule, ParameterLayer
+from randlora.adapter.parameters import AdaptedModule
+from randlora.adapter.state_dict import check_state_dict
 from randlora.adapter.targets import (
     is_target_module,
     matched_parameters,
@@ -24,7 +25,7 @@ from randlora.adapter.targets import (
     settle_targets,
     stacked_weights,
 )
-from randlora.adapter.weights import StackedWeight, full_shape, innermost
+from randlora.adapter.weights import full_shape, innermost
 from randlora.adapter_config import AdapterConfig
 from randlora.errors import ConfigError, LayerError
 
@@ -33,12 +34,10 @@ class AdapterTuner(MergingTuner):
     """Puts adapters into a model; used through `peft.get_peft_model` and `peft.PeftModel`.
 
     A subclass sets `prefix` and `tuner_layer_cls`, whose `update_layer(adapter_name, config, ...)` takes what
-    `_layer_options` returns. Where it adapts several kinds of layers, `layer_classes` lists them, and `tuner_layer_cls`
-    is what they have in common.
+    `_layer_options` returns.
     """
 
     tuner_layer_cls: type[AdapterLayer]
-    layer_classes: tuple[type[AdapterLayer], ...] = ()
     target_module_mapping = TRANSFORMERS_MODELS_TO_RANDLORA_TARGET_MODULES_MAPPING
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
@@ -109,25 +108,17 @@ class AdapterTuner(MergingTuner):
                 layers |= stacked_weights(name, layer) if isinstance(layer, nn.MultiheadAttention) else {name: layer}
         layers |= matched_parameters(config, model, set(layers))
         for name, layer in layers.items():
-            cls._layer_class(config, name, layer)
+            cls._check_layer(config, name, layer)
         return layers
 
     @classmethod
-    def _layer_class(cls, config: Any, name: str, layer: nn.Module) -> type[AdapterLayer]:
-        """The class that adapts a layer.
-
-        Raises:
-            LayerError: There is none.
-        """
-        classes = cls.layer_classes or (cls.tuner_layer_cls,)
-        fitting = [layer_class for layer_class in classes if layer_class.fits(layer)]
-        expected = " or ".join(base_type.__name__ for each in classes for base_type in each.base_types)
-        if fitting:
-            expected = fitting[0].refusal(layer)
-            if not expected and config.dropout and not fitting[0].takes_dropout(layer):
-                expected = "dropout=0 for this kind of layer"
-            elif not expected and config.bias.endswith("_only") and isinstance(layer, StackedWeight):
-                expected = "bias='none' or 'all' with an adapter on parameters"
+    def _check_layer(cls, config: Any, name: str, layer: nn.Module) -> None:
+        """Raise a LayerError where a layer cannot be adapted."""
+        expected = cls.tuner_layer_cls.refusal(layer)
+        if not expected and config.dropout and not kind_of(layer).takes_dropout(layer):
+            expected = "dropout=0 for this kind of layer"
+        elif not expected and config.bias.endswith("_only") and isinstance(layer, StackedWeight):
+            expected = "bias='none' or 'all' with an adapter on parameters"
         if expected:
             raise LayerError(
                 f"module {name!r}",
@@ -135,7 +126,6 @@ class AdapterTuner(MergingTuner):
                 got=type(getattr(layer, "owner", layer)).__name__,
                 hint="narrow target_modules, or name it in exclude_modules",
             )
-        return fitting[0]
 
     def _create_and_replace(
         self,
@@ -156,7 +146,7 @@ class AdapterTuner(MergingTuner):
         else:
             layer = target
             if not isinstance(target, self.tuner_layer_cls):
-                layer = self._layer_class(peft_config, current_key, base)(target, adapter_name)
+                layer = self.tuner_layer_cls(target, adapter_name)
             layer.weight_is_read = reads_weights(parent)
             self._add_adapter(peft_config, adapter_name, layer, current_key)
         if layer is not target:
@@ -172,7 +162,7 @@ class AdapterTuner(MergingTuner):
     ) -> None:
         layer = adapted.update_of(stack.name)
         if layer is None:
-            layer = cast("ParameterLayer", self._layer_class(config, key, stack)(stack, adapter_name))
+            layer = self.tuner_layer_cls(stack, adapter_name)
             adapted.add_update(stack.name, layer)
         self._add_adapter(config, adapter_name, layer, key)
 
@@ -197,14 +187,14 @@ class AdapterTuner(MergingTuner):
             super()._replace_module(parent, child_name, new_module, child)
 
     def add_weighted_adapter(self, *_args: Any, **_options: Any) -> None:
-        """Not for every method: `RandLoraTuner` has it.
+        """Not for every method; a tuner whose method can sum adapters overrides it.
 
         Raises:
             ConfigError: Always.
         """
         raise ConfigError(
             "add_weighted_adapter",
-            expected="RandLoRA adapters",
+            expected="adapters of a method that can sum them",
             got=f"{type(self).__name__}'s",
             hint="merge the adapters, or activate several, instead",
         )

@@ -8,21 +8,22 @@ import torch
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_adapters_to_merge, onload_layer
 from torch import Tensor, nn
 
+from randlora.adapter.kinds import LINEARS
 from randlora.adapter.quantized import quantized_format
 from randlora.adapter.targets import outer_modules
 from randlora.adapter.tied import TiedWeight, kept_ties, settle_untied, tied_layers
-from randlora.adapter.weights import LINEARS, innermost, is_plain, read_weight, write_weight
+from randlora.adapter.weights import innermost, is_plain, read_weight, write_weight
 from randlora.errors import ConfigError, LayerError, RandLoraError
 
 
 class MergingLayer(BaseTunerLayer):
-    """The part of an adapter layer that merges its `_delta_weight(adapter_name)`; of a module, that of its layers."""
+    """The part of an adapter layer that merges its `delta_weight(adapter_name)`; of a module, that of its layers."""
 
     adapter_dropout: nn.ModuleDict
     scaling: dict[str, float]
     merged_scaling: dict[str, float]
     tied_weight: TiedWeight | None = None
-    _delta_weight: Any
+    delta_weight: Any
 
     @torch.no_grad()
     def merge_refusal(self, adapter_names: list[str] | None, *, exact: bool) -> RandLoraError | None:
@@ -38,7 +39,7 @@ class MergingLayer(BaseTunerLayer):
         merged = read_weight(base_layer)
         for name in self.active_adapters if adapter_names is None else adapter_names:
             if name in self.adapter_dropout and name not in self.merged_adapters:
-                merged = (merged + self._delta_weight(name).to(merged.device)).to(merged.dtype)
+                merged = (merged + self.delta_weight(name).to(merged.device)).to(merged.dtype)
                 if not torch.isfinite(merged).all():
                     return LayerError(
                         f"adapter {name!r}",
@@ -64,7 +65,7 @@ class MergingLayer(BaseTunerLayer):
             raise refusal
         for name in check_adapters_to_merge(self, adapter_names):
             if name in self.adapter_dropout:
-                self._add_to_weight(self._delta_weight(name))
+                self._add_to_weight(self.delta_weight(name))
                 self.merged_adapters.append(name)
                 self.merged_scaling[name] = self.scaling[name]
 
@@ -83,7 +84,7 @@ class MergingLayer(BaseTunerLayer):
         while self.merged_adapters:
             name = self.merged_adapters.pop()
             if name in self.adapter_dropout:
-                self._add_to_weight(-self._delta_weight(name))
+                self._add_to_weight(-self.delta_weight(name))
         self.scaling = scaling
 
     def _add_to_weight(self, delta: Tensor) -> None:

@@ -15,7 +15,6 @@ from torch.func import functional_call
 
 from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.merging import MergingLayer
-from randlora.adapter.weights import StackedWeight
 from randlora.errors import RandLoraError, UpdateError
 
 
@@ -24,18 +23,6 @@ class _Projection(NamedTuple):
 
     weight: Tensor
     bias: Tensor | None
-
-
-class ParameterLayer(AdapterLayer):
-    """Adapters of one method on a parameter of a module: a stack of matrices, or one."""
-
-    base_types = (StackedWeight,)
-    weight_is_read = True
-
-    @classmethod
-    def takes_dropout(cls, layer: nn.Module) -> bool:  # noqa: ARG003 - AdapterLayer's signature
-        """No: the module's input is not the update's."""
-        return False
 
 
 class AdaptedModule(nn.Module, MergingLayer):
@@ -62,18 +49,18 @@ class AdaptedModule(nn.Module, MergingLayer):
         self.base_layer = base_layer
         self.updates = nn.ModuleDict({})
 
-    def add_update(self, parameter: str, layer: ParameterLayer) -> None:
+    def add_update(self, parameter: str, layer: AdapterLayer) -> None:
         """Put an adapter layer on a parameter."""
         self.updates[parameter.replace(".", "-")] = layer
 
-    def update_of(self, parameter: str) -> ParameterLayer | None:
+    def update_of(self, parameter: str) -> AdapterLayer | None:
         """The adapter layer of a parameter."""
         key = parameter.replace(".", "-")
-        return cast("ParameterLayer", self.updates[key]) if key in self.updates else None
+        return cast("AdapterLayer", self.updates[key]) if key in self.updates else None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's output with W₀ + ΔW in place of the adapted parameters."""
-        layers = {name.replace("-", "."): cast("ParameterLayer", layer) for name, layer in self.updates.items()}
+        layers = {name.replace("-", "."): cast("AdapterLayer", layer) for name, layer in self.updates.items()}
         if isinstance(self.base_layer, FullyShardedDataParallel):  # gathers the weights later than they are needed
             raise UpdateError(
                 type(self.base_layer.module).__name__,
@@ -151,8 +138,8 @@ class AdaptedModule(nn.Module, MergingLayer):
             self.merge(safe_merge=safe_merge, adapter_names=adapter_names)
         return self.base_layer
 
-    def _layers(self) -> list[ParameterLayer]:
-        return [cast("ParameterLayer", layer) for layer in self.updates.values()]
+    def _layers(self) -> list[AdapterLayer]:
+        return [cast("AdapterLayer", layer) for layer in self.updates.values()]
 
     def _get_available_adapters(self) -> set[str]:
         return {name for layer in self._layers() for name in layer.adapter_dropout}

@@ -17,14 +17,7 @@ from transformers.core_model_loading import WeightRenaming
 
 from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.base_tuner import AdapterTuner
-from randlora.adapter.tuner import RandLoraTuner
 from randlora.adapter_config import AdapterConfig
-from randlora.config import RandLoraConfig
-
-
-def register() -> None:
-    """Register `RandLoraConfig` and `RandLoraTuner` with PEFT; doing it again changes nothing."""
-    register_method(RandLoraConfig, RandLoraTuner)
 
 
 def register_method(config_class: type[AdapterConfig], tuner_class: type[AdapterTuner]) -> None:

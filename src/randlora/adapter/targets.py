@@ -8,7 +8,8 @@ from typing import Any
 from peft.tuners.tuners_utils import BaseTunerLayer, _maybe_include_all_linear_layers, check_target_module_exists
 from torch import nn
 
-from randlora.adapter.weights import LINEARS, StackedWeight, innermost
+from randlora.adapter.kinds import LINEARS, StackedWeight
+from randlora.adapter.weights import innermost
 from randlora.adapter_config import AdapterConfig
 from randlora.errors import ConfigError, LayerError
 

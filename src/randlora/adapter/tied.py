@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from randlora.adapter.kinds import StackedWeight
 from randlora.adapter.quantized import quantized_format
-from randlora.adapter.weights import StackedWeight
 from randlora.errors import LayerError
 
 # Of transformers: their forward scales by what config.tie_word_embeddings says, so that it has to stay.

@@ -11,7 +11,7 @@ from randlora.update import DenseForm, Sizes
 
 
 class Factors(NamedTuple):
-    """U (out, k), σ (k) and V (in, k) of W₀ ≈ U·diag(σ)·Vᵀ."""
+    """U (*stack, out, k), σ (*stack, k) and V (*stack, in, k) of W₀ ≈ U·diag(σ)·Vᵀ."""
 
     U: Tensor
     sigma: Tensor
@@ -35,7 +35,7 @@ def decompose(weight: Tensor, k: int, version: int = DECOMPOSITION_VERSION) -> F
     determined.
 
     Args:
-        weight: W₀ (out, in).
+        weight: W₀ (out, in), or a stack of them (count, out, in).
         k: At most min(out, in).
         version: 1 for adapters made by it, see `DECOMPOSITION_VERSION`.
     """
@@ -45,12 +45,12 @@ def decompose(weight: Tensor, k: int, version: int = DECOMPOSITION_VERSION) -> F
     U, sigma, Vh = torch.linalg.svd(weight.double(), full_matrices=False)
     if version > 1:
         golden_ratio = (1 + sqrt(5)) / 2
-        direction = torch.arange(1, len(U) + 1, device=U.device, dtype=U.dtype) * golden_ratio % 1 - 0.5
-        signed = direction @ U
+        direction = torch.arange(1, U.shape[-2] + 1, device=U.device, dtype=U.dtype) * golden_ratio % 1 - 0.5
+        signed = (direction @ U).unsqueeze(-2)
     else:
-        signed = U.gather(0, U.abs().argmax(dim=0, keepdim=True))
+        signed = U.gather(-2, U.abs().argmax(dim=-2, keepdim=True))
     signs = torch.where(signed < 0, -1.0, 1.0)
-    return Factors((U * signs)[:, :k], sigma[:k], (Vh.T * signs)[:, :k])
+    return Factors((U * signs)[..., :k], sigma[..., :k], (Vh.mT * signs)[..., :k])
 
 
 class SpectralBases:
@@ -70,21 +70,21 @@ class SpectralBases:
     asked for, M·n·r + r·m numbers: as much as the weight and A.
 
     Args:
-        weight: W₀ (out, in), with no update in it.
+        weight: W₀ (out, in), with no update in it; of a stack (count, out, in) every matrix has bases of its own.
         r: Basis rank, at most m.
         version: Of the decomposition.
     """
 
     def __init__(self, weight: Tensor, r: int, version: int = DECOMPOSITION_VERSION) -> None:
-        small = min(weight.shape)
+        small = min(weight.shape[-2:])
         # A first use inside inference_mode must not make the pair unusable for training.
         with torch.inference_mode(mode=False), torch.no_grad():
             U, _, V = decompose(weight, small, version)
-            on_large, on_small = (U, V) if weight.shape[1] == small else (V, U)
+            on_large, on_small = (U, V) if weight.shape[-1] == small else (V, U)
             # Column k·n + j of B is column k of B_j.
             first = torch.arange(0, small, r, device=weight.device)
             order = (torch.arange(r, device=weight.device)[:, None] + first).flatten() % small
-            unit = sqrt(small) * on_small[:, :r].T, sqrt(len(on_large)) * on_large[:, order]
+            unit = sqrt(small) * on_small[..., :r].mT, sqrt(on_large.shape[-2]) * on_large[..., order]
             self._pair = DenseForm(*(part.bfloat16().half().bfloat16().contiguous() for part in unit))
 
     def scale(self, r: int) -> float:  # noqa: ARG002 - one signature for all families
@@ -92,7 +92,7 @@ class SpectralBases:
         return 1.0
 
     def form(self, sizes: Sizes, device: torch.device, dtype: torch.dtype) -> DenseForm:  # noqa: ARG002
-        """A and B on a device and in a dtype; the shape is the layer's."""
+        """A and B, with the stack before them, on a device and in a dtype; the shape is the layer's."""
         pair = self._pair
         if pair.A.device != device or pair.dtype != dtype:
             pair = cast_tensors(pair, dtype, device)

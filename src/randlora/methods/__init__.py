@@ -1,6 +1,7 @@
-"""Methods that the RandLoRA paper compares with, or defines beside its own, and PEFT does not have.
+"""RandLoRA, and methods that its paper compares with, or defines beside its own, and PEFT does not have.
 
-Each file holds one: its config, its layer's arithmetic over `randlora.adapter`, and its record in the catalogue.
+Each file or folder holds one: its config, its layer's arithmetic over `randlora.adapter`, and its record in the
+catalogue.
 """
 
 from randlora.adapter import register_method
@@ -11,7 +12,6 @@ from randlora.methods import (
     lora_xs,
     nola,
     pranc,
-    randlora,
     randlora_a,
     spectral,
     svft,
@@ -22,6 +22,8 @@ from randlora.methods.kradapter import KRAdapterConfig
 from randlora.methods.lora_xs import LoraXsConfig
 from randlora.methods.nola import NolaConfig
 from randlora.methods.pranc import PrancConfig
+from randlora.methods.randlora.method import HALF as RANDLORA_HALF
+from randlora.methods.randlora.method import METHOD as RANDLORA
 from randlora.methods.randlora_a import RandLoraAConfig
 from randlora.methods.spectral import SpectralConfig
 from randlora.methods.svft import SvftConfig
@@ -47,9 +49,9 @@ CATALOGUE = (
     svft.METHOD,
     hydralora.METHOD,
     kradapter.METHOD,
-    randlora.METHOD,
+    RANDLORA,
     randlora_a.METHOD,
-    randlora.HALF,
+    RANDLORA_HALF,
     spectral.METHOD,
     hybrid.METHOD,
 )

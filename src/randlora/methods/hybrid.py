@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from randlora.adapter import RandLoraLinear, RandLoraTuner
 from randlora.adapter_config import check_count, check_positive
-from randlora.config import RandLoraConfig
 from randlora.errors import ConfigError
 from randlora.methods.catalogue import Method, Shown
+from randlora.methods.randlora import RandLoraConfig, RandLoraLayer, RandLoraTuner
 
 
 @dataclass
@@ -23,7 +23,7 @@ class HybridConfig(RandLoraConfig):
 
     B (out, lora_r) and A (lora_r, in) are LoRA's, trained and starting with B = 0; the sum is RandLoRA's, with all
     options of `RandLoraConfig` but `bases="peft"`. It trains lora_r·(in + out) + n·r + n·m numbers per linear layer
-    with sides m ≤ M, n = ⌈m/r⌉; `fit_rank` finds the r for a budget at a given lora_r. Adapted are linear layers only.
+    with sides m ≤ M, n = ⌈m/r⌉; `fit_rank` finds the r for a budget at a given lora_r.
 
     Attributes:
         r: Basis rank of the RandLoRA part. Default 32: about as many numbers as a LoRA of rank m/64.
@@ -55,18 +55,26 @@ class HybridConfig(RandLoraConfig):
         """RandLoRA's and LoRA's; see `RandLoraConfig`."""
         return super().trained_numbers(shape, r) + self.lora_r * sum(shape)
 
+    def describe(self) -> dict[str, str]:
+        """See `AdapterConfig`."""
+        facts = super().describe()
+        facts["method"] = "LoRA and RandLoRA together"
+        own = "s·B·A + g · Σⱼ Bⱼ Λⱼ A Γⱼ, s = lora_alpha/lora_r, g"
+        facts["update"] = facts["update"].replace("g · Σⱼ Bⱼ Λⱼ A Γⱼ, g", own)
+        return facts | {"lora_r": str(self.lora_r), "lora_alpha": f"{self.lora_alpha:g}"}
 
-class HybridLayer(RandLoraLinear):
-    """A linear layer with hybrid adapters: RandLoRA's layer, and a product of two trained matrices.
+
+class HybridLayer(RandLoraLayer):
+    """A layer with hybrid adapters: RandLoRA's layer, and a product of two trained matrices.
 
     Attributes:
-        randlora_lora_A: Adapter name -> A (lora_r, in), starts uniform in ±1/√in.
-        randlora_lora_B: Adapter name -> B (out, lora_r), starts at 0.
+        randlora_lora_A: Adapter name -> A (*stack, lora_r, in), starts uniform in ±1/√in.
+        randlora_lora_B: Adapter name -> B (*stack, out, lora_r), starts at 0.
         lora_scaling: Adapter name -> s.
     """
 
-    adapter_layer_names = (*RandLoraLinear.adapter_layer_names, "randlora_lora_A", "randlora_lora_B")
-    other_param_names = (*RandLoraLinear.other_param_names, "lora_scaling")
+    adapter_layer_names = (*RandLoraLayer.adapter_layer_names, "randlora_lora_A", "randlora_lora_B")
+    other_param_names = (*RandLoraLayer.other_param_names, "lora_scaling")
 
     def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
         super().__init__(base_layer, adapter_name)
@@ -79,9 +87,9 @@ class HybridLayer(RandLoraLinear):
 
     def _start(self, config: Any, rows: int, r: int) -> tuple[Tensor, ...]:
         bound = self.in_features**-0.5
-        A = torch.empty(config.lora_r, self.in_features).uniform_(-bound, bound)
+        A = torch.empty(*self.stack, config.lora_r, self.in_features).uniform_(-bound, bound)
         draw = torch.zeros if config.init_weights else torch.randn
-        return (*super()._start(config, rows, r), A, draw(self.out_features, config.lora_r))
+        return (*super()._start(config, rows, r), A, draw(*self.stack, self.out_features, config.lora_r))
 
     def _low_rank(self, adapter_name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """A, and B times s and the scale that is set for the whole update."""
@@ -94,12 +102,21 @@ class HybridLayer(RandLoraLinear):
         A, B = self._low_rank(adapter_name, delta.dtype)
         return delta + B @ A
 
-    def _product(self, adapter_name: str, x: Tensor) -> Tensor:
-        product = super()._product(adapter_name, x)
+    def product(self, adapter_name: str, x: Tensor) -> Tensor:
+        """See `AdapterLayer`; each part as it is cheapest."""
+        product = super().product(adapter_name, x)
         if self._by_delta_weight(adapter_name):  # which has both parts
             return product
         A, B = self._low_rank(adapter_name, x.dtype)
         return product + x @ A.T @ B.T
+
+    def rows(self, adapter_name: str, index: Tensor) -> Tensor:
+        """See `AdapterLayer`; each part as it is cheapest."""
+        rows = super().rows(adapter_name, index)
+        if self._rows_by_delta_weight(adapter_name):  # which has both parts
+            return rows
+        A, B = self._low_rank(adapter_name, rows.dtype)
+        return rows + F.embedding(index, B) @ A
 
     def _adapted(self, name: str, x: Tensor) -> Tensor:
         output = super()._adapted(name, x)
@@ -112,7 +129,6 @@ class HybridTuner(RandLoraTuner):
     """Puts hybrid adapters into a model."""
 
     tuner_layer_cls = HybridLayer
-    layer_classes = (HybridLayer,)
 
     def add_weighted_adapter(self, *_args: Any, **_options: Any) -> None:
         """Not for hybrid adapters: a sum of LoRA parts has a higher rank than each.

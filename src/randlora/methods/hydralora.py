@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from randlora.adapter import AdapterLayer, AdapterTuner
-from randlora.adapter.base_layer import compute_dtype
+from randlora.adapter.kinds import LinearKind, find_kind
+from randlora.adapter.placement import compute_dtype
 from randlora.adapter_config import AdapterConfig, check_count, check_positive
 from randlora.errors import RandLoraError, UpdateError
 from randlora.methods.catalogue import Method, Shown
@@ -72,7 +73,15 @@ class HydraLoraLayer(AdapterLayer):
             inference_mode=config.inference_mode,
         )
 
-    def _update(self, adapter_name: str, x: Tensor) -> Tensor:
+    @classmethod
+    def refusal(cls, layer: nn.Module) -> str:
+        """See `AdapterLayer`; without a ΔW there is nothing that another kind of layer could be run with."""
+        if not isinstance(find_kind(layer), LinearKind):
+            return "a linear layer (the router reads the layer's input, so that there is no ΔW)"
+        return super().refusal(layer)
+
+    def update(self, adapter_name: str, x: Tensor) -> Tensor:
+        """See `AdapterLayer`."""
         A, B, router = self.trained(adapter_name)
         dropout: nn.Module = self.adapter_dropout[adapter_name]
         x = x.to(compute_dtype(x, self.get_base_layer()))

@@ -8,6 +8,7 @@ from math import isqrt
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from randlora.adapter import AdapterLayer, AdapterTuner
@@ -20,7 +21,8 @@ class KRAdapterConfig(AdapterConfig):
     """Configuration of a KRAdapter: row i of ΔW's smaller side is alpha times b_i ⊗ a_i, cut to the larger side.
 
     With sides m ≤ M it trains m·(k + ⌈M/k⌉) numbers per layer, k = ⌊√M⌋: about 2·m·√M, as many as a LoRA of rank
-    2·m·√M/(m + M). There is no rank to choose. A step forms ΔW, which costs as much memory as the layer's weight.
+    2·m·√M/(m + M). There is no rank to choose. A step forms ΔW, which costs as much memory as the layer's weight; on an
+    embedding it forms the rows looked up.
 
     Attributes:
         alpha: ΔW is multiplied by alpha. Default 1, the authors'.
@@ -40,11 +42,11 @@ class KRAdapterConfig(AdapterConfig):
 
 
 class KRAdapterLayer(AdapterLayer):
-    """A linear layer with KRAdapters.
+    """A layer with KRAdapters.
 
     Attributes:
-        kradapter_A: Adapter name -> the a_i (m, ⌈M/k⌉), start uniform in ±1/√⌈M/k⌉.
-        kradapter_B: Adapter name -> the b_i (m, k), start at 0.
+        kradapter_A: Adapter name -> the a_i (*stack, m, ⌈M/k⌉), start uniform in ±1/√⌈M/k⌉.
+        kradapter_B: Adapter name -> the b_i (*stack, m, k), start at 0.
     """
 
     adapter_layer_names = ("kradapter_A", "kradapter_B")
@@ -53,17 +55,30 @@ class KRAdapterLayer(AdapterLayer):
         """Add an adapter, or replace the one of this name."""
         small, large = sorted((self.in_features, self.out_features))
         k, width = _widths(large)
-        A = torch.empty(small, width).uniform_(-(width**-0.5), width**-0.5)
-        start = A, torch.zeros(small, k)
+        A = torch.empty(*self.stack, small, width).uniform_(-(width**-0.5), width**-0.5)
+        start = A, torch.zeros(*self.stack, small, k)
         self.add_adapter(
             adapter_name, start, config.alpha, dropout=config.dropout, inference_mode=config.inference_mode
         )
 
     def _delta_weight(self, adapter_name: str) -> Tensor:
         A, B = self.trained(adapter_name)
-        rows = ((self.scaling[adapter_name] * B)[:, :, None] * A[:, None, :]).flatten(1)
-        rows = rows[:, : max(self.in_features, self.out_features)]
-        return rows.T if self.in_features < self.out_features else rows
+        rows = self._products(self.scaling[adapter_name] * B, A)
+        return rows.mT if self.in_features < self.out_features else rows
+
+    def rows(self, adapter_name: str, index: Tensor) -> Tensor:
+        """See `AdapterLayer`; entry e of row i on the smaller side is b_i at e // ⌈M/k⌉ times a_i at the rest."""
+        A, B = self.trained(adapter_name)
+        B = self.scaling[adapter_name] * B
+        if self.in_features >= self.out_features:
+            return self._products(B[index], A[index])
+        width = A.shape[-1]
+        return F.embedding(index // width, B.T) * F.embedding(index % width, A.T)
+
+    def _products(self, B: Tensor, A: Tensor) -> Tensor:
+        """The b_i ⊗ a_i, cut to the larger side."""
+        large = max(self.in_features, self.out_features)
+        return (B[..., :, None] * A[..., None, :]).flatten(-2)[..., :large]
 
 
 class KRAdapterTuner(AdapterTuner):

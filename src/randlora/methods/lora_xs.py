@@ -44,10 +44,10 @@ class LoraXsConfig(SvdConfig):
 
 
 class LoraXsLayer(SvdLayer):
-    """A linear layer with LoRA-XS adapters.
+    """A layer with LoRA-XS adapters.
 
     Attributes:
-        loraxs_R: Adapter name -> R (r, r), starts with entries of N(0, 1e-5²).
+        loraxs_R: Adapter name -> R (*stack, r, r), starts with entries of N(0, 1e-5²).
     """
 
     adapter_layer_names = ("loraxs_R",)
@@ -56,15 +56,23 @@ class LoraXsLayer(SvdLayer):
         """Add an adapter, or replace the one of this name."""
         scaling = config.alpha / config.r
         self.decompose_base(adapter_name, config.r, config.decomposition)
-        start = (_START_DEVIATION * torch.randn(config.r, config.r),)
+        start = (_START_DEVIATION * torch.randn(*self.stack, config.r, config.r),)
         self.add_adapter(adapter_name, start, scaling, dropout=config.dropout, inference_mode=config.inference_mode)
 
     def _delta_weight(self, adapter_name: str) -> Tensor:
         (R,) = self.trained(adapter_name)
         U, sigma, V = self.factors_like(adapter_name, R)
-        return self.scaling[adapter_name] * U @ R @ (V * sigma).T
+        return self.scaling[adapter_name] * U @ R @ (V * sigma[..., None, :]).mT
 
-    def _product(self, adapter_name: str, x: Tensor) -> Tensor:
+    def rows(self, adapter_name: str, index: Tensor) -> Tensor:
+        """See `AdapterLayer`; rows of U times the rest."""
+        (R,) = self.trained(adapter_name)
+        _, sigma, V = self.factors[adapter_name]
+        right = (V.to(R.device, R.dtype) * sigma.to(R.device, R.dtype)).T
+        return self.left_rows(adapter_name, index, R) @ (self.scaling[adapter_name] * R @ right)
+
+    def product(self, adapter_name: str, x: Tensor) -> Tensor:
+        """See `AdapterLayer`; the factors one after the other."""
         (R,) = self.trained(adapter_name)
         U, sigma, V = self.factors_like(adapter_name, x)
         return (x @ (V * sigma)) @ (self.scaling[adapter_name] * R).to(x.dtype).T @ U.T

@@ -8,6 +8,7 @@ from math import sqrt
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from randlora.adapter import AdapterLayer, AdapterTuner
@@ -54,11 +55,11 @@ class NolaConfig(AdapterConfig):
 
 
 class NolaLayer(AdapterLayer):
-    """A linear layer with NOLA adapters.
+    """A layer with NOLA adapters.
 
     Attributes:
-        nola_alpha: Adapter name -> α (num_bases), starts at 1/√in.
-        nola_beta: Adapter name -> β (num_bases), starts at 0.
+        nola_alpha: Adapter name -> α (*stack, num_bases), starts at 1/√in.
+        nola_beta: Adapter name -> β (*stack, num_bases), starts at 0.
     """
 
     adapter_layer_names = ("nola_alpha", "nola_beta")
@@ -74,10 +75,10 @@ class NolaLayer(AdapterLayer):
         self.r[adapter_name] = config.r
         vectors = random_vectors(config.seed, _STREAM_A), random_vectors(config.seed, _STREAM_B)
         self.vectors[adapter_name] = vectors
-        for side, kept in zip((self.in_features, self.out_features), vectors, strict=True):
-            kept.reserve(config.num_bases, side * config.r)
-        alpha = torch.full((config.num_bases,), 1 / sqrt(self.in_features))
-        start = (alpha, torch.zeros(config.num_bases))
+        for side, family in zip((self.in_features, self.out_features), vectors, strict=True):
+            family.reserve(config.num_bases, side * config.r)
+        shape = (*self.stack, config.num_bases)
+        start = torch.full(shape, 1 / sqrt(self.in_features)), torch.zeros(shape)
         self.add_adapter(
             adapter_name,
             start,
@@ -91,7 +92,7 @@ class NolaLayer(AdapterLayer):
             vectors.prepare(device)
 
     def _factors(self, adapter_name: str) -> tuple[Tensor, Tensor]:
-        """A (r, in) and B (out, r)."""
+        """A (*stack, r, in) and B (*stack, out, r)."""
         alpha, beta = self.trained(adapter_name)
         vectors_a, vectors_b = self.vectors[adapter_name]
         r = self.r[adapter_name]
@@ -101,9 +102,15 @@ class NolaLayer(AdapterLayer):
         A, B = self._factors(adapter_name)
         return self.scaling[adapter_name] * B @ A
 
-    def _product(self, adapter_name: str, x: Tensor) -> Tensor:
+    def product(self, adapter_name: str, x: Tensor) -> Tensor:
+        """See `AdapterLayer`; the two factors one after the other."""
         A, B = self._factors(adapter_name)
         return (x @ A.to(x.dtype).T) @ (self.scaling[adapter_name] * B).to(x.dtype).T
+
+    def rows(self, adapter_name: str, index: Tensor) -> Tensor:
+        """See `AdapterLayer`; rows of B times A."""
+        A, B = self._factors(adapter_name)
+        return self.scaling[adapter_name] * F.embedding(index, B) @ A
 
 
 class NolaTuner(AdapterTuner):

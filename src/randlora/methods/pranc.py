@@ -48,10 +48,10 @@ class PrancConfig(AdapterConfig):
 
 
 class PrancLayer(AdapterLayer):
-    """A linear layer with PRANC adapters.
+    """A layer with PRANC adapters.
 
     Attributes:
-        pranc_alpha: Adapter name -> α (num_bases), starts at 0.
+        pranc_alpha: Adapter name -> α (*stack, num_bases), starts at 0.
     """
 
     adapter_layer_names = ("pranc_alpha",)
@@ -65,7 +65,7 @@ class PrancLayer(AdapterLayer):
         """Add an adapter, or replace the one of this name."""
         vectors = self.vectors[adapter_name] = random_vectors(config.seed, _STREAM)
         vectors.reserve(config.num_bases, self.in_features * self.out_features)
-        start = (torch.zeros(config.num_bases),)
+        start = (torch.zeros(*self.stack, config.num_bases),)
         self.add_adapter(adapter_name, start, 1.0, dropout=config.dropout, inference_mode=config.inference_mode)
 
     def _draw_bases(self, adapter_name: str, device: torch.device) -> None:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from randlora.adapter import AdapterLayer, AdapterTuner
-from randlora.adapter.layer import balanced_scaling
 from randlora.adapter_config import AdapterConfig, check_choice, check_count, check_positive, check_seed
 from randlora.bases import DenseBases, dense_bases
 from randlora.methods.catalogue import Method, Shown, diagonal_numbers
+from randlora.methods.randlora.state import balanced_scaling
 from randlora.update import Sizes
 
 _FAMILIES = ("uniform", "normal", "ternary")
@@ -54,11 +55,11 @@ class RandLoraAConfig(AdapterConfig):
 
 
 class RandLoraALayer(AdapterLayer):
-    """A linear layer with RandLoRA-a adapters.
+    """A layer with RandLoRA-a adapters.
 
     Attributes:
-        randloraa_lambda: Adapter name -> λ (n, r), starts at 1.
-        randloraa_gamma: Adapter name -> γ (n, m), starts at 0.
+        randloraa_lambda: Adapter name -> λ (*stack, n, r), starts at 1.
+        randloraa_gamma: Adapter name -> γ (*stack, n, m), starts at 0.
     """
 
     adapter_layer_names = ("randloraa_lambda", "randloraa_gamma")
@@ -76,7 +77,8 @@ class RandLoraALayer(AdapterLayer):
         bases.reserve(sizes)
         self.shared_bases[adapter_name] = bases
         g = balanced_scaling(config.alpha, config.r / sizes.num_bases, sizes.small)
-        start = torch.ones(sizes.num_bases, config.r), torch.zeros(sizes.num_bases, sizes.small)
+        rows = (*self.stack, sizes.num_bases)
+        start = torch.ones(*rows, config.r), torch.zeros(*rows, sizes.small)
         self.add_adapter(
             adapter_name,
             start,
@@ -90,25 +92,32 @@ class RandLoraALayer(AdapterLayer):
         return Sizes(r, -(-small // r), small, large)
 
     def _bases_pair(self, adapter_name: str, lambda_: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        form = self.shared_bases[adapter_name].form(self._sizes(lambda_.shape[1]), device, lambda_.dtype)
+        form = self.shared_bases[adapter_name].form(self._sizes(lambda_.shape[-1]), device, lambda_.dtype)
         return form.A, form.B
 
     def _draw_bases(self, adapter_name: str, device: torch.device) -> None:
         self._bases_pair(adapter_name, cast("Tensor", self.randloraa_lambda[adapter_name].weight), device)
 
     def _factors(self, adapter_name: str) -> tuple[Tensor, Tensor]:
-        """Σ_j B_j Λ_j (M, r) with g, and Σ_j A_j Γ_j (r, m)."""
+        """Σ_j B_j Λ_j (*stack, M, r) with g, and Σ_j A_j Γ_j (*stack, r, m)."""
         lambda_, gamma = self.trained(adapter_name)
-        r = lambda_.shape[1]
+        r = lambda_.shape[-1]
         A, B = self._bases_pair(adapter_name, lambda_, gamma.device)
-        summed_b = torch.einsum("Mkj,jk->Mk", B.unflatten(1, (r, -1)), self.scaling[adapter_name] * lambda_)
-        return summed_b, torch.einsum("kjm,jm->km", A.unflatten(0, (r, -1)), gamma)
+        summed_b = torch.einsum("Mkj,...jk->...Mk", B.unflatten(1, (r, -1)), self.scaling[adapter_name] * lambda_)
+        return summed_b, torch.einsum("kjm,...jm->...km", A.unflatten(0, (r, -1)), gamma)
 
     def _delta_weight(self, adapter_name: str) -> Tensor:
         B, A = self._factors(adapter_name)
-        return B @ A if self.in_features <= self.out_features else (B @ A).T
+        return B @ A if self.in_features <= self.out_features else (B @ A).mT
 
-    def _product(self, adapter_name: str, x: Tensor) -> Tensor:
+    def rows(self, adapter_name: str, index: Tensor) -> Tensor:
+        """See `AdapterLayer`; rows of the left factor times the right one."""
+        B, A = self._factors(adapter_name)
+        left, right = (B, A) if self.in_features <= self.out_features else (A.T, B.T)
+        return F.embedding(index, left) @ right
+
+    def product(self, adapter_name: str, x: Tensor) -> Tensor:
+        """See `AdapterLayer`; the two factors one after the other."""
         B, A = (factor.to(x.dtype) for factor in self._factors(adapter_name))
         return x @ A.T @ B.T if self.in_features <= self.out_features else x @ B @ A
 

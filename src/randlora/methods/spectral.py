@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
-from randlora.adapter import RandLoraLinear
-from randlora.adapter.layer import balanced_scaling
 from randlora.adapter.weights import read_weight
 from randlora.adapter_config import check_count, check_positive
 from randlora.bases import SpectralBases
-from randlora.config import check_strategy
 from randlora.methods.catalogue import Method, Shown, diagonal_numbers
+from randlora.methods.randlora import RandLoraLayer
+from randlora.methods.randlora.config import check_strategy
+from randlora.methods.randlora.state import balanced_scaling
 from randlora.methods.svd import SvdConfig, SvdTuner
+from randlora.update import DenseForm
 
 
 @dataclass
@@ -56,8 +58,8 @@ class SpectralConfig(SvdConfig):
         check_strategy("strategy", self.strategy, self.dropout)
 
 
-class SpectralLayer(RandLoraLinear):
-    """A linear layer with spectral RandLoRA adapters: λ and γ are RandLoRA's, and so is the arithmetic."""
+class SpectralLayer(RandLoraLayer):
+    """A layer with spectral RandLoRA adapters: λ and γ are RandLoRA's, and so is the arithmetic."""
 
     def update_layer(self, adapter_name: str, config: SpectralConfig) -> None:  # type: ignore[override] # no options
         """Add an adapter, or replace the one of this name."""
@@ -66,8 +68,16 @@ class SpectralLayer(RandLoraLinear):
         bases = SpectralBases(read_weight(self.get_base_layer()), r, config.decomposition or 1)
         scaling = bases.scale(r) * balanced_scaling(config.alpha, r, small)
         self.set_update(adapter_name, bases, config.strategy, r, bases_count)
-        start = torch.ones(bases_count, r), torch.zeros(bases_count, small)
+        start = torch.ones(*self.stack, bases_count, r), torch.zeros(*self.stack, bases_count, small)
         self.add_adapter(adapter_name, start, scaling, dropout=config.dropout, inference_mode=config.inference_mode)
+
+    def _delta_weight(self, adapter_name: str) -> Tensor:
+        if not self.stack:
+            return super()._delta_weight(adapter_name)
+        lambda_, gamma = self.diagonals(adapter_name)
+        form = self.form(adapter_name, lambda_.device, lambda_.dtype)
+        parts = zip(*form, lambda_, gamma, strict=True)  # every matrix has bases of its own
+        return torch.stack([self._delta_of(adapter_name, DenseForm(A, B), *diagonals) for A, B, *diagonals in parts])
 
 
 class SpectralTuner(SvdTuner):

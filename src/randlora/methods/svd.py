@@ -10,8 +10,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from randlora.adapter import AdapterLayer, AdapterTuner
+from randlora.adapter.kinds import StackedWeight
+from randlora.adapter.placement import weight_device
 from randlora.adapter.quantized import quantized_format
-from randlora.adapter.weights import layer_shape, read_weight, weight_device
+from randlora.adapter.weights import layer_shape, read_weight
 from randlora.adapter_config import AdapterConfig
 from randlora.bases.dense import digest
 from randlora.bases.spectral import DECOMPOSITION_VERSION, Factors, decompose
@@ -44,7 +46,7 @@ class SvdConfig(AdapterConfig):
 
 
 class SvdLayer(AdapterLayer):
-    """A linear layer with adapters that are frozen singular vectors and trained coefficients.
+    """A layer with adapters that are frozen singular vectors and trained coefficients.
 
     The checkpoint holds the coefficients only: an adapter belongs to the exact base weights it was trained on.
 
@@ -69,8 +71,8 @@ class SvdLayer(AdapterLayer):
         weight = read_weight(self.get_base_layer())
         version = version or 1
         factors = decompose(weight, k, version)
-        kept = self.factors[adapter_name] = Factors(*(part.to(weight.dtype) for part in factors))
-        return factors if version > 1 else kept
+        stored = self.factors[adapter_name] = Factors(*(part.to(weight.dtype) for part in factors))
+        return factors if version > 1 else stored
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SvdLayer":
         super()._apply(fn, recurse)
@@ -81,6 +83,10 @@ class SvdLayer(AdapterLayer):
         """An adapter's singular vectors on a tensor's device and in its dtype."""
         options: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
         return Factors(*(part.to(**options) for part in self.factors[adapter_name]))
+
+    def left_rows(self, adapter_name: str, index: Tensor, like: Tensor) -> Tensor:
+        """Rows of U by their numbers, on a tensor's device and in its dtype; the others are not converted."""
+        return self.factors[adapter_name].U.to(like.device)[index].to(like.dtype)
 
 
 class SvdTuner(AdapterTuner):
@@ -109,7 +115,7 @@ class SvdTuner(AdapterTuner):
         """
         hashes, formats = [], set()
         for name, base_layer in layers.items():
-            layer = self.model.get_submodule(name)
+            layer = self.model.get_submodule(_module_name(name, base_layer))
             if isinstance(layer, BaseTunerLayer) and layer.merged:
                 raise LayerError(
                     f"module {name!r}",
@@ -128,6 +134,11 @@ class SvdTuner(AdapterTuner):
         elif complaint := _complaint(config, found, formats):
             warnings.warn(f"{type(self).__name__}: {complaint}", stacklevel=2)
         config.base_fingerprint = found
+
+
+def _module_name(name: str, base_layer: nn.Module) -> str:
+    """The module that a matched layer, or parameter, is in."""
+    return name.removesuffix(f".{base_layer.name}") if isinstance(base_layer, StackedWeight) else name
 
 
 def _complaint(config: SvdConfig, found: str, formats: set[str]) -> str:

@@ -61,8 +61,11 @@ def trained_positions(config: SvftConfig, factors: Factors) -> Tensor:
     Args:
         config: Pattern, number of diagonals and seed.
         factors: The layer's singular vectors.
+
+    Returns:
+        A row of positions; by `top_k` one for each matrix of a stack.
     """
-    m = len(factors.sigma)
+    m = factors.sigma.shape[-1]
     device = factors.U.device
     d = 0 if config.pattern == "plain" else min(config.off_diagonals, m - 1)
     count = m * (2 * d + 1) - d * (d + 1)
@@ -72,18 +75,18 @@ def trained_positions(config: SvftConfig, factors: Factors) -> Tensor:
         keys = words * m * m + torch.arange(m * m, device=device)
         return keys.topk(count, sorted=False).indices.sort().values
     if config.pattern == "top_k":
-        alignment = factors.U[:m].double().T @ factors.V[:m].double()
-        return alignment.abs().flatten().topk(count, sorted=False).indices.sort().values
+        alignment = factors.U[..., :m, :].double().mT @ factors.V[..., :m, :].double()
+        return alignment.abs().flatten(-2).topk(count, sorted=False).indices.sort().values
     index = torch.arange(m, device=device)
     return ((index[:, None] - index[None, :]).abs() <= d).flatten().nonzero().flatten()
 
 
 class SvftLayer(SvdLayer):
-    """A linear layer with SVFT adapters.
+    """A layer with SVFT adapters.
 
     Attributes:
-        svft_M: Adapter name -> the trained entries of M, starting at 0.
-        positions: Adapter name -> where they are in M, read row by row.
+        svft_M: Adapter name -> the trained entries of M (*stack, entries), starting at 0.
+        positions: Adapter name -> where they are in M, read row by row (*stack, entries).
     """
 
     adapter_layer_names = ("svft_M",)
@@ -96,23 +99,32 @@ class SvftLayer(SvdLayer):
     def update_layer(self, adapter_name: str, config: SvftConfig) -> None:
         """Add an adapter, or replace the one of this name."""
         factors = self.decompose_base(adapter_name, min(self.in_features, self.out_features), config.decomposition)
-        positions = self.positions[adapter_name] = trained_positions(config, factors)
-        start = (torch.zeros(len(positions)),)
+        positions = trained_positions(config, factors)
+        positions = self.positions[adapter_name] = positions.expand(*self.stack, positions.shape[-1])
+        start = (torch.zeros(positions.shape),)
         self.add_adapter(adapter_name, start, 1.0, dropout=config.dropout, inference_mode=config.inference_mode)
 
     def _matrix(self, adapter_name: str) -> Tensor:
-        """M (m, m) times the scaling, in the dtype of its trained entries."""
+        """M (*stack, m, m) times the scaling, in the dtype of its trained entries."""
         (entries,) = self.trained(adapter_name)
         entries = self.scaling[adapter_name] * entries
         m = min(self.in_features, self.out_features)
-        return entries.new_zeros(m * m).scatter(0, self.positions[adapter_name].to(entries.device), entries).view(m, m)
+        positions = self.positions[adapter_name].to(entries.device)
+        return entries.new_zeros(*self.stack, m * m).scatter(-1, positions, entries).unflatten(-1, (m, m))
 
     def _delta_weight(self, adapter_name: str) -> Tensor:
         M = self._matrix(adapter_name)
         U, _, V = self.factors_like(adapter_name, M)
-        return U @ M @ V.T
+        return U @ M @ V.mT
 
-    def _product(self, adapter_name: str, x: Tensor) -> Tensor:
+    def rows(self, adapter_name: str, index: Tensor) -> Tensor:
+        """See `AdapterLayer`; rows of U times the rest."""
+        M = self._matrix(adapter_name)
+        V = self.factors[adapter_name].V.to(M.device, M.dtype)
+        return self.left_rows(adapter_name, index, M) @ (M @ V.T)
+
+    def product(self, adapter_name: str, x: Tensor) -> Tensor:
+        """See `AdapterLayer`; the factors one after the other."""
         U, _, V = self.factors_like(adapter_name, x)
         return (x @ V) @ self._matrix(adapter_name).to(x.dtype).T @ U.T
 

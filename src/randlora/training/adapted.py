@@ -8,9 +8,9 @@ import transformers
 from peft import PeftModel
 from torch import nn
 
-from randlora.adapter import load_adapter
-from randlora.adapter.checkpoint import read_adapter_config
 from randlora.errors import CheckpointError, ConfigError
+from randlora.formats import load_adapter
+from randlora.formats.checkpoint import read_adapter_config
 from randlora.tasks import TASKS, Task
 from randlora.tasks.fingerprint import architecture_fingerprint
 from randlora.tasks.sources import load, locate

@@ -9,7 +9,7 @@ import peft
 import torch
 from torch import nn
 
-from randlora.config import FAMILIES, RandLoraConfig
+from randlora.methods.randlora import FAMILIES, RandLoraConfig
 
 _REQUIRED = ("randlora", "torch", "transformers", "peft", "accelerate", "safetensors")
 _OPTIONAL = ("datasets", "trl", "triton", "bitsandbytes", "matplotlib", "sklearn")

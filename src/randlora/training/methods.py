@@ -8,8 +8,8 @@ from peft.tuners.tuners_utils import _maybe_include_all_linear_layers, check_tar
 from peft.utils.error import NoMatchingPeftModuleError
 from torch import nn
 
-from randlora.adapter import load_adapter
 from randlora.errors import ConfigError, LayerError, RandLoraError
+from randlora.formats import load_adapter
 from randlora.tasks import Task
 from randlora.tasks.sources import BaseModel
 from randlora.training.config.adapter_configs import adapter_config, takes

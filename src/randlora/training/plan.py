@@ -7,8 +7,8 @@ from pathlib import Path
 
 from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 
-from randlora.adapter import RandLoraLayer
-from randlora.adapter.checkpoint import WEIGHTS_FILE, made_of, read_adapter_config, read_tensor_shapes
+from randlora.formats.checkpoint import WEIGHTS_FILE, adapter_file_errors, read_adapter_config, read_tensor_shapes
+from randlora.methods.randlora import RandLoraLayer
 from randlora.tasks import TASKS
 from randlora.training.config.method_table import METHODS
 from randlora.training.config.sections import TrainConfig, resolve
@@ -69,7 +69,7 @@ def plan_adapter(folder: str | Path) -> Plan:
     path = Path(folder) / WEIGHTS_FILE
     shapes = read_tensor_shapes(path)
     layers = []
-    with made_of(folder):
+    with adapter_file_errors(folder):
         for name in sorted(shapes):
             if name.endswith(_LAMBDA):
                 layer = name.removesuffix(_LAMBDA)

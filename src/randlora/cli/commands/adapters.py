@@ -57,7 +57,7 @@ def convert(arguments: argparse.Namespace, _: Sequence[str]) -> int:
     for name in ("rank", "model"):
         if getattr(arguments, name) is not None:
             raise ConfigError(f"--{name}", expected="--to lora with it", got="none")
-    from randlora.adapter.convert import convert as convert_folder
+    from randlora.methods.randlora.convert import convert as convert_folder
 
     print(f"{convert_folder(arguments.source, arguments.output)}: {arguments.output}")
     return 0
@@ -67,7 +67,7 @@ def _convert_to_lora(arguments: argparse.Namespace) -> int:
     require("pydantic", "train")
     if arguments.rank is None:
         raise ConfigError("--rank", expected="the rank of the LoRA", got="none")
-    from randlora.adapter.export import export_lora
+    from randlora.formats.export import export_lora
     from randlora.report import Column, text_table
     from randlora.training.adapted import load_adapted
 

@@ -7,7 +7,7 @@ from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from randlora.adapter.checkpoint import WEIGHTS_FILE
+from randlora.formats.checkpoint import WEIGHTS_FILE
 from randlora.tasks.language.exact_numbers import ExactNumbers
 
 REFERENCE = "ref"

@@ -7,9 +7,9 @@ from typing import Any
 import peft
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-from randlora.config import RandLoraConfig, default_alpha
 from randlora.errors import ConfigError
 from randlora.methods import CATALOGUE
+from randlora.methods.randlora import RandLoraConfig, default_alpha
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from randlora.adapter.checkpoint import WEIGHTS_FILE
 from randlora.errors import ConfigError
+from randlora.formats.checkpoint import WEIGHTS_FILE
 from randlora.tasks import TASKS
 from randlora.training.config.file import load_config
 from randlora.training.config.method_table import METHODS

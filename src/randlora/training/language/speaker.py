@@ -8,8 +8,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from randlora.adapter.checkpoint import CONFIG_FILE, read_adapter_config
 from randlora.errors import ConfigError, LayerError, UpdateError
+from randlora.formats.checkpoint import CONFIG_FILE, read_adapter_config
 from randlora.tasks import TASKS
 from randlora.tasks.language.model import load_tokenizer
 from randlora.tasks.language.task import LanguageTask

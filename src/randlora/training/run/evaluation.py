@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import nn
 
-from randlora.adapter import load_adapter
 from randlora.errors import CheckpointError, ConfigError
+from randlora.formats import load_adapter
 from randlora.tasks import TASKS, Split, Task
 from randlora.tasks.fingerprint import architecture_fingerprint
 from randlora.training.config.file import load_config

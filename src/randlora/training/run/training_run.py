@@ -12,8 +12,8 @@ import transformers
 from peft import PeftModel
 from transformers import IntervalStrategy, TrainingArguments
 
-from randlora.adapter import write_model_card
 from randlora.errors import ConfigError, DataError, OutputError
+from randlora.formats import write_model_card
 from randlora.tasks import TASKS, Split, Task
 from randlora.tasks.fingerprint import architecture_fingerprint, model_fingerprint
 from randlora.tasks.sources import locate

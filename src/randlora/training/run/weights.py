@@ -8,8 +8,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from randlora.adapter.checkpoint import check_finite
 from randlora.errors import CheckpointError
+from randlora.formats.checkpoint import check_finite
 
 FILE_NAME = "trained.safetensors"
 

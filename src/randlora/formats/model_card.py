@@ -1,0 +1,143 @@
+"""The model card of an adapter folder: what it is, of what, and how to load it."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import transformers
+from peft import PeftModel
+from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+from torch import nn
+
+from randlora.adapter_config import AdapterConfig
+from randlora.files import write_atomically
+from randlora.formats.checkpoint import WEIGHTS_FILE, read_tensor_shapes
+
+CARD_FILE = "README.md"
+
+
+def write_model_card(model: PeftModel, folder: str | Path, adapter_name: str = "default") -> Path:
+    """Write README.md into the folder of a saved adapter, in place of PEFT's template.
+
+    It states what is known from the adapter and its model, and no license, since nothing here knows it. Names that come
+    from outside are escaped.
+
+    Args:
+        model: The model that the adapter was saved from.
+        folder: Where `save_pretrained` wrote it.
+        adapter_name: Its name.
+
+    Returns:
+        The file written.
+
+    Raises:
+        CheckpointError: The folder holds no adapter weights.
+
+    Example:
+        >>> model.save_pretrained("adapter")  # doctest: +SKIP
+        >>> write_model_card(model, "adapter")  # doctest: +SKIP
+    """
+    config, base = model.peft_config[adapter_name], model.get_base_model()
+    name = config.base_model_name_or_path or ""
+    facts = {
+        "base model": _escape(name) or "not recorded",
+        "method": _escape(config.peft_type.value),
+        **_update(config),
+        **_trained(config, read_tensor_shapes(Path(folder) / WEIGHTS_FILE)),
+    }
+    table = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
+    card = f"""{_metadata(name)}
+# Adapter of {_escape(name) or "a base model"}
+
+| | |
+|---|---|
+{table}
+
+## Loading
+
+```python
+{_loading(base, name)}
+```
+{_classes(base)}"""
+    path = Path(folder) / CARD_FILE
+    write_atomically(path, card)
+    return path
+
+
+def _metadata(name: str) -> str:
+    """The block that the hub reads; a JSON string is a YAML string, whatever is in it."""
+    lines = ["---", "library_name: peft", "tags: [randlora]"]
+    # Of a folder on somebody's disk the hub would refuse the whole card.
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and not Path(name).exists():
+        lines.append(f"base_model: {json.dumps(name)}")
+    return "\n".join([*lines, "---"])
+
+
+def _update(config: Any) -> dict[str, str]:
+    """The method, the equation of ΔW and its numbers, as far as they are known."""
+    if isinstance(config, AdapterConfig):
+        return config.describe()
+    if config.peft_type == "LORA":
+        return {
+            "method": "LoRA ([Hu et al., 2021](https://arxiv.org/abs/2106.09685))",
+            "update": "ΔW = (alpha/r)·B·A",
+            "r": str(config.r),
+            "alpha": str(config.lora_alpha),
+        }
+    return {}
+
+
+def _trained(config: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
+    """Trained numbers of the adapter, and of what was trained whole beside it."""
+    prefix = f".{PEFT_TYPE_TO_PREFIX_MAPPING[config.peft_type]}"
+    layers, counts = set(), {True: 0, False: 0}
+    for name, shape in shapes.items():
+        layer = name.partition(prefix)[0]
+        if layer == "base_model":  # bases that are stored, not trained
+            continue
+        counts[layer != name] += math.prod(shape)
+        if layer != name:
+            layers.add(layer)
+    facts = {"trained numbers": f"{counts[True]:,} in {len(layers)} layers"}
+    if counts[False]:
+        facts["trained whole"] = f"{counts[False]:,} numbers beside them"
+    return facts
+
+
+def _loading(base: Any, name: str) -> str:
+    kind = type(base).__name__
+    if name and getattr(transformers, kind, None) is type(base):
+        imported = [f"from transformers import {kind}"]
+        labels = f", num_labels={base.config.num_labels}" if _is_classifier(base) else ""
+        built = f"base = {kind}.from_pretrained({name!r}{labels})"
+    else:
+        imported, built = [], f"base = ...  # the base model, a {type(base).__module__}.{kind}"
+    lines = [
+        "import randlora  # makes PEFT know the adapter",
+        "from peft import PeftModel",
+        *imported,
+        "",
+        built,
+        'model = PeftModel.from_pretrained(base, ".")  # this folder, or its name on the hub',
+    ]
+    return "\n".join(lines)
+
+
+def _is_classifier(base: nn.Module) -> bool:
+    return type(base).__name__.endswith(("Classification", "Classifier"))
+
+
+def _classes(base: Any) -> str:
+    """The names of a classifier's outputs, which the adapter's own config does not hold."""
+    if not _is_classifier(base):
+        return ""
+    names = base.config.id2label
+    return "\n## Classes\n\n" + "\n".join(f"{number}. {_escape(names[number])}" for number in sorted(names)) + "\n"
+
+
+def _escape(text: str) -> str:
+    """One line of plain text in Markdown and in its tables."""
+    line = "".join(letter for letter in " ".join(str(text).split()) if letter.isprintable())
+    return re.sub(r"([\\`*_\[\]<>|~&#])", r"\\\1", line)

@@ -1,0 +1,83 @@
+"""Another adapter's numbers in the place of a loaded one's: nothing is allocated, replaced or compiled again."""
+
+from pathlib import Path
+from typing import Any
+
+from peft import PeftConfig, PeftModel, set_peft_model_state_dict
+from torch import nn
+
+from randlora.adapter.base_layer import AdapterLayer
+from randlora.adapter.base_shapes import check_shapes
+from randlora.adapter_config import AdapterConfig
+from randlora.errors import CheckpointError, ConfigError, UpdateError
+from randlora.formats.checkpoint import WEIGHTS_FILE, missing_tensor_errors, read_adapter_config, read_tensors
+
+# ΔW does not depend on these, or the names and shapes of the tensors tell them.
+_IRRELEVANT = frozenset(
+    {
+        "auto_mapping",
+        "base_model_name_or_path",
+        "base_blocks",
+        "base_shapes",
+        "dropout",
+        "exclude_modules",
+        "fan_in_fan_out",
+        "inference_mode",
+        "init_weights",
+        "layers_pattern",
+        "layers_to_transform",
+        "modules_to_save",
+        "peft_version",
+        "revision",
+        "strategy",
+        "strategy_pattern",
+        "target_modules",
+        "target_parameters",
+        "task_type",
+    }
+)
+
+
+def swap_adapter(model: nn.Module, folder: str | Path, adapter_name: str = "default") -> None:
+    """Overwrite a loaded adapter's trained numbers with those of a saved one, in place.
+
+    A model that was compiled with `torch.compile` is not compiled again. What PEFT's `hotswap_adapter` does for LoRA,
+    and refuses for other methods. Both adapters must have the same bases and scaling, and layers of the same shapes;
+    nothing is changed otherwise.
+
+    Args:
+        model: A `PeftModel`, compiled or not.
+        folder: The folder of the adapter to put in.
+        adapter_name: The adapter to overwrite; it keeps its name.
+
+    Raises:
+        CheckpointError: The folder is damaged, or its adapter does not fit the loaded one.
+        ConfigError: There is no such adapter, or it is not one of this package.
+        UpdateError: The adapter is merged into the base weights.
+    """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
+    config = model.peft_config.get(adapter_name) if isinstance(model, PeftModel) else None
+    if not isinstance(config, AdapterConfig):
+        raise ConfigError(f"adapter {adapter_name!r}", expected="a loaded adapter of randlora's", got=str(config))
+    if any(adapter_name in m.merged_adapters for m in model.modules() if isinstance(m, AdapterLayer)):
+        raise UpdateError(f"adapter {adapter_name!r}", expected="an unmerged one", hint="call unmerge_adapter()")
+    _check_config(config, folder)
+    tensors = read_tensors(Path(folder) / WEIGHTS_FILE)
+    # PEFT's load copies into the parameters, after the tuner has compared all names and shapes.
+    with missing_tensor_errors(folder):
+        set_peft_model_state_dict(model, tensors, adapter_name)
+
+
+def _check_config(loaded: AdapterConfig, folder: str | Path) -> None:
+    read_adapter_config(folder)
+    other: dict[str, Any] = PeftConfig.from_pretrained(str(folder)).to_dict()
+    check_shapes(other.get("base_shapes") or {}, loaded.base_shapes or {})
+    check_shapes(loaded.base_shapes or {}, other.get("base_shapes") or {})
+    for name, value in loaded.to_dict().items():
+        if name not in _IRRELEVANT and other.get(name) != value:
+            raise CheckpointError(
+                f"{name} of the adapter to swap in",
+                expected=f"{value!r}, the loaded one's",
+                got=repr(other.get(name)),
+                hint="load it as a further adapter instead",
+            )

@@ -1,0 +1,95 @@
+"""RandLoRA's forward passes: on a linear layer in one step where that can be, on an embedding by rows."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from randlora.adapter.placement import compute_dtype
+from randlora.adapter.quantized import quantized_format
+from randlora.methods.randlora.state import RandLoraState
+from randlora.update import (
+    Plan,
+    adapted_linear,
+    choose_plan,
+    delta_rows,
+    factored_update,
+    folded_weight,
+    in_transform,
+)
+
+_FORWARDS = (nn.Linear.forward, Conv1D.forward)
+
+
+class RandLoraLayer(RandLoraState):
+    """A layer of any kind with RandLoRA adapters."""
+
+    folded_weights: dict[Any, Any] | None = None
+    """Folded weights by adapter and dtype, with the state they were folded from; None outside of `fold_once`."""
+
+    def _add_updates(self, adapter_names: list[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if len(adapter_names) == 1 and not args and not kwargs and self._is_one_step(adapter_names[0], x):
+            return self._adapted(adapter_names[0], x)
+        return super()._add_updates(adapter_names, x, *args, **kwargs)
+
+    def _is_one_step(self, name: str, x: Tensor) -> bool:
+        """Whether layer and update run as one step: where the base layer is a frozen matrix and a bias, no more."""
+        base = self.base_layer
+        if type(base).forward not in _FORWARDS or quantized_format(base) is not None:  # first: other kinds end here
+            return False
+        if self._by_delta_weight(name) or self.drops(name) or self.base_has_hooks():
+            return False
+        # An input of another dtype is the base layer's to refuse, whatever the size of the batch.
+        foreign = x.dtype != base.weight.dtype and not torch.is_autocast_enabled(x.device.type)
+        return not foreign and not base.weight.requires_grad
+
+    def _adapted(self, name: str, x: Tensor) -> Tensor:
+        base = self.base_layer
+        weight = self.kind.read(base)
+        dtype = compute_dtype(x, base)
+        lambda_, gamma = self.diagonals(name)
+        form, spec, strategy = self.form(name, x.device, dtype), self.update_spec(name), self.strategy[name]
+        automatic = strategy == "auto"
+        plan = choose_plan(form, spec, x.numel() // x.shape[-1]) if automatic else Plan(strategy, strategy)
+        with torch.autocast(x.device.type, enabled=False):
+            held = None
+            if self.folded_weights is not None and not torch.compiler.is_compiling():
+                held = self._held_weight(self.folded_weights, (name, dtype), weight, lambda_, gamma)
+            return adapted_linear(x.to(dtype), weight, base.bias, lambda_, gamma, spec, form, plan, held)
+
+    @torch.no_grad()
+    def _held_weight(self, held: dict[Any, Any], key: tuple[str, torch.dtype], *parts: Tensor) -> Tensor:
+        name, dtype = key
+        spec = self.update_spec(name)
+        state = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in parts], spec
+        if key not in held or held[key][0] != state:
+            weight, lambda_, gamma = parts
+            form = self.form(name, weight.device, dtype)
+            held[key] = state, folded_weight(weight, spec, form, lambda_, gamma).contiguous()
+        folded: Tensor = held[key][1]
+        return folded
+
+    def _by_delta_weight(self, adapter_name: str) -> bool:
+        """Whether the update is a product with ΔW as a whole, by torch's own operations."""
+        return self.strategy[adapter_name] == "reference" or in_transform()
+
+    def product(self, adapter_name: str, x: Tensor) -> Tensor:
+        """See `AdapterLayer`; without forming ΔW, by the operator of the bases."""
+        if self._by_delta_weight(adapter_name):
+            return super().product(adapter_name, x)
+        lambda_, gamma = self.diagonals(adapter_name)
+        form = self.form(adapter_name, x.device, x.dtype)
+        return factored_update(x, lambda_, gamma, self.update_spec(adapter_name), form)
+
+    def rows(self, adapter_name: str, index: Tensor) -> Tensor:
+        """See `AdapterLayer`; only the rows looked up are formed."""
+        if self._rows_by_delta_weight(adapter_name):
+            return super().rows(adapter_name, index)
+        lambda_, gamma = self.diagonals(adapter_name)
+        form = self.form(adapter_name, index.device, self.get_base_layer().weight.dtype)
+        return delta_rows(index, self.update_spec(adapter_name), form, lambda_, gamma)
+
+    def _rows_by_delta_weight(self, adapter_name: str) -> bool:
+        """Whether rows are taken from ΔW as a whole; a table with fewer rows than columns is small."""
+        return self.strategy[adapter_name] == "reference" or not self.small_is_input
