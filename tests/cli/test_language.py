@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import socket
 from dataclasses import replace
 
@@ -135,3 +136,29 @@ def test_wrong_words_are_one_line_and_leave_nothing(spoken_run, capsys, monkeypa
         known = {"RUN": str(spoken_run), "IN USE": str(listener.getsockname()[1])}
         assert message in refused(capsys, *(known.get(word, word) for word in words))
     assert [path.name for path in here.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize("name", ["generate", "chat", "serve", "data"])
+def test_a_run_folder_cannot_ask_for_its_models_code_to_run(
+    spoken_run, llama, capsys, monkeypatch, tmp_path, typed, name
+):
+    monkeypatch.setitem(ENGINES, "transformers", replace(ENGINES["transformers"], packages=()))
+    run, model, marker = tmp_path / "run", tmp_path / "model", tmp_path / "ran"
+    shutil.copytree(spoken_run, run)
+    shutil.copytree(llama, model)
+    (model / "evil.py").write_text(f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n", encoding="utf-8")
+    auto = {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}
+    content = {"model_type": "of_its_own", "architectures": ["M"], "auto_map": auto}
+    (model / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    tokenizer = json.loads((model / "tokenizer_config.json").read_text())
+    tokenizer |= {"auto_map": {"AutoTokenizer": ["evil.T", "evil.T"]}, "tokenizer_class": "T"}
+    (model / "tokenizer_config.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    config |= {"model": str(model), "trust_remote_code": True}
+    (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    (run / "train.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    if name == "data":  # tokenizers without code of their own are read all the same
+        main([name, str(run / "train.yaml")])
+    else:
+        refused(capsys, name, run, *(["a"] if name == "generate" else []))
+    assert not marker.exists()

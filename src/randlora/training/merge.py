@@ -30,6 +30,8 @@ _TOKENIZER = "tokenizer_config.json"
 def merge(source: str | Path, output: str | Path, model: str | None = None, *, trust_remote_code: bool = False) -> Path:
     """Merge the adapter of a run, or of an adapter folder, into its base model.
 
+    A quantized base is written out before: the merged model is the one that was trained, and no longer quantized.
+
     Args:
         source: A run's folder, or an adapter folder.
         output: The folder to write: new or empty.
@@ -44,7 +46,7 @@ def merge(source: str | Path, output: str | Path, model: str | None = None, *, t
         ConfigError: The base model cannot be loaded.
         OutputError: The folder cannot be written.
     """
-    adapted, location = load_adapted(source, model, trust_remote_code=trust_remote_code)
+    adapted, location = load_adapted(source, model, trust_remote_code=trust_remote_code, dequantize=True)
     merged: Any = merge_adapter(adapted) if isinstance(adapted, PeftModel) else adapted
     given = Path(source).expanduser()
     adapter = given / "adapter" if (given / "adapter").is_dir() else given

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from randlora.errors import CheckpointError, ConfigError, DataError
@@ -107,13 +108,31 @@ def test_every_kind_of_method_speaks(sft_config, method):
 
 
 @pytest.mark.slow
-def test_a_quantized_base_speaks_with_its_adapter_beside_it(sft_config):
+def test_a_quantized_base_speaks_with_its_adapter_beside_it(sft_config, tmp_path):
     pytest.importorskip("bitsandbytes")
     sft_config.quantization, sft_config.optimization.max_steps = "nf4", 1
     train(sft_config)
     speaker = load_speaker(sft_config.output)
     alone = [generate(speaker, [ids], Decoding(5))[0] for ids in asked(speaker)]
     assert generate(speaker, asked(speaker), Decoding(5)) == alone
+    whole = load_speaker(sft_config.output, dequantize=True)
+    assert not isinstance(whole.model, PeftModel)
+    ids = torch.tensor([asked(speaker)[0]])
+    # bitsandbytes multiplies quantized weights with less precision where nothing is trained.
+    torch.testing.assert_close(whole.model(ids).logits, speaker.model(ids).logits, rtol=0, atol=1e-2)
+    merge(sft_config.output, tmp_path / "merged")
+    merged = load_speaker(str(tmp_path / "merged"))
+    torch.testing.assert_close(merged.model(ids).logits, whole.model(ids).logits)
+
+
+@pytest.mark.slow
+def test_int8_cannot_be_written_out_and_says_so(sft_config, tmp_path):
+    pytest.importorskip("torchao")
+    sft_config.quantization, sft_config.optimization.max_steps = "int8", 1
+    train(sft_config)
+    with pytest.raises(ConfigError, match="quantization: expected a base model whose numbers can be written out"):
+        merge(sft_config.output, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
 
 
 def test_what_is_no_language_model_is_refused(bert, text_config, tmp_path, spoken_run):

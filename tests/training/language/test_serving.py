@@ -87,6 +87,14 @@ def test_a_run_is_served_and_leaves_nothing(spoken_run, port, tmp_path, how):
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+def test_the_server_does_not_outlive_a_process_that_is_killed(spoken_run, port, tmp_path):
+    with serving(spoken_run, port, tmp_path) as (process, _):
+        processes = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        _, alive = psutil.wait_procs(processes, timeout=20)
+        assert not alive
+
+
 def test_a_model_folder_is_served_as_it_is(llama, port, tmp_path):
     openai = pytest.importorskip("openai")
     before = sorted(path.name for path in Path(llama).iterdir())

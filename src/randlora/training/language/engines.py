@@ -7,8 +7,17 @@ from dataclasses import dataclass
 
 from randlora.errors import ConfigError
 
-# The program `transformers` looks for a newer version of itself before it starts; its commands do not.
-_TRANSFORMERS = "from transformers.cli.transformers import app; app(prog_name='transformers')"
+# The program `transformers` looks for a newer version of itself before it starts; its commands do not. The thread ends
+# the server with the process that holds the other end of its standard input, however that one ends.
+_TRANSFORMERS = """
+import os, signal, threading
+def end_with_parent():
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=end_with_parent, daemon=True).start()
+from transformers.cli.transformers import app
+app(prog_name="transformers")
+"""
 
 
 @dataclass(frozen=True)

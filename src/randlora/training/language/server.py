@@ -10,8 +10,8 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -62,7 +62,7 @@ class Server:
             words,
             cwd=folder,
             env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # never written to: it closes when this process is no more
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -128,6 +128,9 @@ class Server:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._reader.join(1)
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream is not None:
+                    stream.close()
 
     def _require_running(self) -> None:
         code = self._process.poll()
@@ -146,17 +149,20 @@ class Server:
                 self._show(line)
 
 
-def progress_line(text: str) -> Callable[[float], None]:
-    """A line on standard error that counts seconds; where that is no terminal it is written once."""
-    written = False
+@contextmanager
+def progress_line(text: str) -> Iterator[Callable[[float], None]]:
+    """A line on standard error that counts seconds while the block lasts; where that is no terminal it only begins."""
+    counts = sys.stderr.isatty()
 
     def show(seconds: float) -> None:
-        nonlocal written
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{text}: {seconds:.0f} s ")
-        elif not written:
-            sys.stderr.write(f"{text}\n")
-        written = True
-        sys.stderr.flush()
+        if counts:
+            sys.stderr.write(f"\r{text}: {seconds:.0f} s")
+            sys.stderr.flush()
 
-    return show
+    sys.stderr.write(text if counts else f"{text}\n")
+    sys.stderr.flush()
+    try:
+        yield show
+    finally:
+        if counts:
+            sys.stderr.write("\n")

@@ -65,9 +65,8 @@ def serve(
         with Server(words, work, environment, show=sys.stderr.write) as server:
             where = f"[{host}]" if ":" in host else host
             shown = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(where, where)  # noqa: S104 - compared, not bound
-            waiting = progress_line(f"the server of {engine.name} is starting")
-            waiting(0)
-            server.wait_until_healthy(f"http://{shown}:{port}/health", waiting)
+            with progress_line(f"the server of {engine.name} is starting") as waiting:
+                server.wait_until_healthy(f"http://{shown}:{port}/health", waiting)
             print(_greeting(name, f"http://{shown}:{port}"), flush=True)  # noqa: T201 - the command's output
             server.watch()
 
@@ -80,18 +79,19 @@ def served_name(source: str) -> str:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """End the block quietly at SIGINT and SIGTERM: both are how a server is told to end."""
+    """End the block quietly at SIGINT, SIGTERM and SIGHUP: so a server is told to end, or its terminal is closed."""
 
     def interrupt(_: int, __: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     except KeyboardInterrupt:
         print("ended", file=sys.stderr)  # noqa: T201
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _put_model(source: str, folder: Path, model: str | None, *, trust_remote_code: bool) -> None:
@@ -104,13 +104,13 @@ def _put_model(source: str, folder: Path, model: str | None, *, trust_remote_cod
             raise ConfigError("source", expected="a folder or a GGUF file", got=source, hint=hint)
         folder.symlink_to(local(location).resolve(), target_is_directory=True)
         return
-    print(f"the adapter of {printable(source)} is merged", file=sys.stderr)  # noqa: T201
-    speaker = load_speaker(source, model, trust_remote_code=trust_remote_code)
+    speaker = load_speaker(source, model, trust_remote_code=trust_remote_code, dequantize=True)
     if isinstance(speaker.model, PeftModel):
         hint = "the server knows no adapters; randlora chat and generate do"
         raise ConfigError(str(source), expected="an adapter that can be merged exactly", got="none", hint=hint)
     speaker.model.save_pretrained(folder)
     speaker.tokenizer.save_pretrained(folder)
+    print(f"the adapter of {printable(source)} is merged", file=sys.stderr)  # noqa: T201
 
 
 def _listing(work: Path, name: str) -> Path:

@@ -56,13 +56,16 @@ def is_adapted(source: str) -> bool:
     return any((local(source) / name).is_file() for name in (CONFIG, CONFIG_FILE))
 
 
-def load_speaker(source: str, model: str | None = None, *, trust_remote_code: bool = False) -> Speaker:
+def load_speaker(
+    source: str, model: str | None = None, *, trust_remote_code: bool = False, dequantize: bool = False
+) -> Speaker:
     """Load a language model with what was trained merged into it.
 
     Args:
         source: A run's folder, an adapter folder, or a model: folder, GGUF file, `package:NAME/PATH` or hub id.
         model: Where the base model of a run or an adapter is, if not where training had it.
         trust_remote_code: Whether Python code that comes with the model may run, whatever the folder says.
+        dequantize: Write out the numbers that a run's quantized base stands for, so that the adapter can be merged.
 
     Raises:
         CheckpointError: The run is not finished, or its adapter is damaged or of another model.
@@ -78,7 +81,7 @@ def load_speaker(source: str, model: str | None = None, *, trust_remote_code: bo
     folder, base = _adapter_and_base(local(source), model)
     at = str(folder) if (folder / _TOKENIZER).is_file() else base
     tokenizer = _tokenizer(at, trust_remote_code=trust_remote_code)
-    adapted, _ = load_adapted(local(source), model, trust_remote_code=trust_remote_code)
+    adapted, _ = load_adapted(local(source), model, trust_remote_code=trust_remote_code, dequantize=dequantize)
     return _ready(_merged(adapted), tokenizer, source)
 
 
