@@ -15,6 +15,7 @@ def add_to(actions: "argparse._SubParsersAction[Any]") -> None:
 
     parser = actions.add_parser("demo", help="a small CLIP, adapted to handwritten digits by four methods")
     parser.add_argument("--output", default="demo-run", help="folder for the runs, the table and the picture")
+    parser.add_argument("--language", action="store_true", help="a small language model in its place, by three methods")
     parser.set_defaults(call=demo)
 
 
@@ -32,7 +33,13 @@ def doctor(_arguments: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def demo(arguments: argparse.Namespace, _: Sequence[str]) -> int:
-    """`randlora demo`."""
+    """`randlora demo [--language]`."""
+    if arguments.language:
+        require("trl", "train")
+        from randlora.demo.language import run_language_demo
+
+        run_language_demo(arguments.output)
+        return 0
     require("matplotlib", "demo")
     require("sklearn", "demo")
     from randlora.demo import run_demo
