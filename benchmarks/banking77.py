@@ -44,7 +44,8 @@ def main() -> None:
     base = base_config(arguments.train, arguments.test)
     for name in arguments.methods:
         method, rates = METHODS[name]
-        method = replace(method, target_modules=base.method.target_modules)
+        if method.name != "full":
+            method = replace(method, target_modules=base.method.target_modules)
         config = replace(base, method=method, output=str(arguments.runs / name))
         if name == "refine":
             config = with_lora_merged(config, LORA_PART, rates)

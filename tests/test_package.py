@@ -6,6 +6,7 @@ from pathlib import Path
 
 import peft
 import pytest
+from torch import nn
 
 import randlora
 from randlora import formats, methods
@@ -17,7 +18,36 @@ def test_import_is_lean(in_new_process):
     heavy = ("matplotlib", "datasets", "trl", "sklearn", "jsonargparse")
     # PEFT imports these where they are installed; randlora has to do without them.
     source = "import sys; sys.modules['bitsandbytes'] = sys.modules['torchao'] = None\nimport randlora\n"
+    source += "randlora.RandLoraConfig\n"
     assert in_new_process(source + f"print([m for m in {heavy} if m in sys.modules])") == "[]"
+
+
+def test_the_package_alone_imports_nothing_heavy(in_new_process):
+    source = "import sys, importlib.util, randlora, randlora.cli, randlora.errors, randlora.files\n"
+    source += "importlib.util.find_spec('peft')\n"  # as transformers asks whether it is installed
+    source += "print([m for m in ('torch', 'transformers', 'peft', 'numpy', 'pydantic') if m in sys.modules])"
+    assert in_new_process(source) == "[]"
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import randlora; from peft import PeftModel",
+        "from peft import PeftModel; import randlora",
+        "import randlora, transformers.trainer; from peft import PeftModel",
+        "import randlora.errors, transformers, peft.tuners.lora; from peft import PeftModel",
+        "from randlora.adapter.base_layer import AdapterLayer; from peft import PeftModel",
+        "from randlora.update import Form; from peft import PeftModel",
+        "from randlora import fold_once; from peft import PeftModel",
+    ],
+)
+def test_the_import_alone_lets_peft_load_an_adapter(in_new_process, tmp_path, imports):
+    config = randlora.RandLoraConfig(r=4, target_modules=["0"])
+    peft.get_peft_model(nn.Sequential(nn.Linear(8, 8)), config).save_pretrained(tmp_path / "adapter")
+    source = f"{imports}\nimport sys\nfrom torch import nn\n"
+    source += "model = PeftModel.from_pretrained(nn.Sequential(nn.Linear(8, 8)), 'adapter')\n"
+    source += "assert sys.modules['randlora.adapter'] is sys.modules['randlora'].adapter\n"
+    assert in_new_process(source + "print(type(model.base_model).__name__)") == "RandLoraTuner"
 
 
 def test_import_leaves_triton_alone(in_new_process):

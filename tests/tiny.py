@@ -21,7 +21,7 @@ from transformers import (
 
 from randlora.tasks import TASKS
 from randlora.tasks.classification.labelled import Examples
-from randlora.training import ImageTextData, MethodConfig, OptimizationConfig, SftData, TextData, TrainConfig
+from randlora.training import ImageTextData, MethodConfig, OptimizationConfig, SftData, TextData, TrainConfig, train
 from randlora.training.methods import load_model
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "dark_blue": (20, 20, 120)}
@@ -121,7 +121,7 @@ def llama(tmp_path_factory):
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
-        max_position_embeddings=128,
+        max_position_embeddings=512,
         bos_token_id=2,
         eos_token_id=3,
         pad_token_id=0,
@@ -156,6 +156,27 @@ def sft_config(llama, conversations, tmp_path):
             learning_rate=1e-2, epochs=2, batch_size=8, eval_batch_size=8, precision="fp32", device="cpu"
         ),
     )
+
+
+@pytest.fixture(scope="session")
+def spoken_run(llama, tmp_path_factory):
+    """A finished run of sft, trained until answers differ between prompts and end by themselves."""
+    folder = tmp_path_factory.mktemp("spoken")
+    generator = np.random.default_rng(0)
+    words = ["".join(generator.choice(list("abcd"), size=3)) for _ in range(40)]
+    rows = [[{"role": "user", "content": word}, {"role": "assistant", "content": f"{word} {word}"}] for word in words]
+    lines = "".join(json.dumps({"messages": row}) + "\n" for row in rows)
+    (folder / "train.jsonl").write_text(lines, encoding="utf-8")
+    config = TrainConfig(
+        task="sft",
+        model=str(llama),
+        output=str(folder / "run"),
+        method=MethodConfig(r=4),
+        data=SftData(train=str(folder / "train.jsonl"), max_length=64, general=False),
+        optimization=OptimizationConfig(learning_rate=1e-2, epochs=30, batch_size=8, precision="fp32", device="cpu"),
+    )
+    train(config)
+    return folder / "run"
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Words for the user's terminal: one line each, with nothing in it that a terminal would obey."""
 
 import logging
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -25,7 +26,13 @@ def note(text: str) -> None:
 
     It goes to the logger `randlora`, and so to the terminal's error stream unless the program has a place for logs.
     """
-    _LOGGER.warning("%s", printable(" ".join(text.split())))
+    if is_first_process():
+        _LOGGER.warning("%s", printable(" ".join(text.split())))
+
+
+def is_first_process() -> bool:
+    """Whether this process of a distributed run tells the user things; torchrun and accelerate number them in RANK."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:

@@ -31,68 +31,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     actions = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
-    train = actions.add_parser(
-        "train",
-        help="train as a config file says; the same command again resumes",
-        epilog="Any key of the config can be given as --key value, nested ones as --section.key value; "
-        "'randlora train --keys' lists them.",
-        allow_abbrev=False,
-    )
-    train.add_argument("config", nargs="?", help="YAML file")
-    train.add_argument("--keys", action="store_true", help="list the config's keys and stop")
-    train.set_defaults(call=commands.train, takes_overrides=True)
-
-    search = actions.add_parser(
-        "search", help="find the best learning rate on the validation split, and score test with it", allow_abbrev=False
-    )
-    search.add_argument("config", help="YAML file")
-    search.add_argument("--rates", required=True, help="learning rates to begin with, such as 1e-3,3e-3,1e-2")
-    search.add_argument("--seeds", default="0", help="seeds of the runs at the best rate, such as 0,1,2")
-    search.set_defaults(call=commands.search, takes_overrides=True)
-
-    evaluate = actions.add_parser("evaluate", help="measure a finished run", allow_abbrev=False)
-    evaluate.add_argument("run", help="a run's folder")
-    evaluate.add_argument("--split", choices=("test", "validation"), default="test", help="which data to score")
-    _add_trust(evaluate)
-    evaluate.set_defaults(call=commands.evaluate, takes_overrides=True)
-
-    merge = actions.add_parser("merge", help="merge an adapter into its base model", allow_abbrev=False)
-    merge.add_argument("source", help="a run's folder, or an adapter folder")
-    merge.add_argument("--output", required=True, help="folder to write, new or empty")
-    merge.add_argument("--model", help="where the base model is, if not where training had it")
-    _add_trust(merge)
-    merge.set_defaults(call=commands.merge)
-
-    convert = actions.add_parser(
-        "convert", help="PEFT's RandLora adapter to ours, or back; or to LoRA", allow_abbrev=False
-    )
-    convert.add_argument("source", help="an adapter folder; for LoRA also a run's folder")
-    convert.add_argument("--output", required=True, help="folder to write, new or empty")
-    convert.add_argument("--to", choices=("lora",), help="write the nearest LoRA of a rank in place of an exact copy")
-    convert.add_argument("--rank", type=int, help="the LoRA's rank")
-    convert.add_argument("--model", help="for LoRA: where the base model is, if not where training had it")
-    _add_trust(convert)
-    convert.set_defaults(call=commands.convert)
-
-    inspect = actions.add_parser("inspect", help="layers, numbers, ranks and bytes", allow_abbrev=False)
-    inspect.add_argument("target", help="an adapter folder, a run's folder, or a config file of a planned run")
-    _add_trust(inspect)
-    inspect.set_defaults(call=commands.inspect, takes_overrides=True)
-
-    methods = actions.add_parser("methods", help="equation, cost and rank of every method", allow_abbrev=False)
-    methods.set_defaults(call=commands.methods)
-
-    doctor = actions.add_parser("doctor", help="versions, devices, what works here", allow_abbrev=False)
-    doctor.set_defaults(call=commands.doctor)
-
-    demo = actions.add_parser("demo", help="a small CLIP, adapted to handwritten digits by four methods")
-    demo.add_argument("--output", default="demo-run", help="folder for the runs, the table and the picture")
-    demo.set_defaults(call=commands.demo)
+    commands.add_all(actions)
     return parser
-
-
-def _add_trust(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
 
 
 def _quieten() -> None:
@@ -116,6 +56,10 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     _settle_streams()
     arguments, overrides = _parser().parse_known_args(words)
+    if getattr(arguments, "takes_words", None):
+        # argparse ends a list of words at the first option, and leaves those behind it over.
+        getattr(arguments, arguments.takes_words).extend(word for word in overrides if not word.startswith("-"))
+        overrides = [word for word in overrides if word.startswith("-")]
     if overrides and not getattr(arguments, "takes_overrides", False):
         _parser().error(f"{arguments.command}: unknown argument {overrides[0]!r}")
     if not arguments.traceback:
@@ -126,7 +70,10 @@ def main(words: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
-        return _end("interrupted; the same command again goes on from the last checkpoint", 130)
+        return _end(
+            getattr(arguments, "interrupted", "interrupted; the same command again goes on from the last checkpoint"),
+            130,
+        )
     except Exception as error:
         if arguments.traceback:
             raise

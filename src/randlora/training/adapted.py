@@ -11,7 +11,8 @@ from torch import nn
 from randlora.errors import CheckpointError, ConfigError
 from randlora.formats import load_adapter
 from randlora.formats.checkpoint import read_adapter_config
-from randlora.tasks import TASKS
+from randlora.tasks import TASKS, Task
+from randlora.tasks.fingerprint import architecture_fingerprint
 from randlora.tasks.sources import load, locate
 from randlora.training.config.file import load_config
 from randlora.training.config.sections import TrainConfig
@@ -22,7 +23,7 @@ from randlora.training.run.record import Record
 
 
 def load_adapted(
-    source: str | Path, model: str | None = None, *, trust_remote_code: bool = False
+    source: str | Path, model: str | None = None, *, trust_remote_code: bool = False, dequantize: bool = False
 ) -> tuple[nn.Module, str]:
     """Load the base model of a run, or of an adapter folder, with what was trained.
 
@@ -30,6 +31,7 @@ def load_adapted(
         source: A run's folder, or an adapter folder.
         model: Where the base model is, if not where training had it.
         trust_remote_code: Whether Python code that comes with the model may run, whatever the folder says.
+        dequantize: Write out the numbers that a quantized base stands for, so that the adapter can be merged exactly.
 
     Returns:
         A `PeftModel`, or the trained backbone itself where the run's method has no adapter; and the base model's
@@ -44,15 +46,32 @@ def load_adapted(
         return _load_folder(source, model, trust_remote_code=trust_remote_code)
     config = load_config(source / CONFIG)
     config = replace(config, model=model or config.model, trust_remote_code=trust_remote_code)
-    return _load_run(config, RunFolder(source)), locate(config.model)
+    return _load_run(config, RunFolder(source), dequantize=dequantize), locate(config.model)
 
 
-def _load_run(config: TrainConfig, folder: RunFolder) -> nn.Module:
+def _load_run(config: TrainConfig, folder: RunFolder, *, dequantize: bool) -> nn.Module:
     record = Record.load(folder.path)
     task = TASKS[config.task](config.data, seed=config.seed, facts=record.facts)
     load_model(task, config)
+    if dequantize and config.quantization is not None:
+        config = _dequantize(task, config)
     classifier = trained_model(task, config, folder)
     return next((part for part in classifier.modules() if isinstance(part, PeftModel)), task.backbone)
+
+
+def _dequantize(task: Task, config: TrainConfig) -> TrainConfig:
+    """Write out the numbers of the task's base model; the config then knows the shapes that it has so."""
+    before = architecture_fingerprint(task.backbone)
+    try:
+        task.backbone = task.backbone.dequantize()
+    except NotImplementedError as error:  # transformers' word for torchao
+        hint = "keep the adapter beside it, or train on a base in nf4"
+        got = f"one in {config.quantization}"
+        expected = "a base model whose numbers can be written out"
+        raise ConfigError("quantization", expected=expected, got=got, hint=hint) from error
+    if config.fingerprint.get("architecture") != before:
+        return config
+    return replace(config, fingerprint={**config.fingerprint, "architecture": architecture_fingerprint(task.backbone)})
 
 
 def _load_folder(folder: Path, model: str | None, *, trust_remote_code: bool) -> tuple[nn.Module, str]:

@@ -21,12 +21,16 @@ _COMPANIONS = (
     "merges.txt",
     "vocab.json",
     "*.model",
+    "*.jinja",
     "*processor*.json",
 )
+_TOKENIZER = "tokenizer_config.json"
 
 
 def merge(source: str | Path, output: str | Path, model: str | None = None, *, trust_remote_code: bool = False) -> Path:
     """Merge the adapter of a run, or of an adapter folder, into its base model.
+
+    A quantized base is written out before: the merged model is the one that was trained, and no longer quantized.
 
     Args:
         source: A run's folder, or an adapter folder.
@@ -42,23 +46,40 @@ def merge(source: str | Path, output: str | Path, model: str | None = None, *, t
         ConfigError: The base model cannot be loaded.
         OutputError: The folder cannot be written.
     """
-    adapted, location = load_adapted(source, model, trust_remote_code=trust_remote_code)
-    merged: Any = _unload(adapted) if isinstance(adapted, PeftModel) else adapted
+    adapted, location = load_adapted(source, model, trust_remote_code=trust_remote_code, dequantize=True)
+    merged: Any = merge_adapter(adapted) if isinstance(adapted, PeftModel) else adapted
+    given = Path(source).expanduser()
+    adapter = given / "adapter" if (given / "adapter").is_dir() else given
+    if getattr(merged.config, "use_cache", None) is False:
+        merged.config.use_cache = True  # off in the training of language models only
     with new_folder(output) as folder:
         if isinstance(merged, MeanPoolingClassifier):
             merged.save_merged(folder)
         else:
             merged.save_pretrained(folder)
-        for pattern in _COMPANIONS if Path(location).is_dir() else ():
-            for companion in Path(location).glob(pattern):
-                if companion.is_file():
-                    shutil.copy(companion, folder)
-        if not Path(location).is_dir() and not isinstance(merged, transformers.CLIPModel):
+        if Path(location).is_dir():
+            _copy_companions(Path(location), folder)
+        if (adapter / _TOKENIZER).is_file():  # with the chat template that training had
+            _copy_companions(adapter, folder)
+        elif not Path(location).is_dir() and not isinstance(merged, transformers.CLIPModel):
             load(transformers.AutoTokenizer.from_pretrained, location, what="tokenizer").save_pretrained(folder)
     return Path(output)
 
 
-def _unload(adapted: PeftModel) -> Any:
+def _copy_companions(source: Path, folder: Path) -> None:
+    for pattern in _COMPANIONS:
+        for companion in source.glob(pattern):
+            if companion.is_file():
+                shutil.copy(companion, folder)
+
+
+def merge_adapter(adapted: PeftModel) -> Any:
+    """The base model with the adapter merged into its weights.
+
+    Raises:
+        CheckpointError: A merged weight is not finite.
+        LayerError: A layer or method cannot be merged.
+    """
     try:
         return adapted.merge_and_unload(safe_merge=True)
     except LayerError:

@@ -25,7 +25,8 @@ class LanguageData(DataConfig):
         validation: Validation data: likewise, or a share of the training data (below 1), or a number of its examples,
             drawn by the run's seed and left out of the training. None means none.
         test: Test data: likewise. None means none.
-        max_length: Tokens that are kept of an example, from its beginning; with `packing`, tokens of a packed row.
+        max_length: Tokens that are kept of an example, from its beginning; with `packing`, tokens of a packed row. None
+            means 1,024, or the model's context where that is shorter.
         drop_empty: Leave out examples that cutting leaves without a trained token, in place of an error.
         chat_template_path: A file with a chat template (Jinja) in place of the tokenizer's. None means its own.
         wording: The prompt around an instruction (alpaca's form): "alpaca", or "llm_adapters" for comparison with its
@@ -38,7 +39,7 @@ class LanguageData(DataConfig):
     train: Sources = ""  # type: ignore[assignment]
     validation: PositiveCount | OpenShare | Sources | None = None  # type: ignore[assignment]
     test: Sources | None = None  # type: ignore[assignment]
-    max_length: PositiveCount = 1024
+    max_length: PositiveCount | None = None
     drop_empty: Flag = False
     chat_template_path: str | None = None
     wording: Literal["alpaca", "llm_adapters"] | None = None

@@ -28,16 +28,14 @@ class PreferenceTask(LanguageTask):
 
     def encode(self, pool: Pool) -> Encoded:
         """Token ids of prompts and answers."""
-        return encode_preferences(
-            self.tokenizer, pool, max_length=self.data.max_length, drop_empty=self.data.drop_empty
-        )
+        return encode_preferences(self.tokenizer, pool, max_length=self.max_length, drop_empty=self.data.drop_empty)
 
     def arguments(self) -> dict[str, Any]:
         """DPOConfig's fields."""
         return {
             "beta": self.data.beta,
             "loss_type": [self.data.loss_type],
-            "max_length": self.data.max_length,
+            "max_length": self.max_length,
             "gradient_checkpointing": False,  # where it is wanted, the model has it on already
             "prediction_loss_only": True,
         }

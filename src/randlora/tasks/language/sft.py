@@ -42,13 +42,13 @@ class Sft(LanguageTask):
         """Token ids, and labels of those that are learned."""
         data = self.data
         loss = Loss(data.completion_only_loss, data.assistant_only_loss, data.train_on_inputs)
-        return encode(self.tokenizer, pool, loss=loss, max_length=data.max_length, drop_empty=data.drop_empty)
+        return encode(self.tokenizer, pool, loss=loss, max_length=self.max_length, drop_empty=data.drop_empty)
 
     def arguments(self) -> dict[str, Any]:
         """SFTConfig's fields: the examples are tokens already, and cut."""
         data = self.data
         return {
-            "max_length": data.max_length,
+            "max_length": self.max_length,
             "packing": data.packing,
             "eval_packing": False,
             "dataset_kwargs": None if data.packing else {"skip_prepare_dataset": True},

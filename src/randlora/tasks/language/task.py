@@ -24,6 +24,9 @@ from randlora.tasks.rows import check_source
 from randlora.tasks.sources import BaseModel
 from randlora.tasks.task import Goal, Split, Task
 
+DEFAULT_LENGTH = 1024
+"""Tokens that are kept of an example, where neither the config nor the model's context says less."""
+
 
 class LanguageTask(Task):
     """A causal language model and texts; a subclass says what is learned of them."""
@@ -62,6 +65,11 @@ class LanguageTask(Task):
     def has(self, split: Split) -> bool:
         """Whether the config names such data; no hub data set is assumed to have them."""
         return bool(self.data.train) if split == "train" else getattr(self.data, split) is not None
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of an example that are kept; before the model is loaded, at most."""
+        return self.data.max_length or min(DEFAULT_LENGTH, getattr(self, "longest", DEFAULT_LENGTH))
 
     def facts(self) -> dict[str, Any]:
         """None."""
@@ -111,15 +119,23 @@ class LanguageTask(Task):
                 found.update(json.dumps(part.records[row], sort_keys=True, default=str).encode())
         return found.hexdigest()
 
+    def load_tokenizer(self, base: BaseModel) -> None:
+        """Load the tokenizer alone, which is all that `encoded` needs.
+
+        Raises:
+            ConfigError: It cannot be loaded, or knows no end of a text.
+        """
+        self.tokenizer = load_tokenizer(base, self.data.chat_template_path)
+
     def load_model(self, base: BaseModel) -> None:
         """See `Task.load_model`: a causal language model of transformers."""
-        self.tokenizer = load_tokenizer(base, self.data.chat_template_path)
+        self.load_tokenizer(base)
         self.backbone = load_language_model(base, self.tokenizer)
         self.start = base.start
         self.longest = longest_text(self.backbone, self.tokenizer)
-        if self.data.max_length > self.longest:
+        if (self.data.max_length or 0) > self.longest:
             expected = f"at most {self.longest:,}, the model's context"
-            raise ConfigError("data.max_length", expected=expected, got=f"{self.data.max_length:,}")
+            raise ConfigError("data.max_length", expected=expected, got=f"{self.max_length:,}")
 
     def wrap(self, adapted: nn.Module, *, train_head: bool) -> nn.Module:  # noqa: ARG002
         """The adapted model itself."""
@@ -138,7 +154,7 @@ class LanguageTask(Task):
             if len(found.rows) == 0:
                 raise DataError(f"data.{split}", expected="an example or more", got="none", hint="raise max_length")
             if found.cut:
-                note(f"{found.cut:,} of {len(pool):,} {split} examples are cut at {self.data.max_length:,} tokens")
+                note(f"{found.cut:,} of {len(pool):,} {split} examples are cut at {self.max_length:,} tokens")
             if found.dropped:
                 note(f"{found.dropped:,} {split} examples are left out: cutting left nothing to train on")
             if split != "train" and self.known is None:

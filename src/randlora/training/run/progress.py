@@ -27,6 +27,7 @@ class Progress:
         train_seconds: Time spent in training up to the last checkpoint.
         step_seconds: Times of the latest steps.
         peak_memory_bytes: Most memory in use in training.
+        processes: Number of processes that train together, among which the examples are divided.
     """
 
     started: str
@@ -34,6 +35,7 @@ class Progress:
     train_seconds: float = 0.0
     step_seconds: list[float] = field(default_factory=list)
     peak_memory_bytes: int = 0
+    processes: int = 1
 
     @property
     def step_seconds_median(self) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import huggingface_hub
 import transformers
 from peft import PeftModel
+from torch import Tensor, nn
 from transformers import IntervalStrategy, TrainingArguments
 
 from randlora.errors import ConfigError, DataError, OutputError
@@ -84,19 +85,20 @@ def _train(
     load_model(task, config)
     config.fingerprint["architecture"] = architecture_fingerprint(task.backbone)
     model = build(task, config.method, adapter_of(config))
+    arguments = training_arguments(config, task, folder.checkpoints)  # the model may have something to say to them
     with folder.attempt(config) if arguments.should_save else nullcontext():
         checkpoint = folder.checkpoint()
         trainer_class, _ = task.trainer_classes()
         trainer = run_trainer(trainer_class)(model=model, args=arguments, **_datasets(task, arguments), **task.inputs())
-        progress = Progress.load(checkpoint) if checkpoint else Progress(_now())
+        progress = _progress(checkpoint, arguments.world_size)
         trainer.begin(progress, is_head=partial(is_head, task=task), optimization=config.optimization)
         counts = trainer.count_trained()
         try:
             metrics = _fit(trainer, task, checkpoint, score_test=score_test)
         except DataError as error:  # a loader process sends its traceback along
             raise DataError(str(error).rpartition("DataError: ")[2]) from error
-        _save_adapter(folder, config, task, trainer)
-        record = _record(config, task, trainer, counts, metrics, folder_bytes(folder.adapter))
+        adapter_bytes = _save_adapter(folder, config, task, trainer)
+        record = _record(config, task, trainer, counts, metrics, adapter_bytes)
         if arguments.should_save:
             _upload(config, folder)
             folder.finish(record)
@@ -122,6 +124,21 @@ def _fingerprint(config: TrainConfig, task: Task) -> dict[str, str]:
             wanted = config.fingerprint[name]
             raise ConfigError(f"fingerprint of the {name}", expected=wanted, got=str(value), hint=hint)
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _progress(checkpoint: Path | None, processes: int) -> Progress:
+    """What the run has been through so far.
+
+    Raises:
+        OutputError: Another number of processes wrote the checkpoint, which divided the examples otherwise.
+    """
+    if checkpoint is None:
+        return Progress(_now(), processes=processes)
+    progress = Progress.load(checkpoint)
+    if progress.processes != processes:
+        expected = f"as many processes as wrote {checkpoint.name}, {progress.processes}"
+        raise OutputError("processes", expected=expected, got=str(processes), hint="or choose another output")
+    return progress
 
 
 def _now() -> str:
@@ -167,32 +184,38 @@ def _upload(config: TrainConfig, folder: RunFolder) -> None:
         ) from error
 
 
-def _save_adapter(folder: RunFolder, config: TrainConfig, task: Task, trainer: Any) -> None:
-    """Write `adapter/`: PEFT's format for its methods, the trained parameters alone for the others."""
+def _save_adapter(folder: RunFolder, config: TrainConfig, task: Task, trainer: Any) -> int:
+    """Write `adapter/`: PEFT's format for its methods, the trained parameters alone for the others.
+
+    Returns:
+        Its bytes, without what the task puts beside it; 0 in a process that does not write.
+    """
     # Shards are gathered on every process, though only one writes.
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if not trainer.args.should_save:
-        return
+        return 0
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if config.method.name not in METHODS:
-
-        def write_trained(path: Path) -> None:
-            save_trained(model, path, state)
-            task.save_beside(path)
-
-        folder.save_adapter(write_trained)
-        return
-    prefix, adapted = next((name, part) for name, part in model.named_modules() if isinstance(part, PeftModel))
-    if state is not None and prefix:
-        state = {name.removeprefix(f"{prefix}."): tensor for name, tensor in state.items()}
+    sizes: list[int] = []
 
     def write(path: Path) -> None:
-        # DPO's trainer has put a copy of the start beside the adapter.
-        adapted.save_pretrained(path, state_dict=state, selected_adapters=["default"])
-        write_model_card(adapted, path)
+        if config.method.name in METHODS:
+            _write_adapter(model, path, state)
+        else:
+            save_trained(model, path, state)
+        sizes.append(folder_bytes(path))
         task.save_beside(path)
 
     folder.save_adapter(write)
+    return sizes[0]
+
+
+def _write_adapter(model: nn.Module, path: Path, state: dict[str, Tensor] | None) -> None:
+    prefix, adapted = next((name, part) for name, part in model.named_modules() if isinstance(part, PeftModel))
+    if state is not None and prefix:
+        state = {name.removeprefix(f"{prefix}."): tensor for name, tensor in state.items()}
+    # DPO's trainer has put a copy of the start beside the adapter.
+    adapted.save_pretrained(path, state_dict=state, selected_adapters=["default"])
+    write_model_card(adapted, path)
 
 
 def _record(

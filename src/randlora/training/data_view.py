@@ -1,0 +1,122 @@
+"""What a config's data are, before anything is trained: numbers of each split, and examples as training sees them."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from randlora.errors import ConfigError
+from randlora.messages import printable
+from randlora.tasks import TASKS, Split
+from randlora.tasks.classification.task import Classification
+from randlora.tasks.language.encoding import IGNORED
+from randlora.tasks.language.pairs import COLUMNS
+from randlora.tasks.language.preview import show_example, statistics
+from randlora.tasks.language.task import LanguageTask
+from randlora.tasks.paths import path_of_cell
+from randlora.tasks.sources import BaseModel, locate
+from randlora.training.config.sections import TrainConfig
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class DataView:
+    """Data to show.
+
+    Attributes:
+        statistics: For language data the numbers of each split, in words.
+        counts: For classification a row for each class: "class", and its examples by split.
+        examples: Of the training data: a title and a text each.
+    """
+
+    statistics: dict[str, str] = field(default_factory=dict)
+    counts: list[dict[str, Any]] = field(default_factory=list)
+    examples: list[tuple[str, str]] = field(default_factory=list)
+
+
+def look_at(config: TrainConfig, *, examples: int = 3, colour: bool = False) -> DataView:
+    """Read a config's data. Of its model no more than the tokenizer is loaded, and that for language data only.
+
+    Args:
+        config: The config of a run.
+        examples: Examples to show, spread evenly over the training data.
+        colour: Mark what is learned by colour, in place of ⟦ and ⟧.
+
+    Raises:
+        ConfigError: The config is wrong, or the tokenizer cannot be loaded.
+        DataError: The data cannot be read or do not fit the task.
+    """
+    if examples < 0:
+        raise ConfigError("--examples", expected="0 or more", got=str(examples))
+    kind = TASKS[config.task]
+    kind.check(config.data)
+    task = kind(config.data, seed=config.seed)
+    splits = [split for split in SPLITS if task.has(split)]
+    if isinstance(task, LanguageTask):
+        if not config.model:
+            raise ConfigError("model", expected="a hub id, a folder or package:NAME/PATH", got="nothing")
+        locate(config.model)
+        task.load_tokenizer(BaseModel(config.model, config.trust_remote_code))
+        return _of_texts(task, splits, examples, colour=colour)
+    if isinstance(task, Classification):
+        return _of_classes(task, splits, examples)
+    raise ConfigError("task", expected="one whose data can be shown", got=config.task)
+
+
+def _of_texts(task: LanguageTask, splits: Sequence[Split], count: int, *, colour: bool) -> DataView:
+    encoded = {split: task.encoded(split) for split in splits}
+    rows = encoded["train"].rows
+    shown = []
+    for index in _spread(count, len(rows)):
+        texts = [
+            show_example(task.tokenizer, ids, labels, colour=colour) for ids, labels in _learned_parts(rows[index])
+        ]
+        shown.append((f"train, example {index + 1:,} of {len(rows):,}:", "\n  or, worse:\n".join(texts)))
+    return DataView(statistics={split: str(statistics(found)) for split, found in encoded.items()}, examples=shown)
+
+
+def _learned_parts(row: Mapping[str, Any]) -> list[tuple[list[int], list[int]]]:
+    """Token ids and labels of an example; of a preference those of the prompt with either answer."""
+    if COLUMNS[0] not in row:
+        return [(row["input_ids"], row["labels"])]
+    prompt, *answers = (list(row[name]) for name in COLUMNS)
+    return [(prompt + answer, [IGNORED] * len(prompt) + answer) for answer in answers]
+
+
+def _of_classes(task: Classification, splits: Sequence[Split], count: int) -> DataView:
+    found = {split: task.examples(split) for split in splits}
+    names = task.label_names
+    numbers = {split: Counter(examples.labels) for split, examples in found.items()}
+    table = [
+        {"class": printable(name), **{split: numbers[split][label] for split in splits}}
+        for label, name in enumerate(names)
+    ]
+    table.append({"class": "all", **{split: len(examples) for split, examples in found.items()}})
+    train = found["train"]
+    shown = []
+    for index in _spread(count, len(train)):
+        label = printable(names[train.labels[index]])
+        shown.append(
+            (f"train, example {index + 1:,} of {len(train):,}: {label}", _cell(train.rows[index][train.column]))
+        )
+    return DataView(counts=table, examples=shown)
+
+
+def _cell(value: Any) -> str:
+    """An input in words: a text, or an image's path or size."""
+    if isinstance(value, str):
+        return "\n".join(printable(line) for line in value.split("\n"))
+    if hasattr(value, "size"):
+        return "an image of {} x {} pixels".format(*value.size)
+    return printable(path_of_cell(value)) or "an image in the data file"
+
+
+def _spread(count: int, total: int) -> list[int]:
+    """Row numbers, evenly spread.
+
+    >>> _spread(3, 9), _spread(3, 2)
+    ([0, 3, 6], [0, 1])
+    """
+    count = min(count, total)
+    return [place * total // count for place in range(count)]

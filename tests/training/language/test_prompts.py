@@ -1,0 +1,53 @@
+"""Prompts from words, files and streams."""
+
+import pytest
+
+from randlora.errors import ConfigError, DataError
+from randlora.training.language import read_prompts
+
+USER = {"role": "user", "content": "hi"}
+
+
+def test_words_come_before_the_stream():
+    assert read_prompts(["a", "b"], None, ["c"]) == ["a", "b"]
+    assert read_prompts([], None, ["c d\n", "\n", "e"]) == ["c d", "e"]
+
+
+def test_files(tmp_path):
+    (tmp_path / "p.txt").write_text("one\n\ntwo\n", encoding="utf-8")
+    assert read_prompts([], str(tmp_path / "p.txt")) == ["one", "two"]
+    lines = [
+        '{"prompt": "one"}',
+        '{"prompt": [{"role": "user", "content": "hi"}], "completion": "x"}',
+        '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]}',
+    ]
+    (tmp_path / "p.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert read_prompts([], str(tmp_path / "p.jsonl")) == ["one", [USER], [USER]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"prompt": "a"}\n{"text": "b"}', "line 2: expected 'prompt' or 'messages', got 'text'"),
+        ('{"prompt": 3}', "line 1"),
+        ('{"prompt": " "}', "line 1, 'prompt'"),
+        ('{"messages": [{"role": "assistant", "content": "yes"}]}', "line 1"),
+        ("{", "line 1"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path, content, message):
+    (tmp_path / "p.jsonl").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        read_prompts([], str(tmp_path / "p.jsonl"))
+
+
+def test_no_prompts_and_wrong_files(tmp_path):
+    with pytest.raises(ConfigError, match="prompts: expected one or more"):
+        read_prompts([], None, ["\n"])
+    with pytest.raises(ConfigError, match="both"):
+        read_prompts(["a"], "p.txt")
+    with pytest.raises(DataError, match="nothing"):
+        read_prompts([], str(tmp_path / "absent"))
+    (tmp_path / "p.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="UTF-8"):
+        read_prompts([], str(tmp_path / "p.txt"))
