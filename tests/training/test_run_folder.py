@@ -163,6 +163,16 @@ def test_links_in_the_folder_are_not_written_through(one_step, tmp_path, place):
     assert (folder / place).is_symlink()
 
 
+def test_a_folder_that_was_moved_holds_the_same_run(one_step, tmp_path):
+    with RunFolder(one_step.output).attempt(one_step):
+        pass
+    moved = shutil.move(one_step.output, tmp_path / "moved")
+    one_step = replace(one_step, output=str(moved))
+    assert RunFolder(moved).finished(one_step) is None
+    with pytest.raises(OutputError, match="a run with seed 0 instead of 7"):
+        RunFolder(moved).finished(replace(one_step, seed=7))
+
+
 def test_what_a_kill_leaves_before_the_config_is_written_is_no_hindrance(one_step):
     folder = Path(one_step.output)
     folder.mkdir()

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from randlora.tasks.language import Completion, Conversation, Text, encode
+from randlora.tasks.language import Completion, Conversation, Text, encode, tokens
+from randlora.tasks.language.rendering import Rendered
+from randlora.tasks.language.tokens import Encoder
 
 LETTERS = st.text("abc yz", min_size=1, max_size=8).filter(lambda text: text.strip() == text)
 
@@ -87,3 +89,15 @@ def test_a_real_model_learns_answers_and_when_to_stop(smollm, learned):
 def test_a_real_model_ends_texts_once(smollm):
     ids, _ = encode_one(smollm, Text("Once upon a time.<|im_end|>"))
     assert ids.count(smollm.eos_token_id) == 1
+
+
+def test_the_tokenizers_opening_is_learned_with_a_text_that_is_learned_whole(chats):
+    encoder = Encoder(chats.make(bos=True))
+    part, whole = encoder.encode([Rendered("ab cd", (span,), opened=False, closed=True) for span in ((2, 5), (0, 5))])
+    assert (part.learned[0], part.learned[-1]) == (False, True)
+    assert all(whole.learned)
+
+
+def test_a_token_without_characters_takes_none_from_the_next():
+    # As some tokenizers give them to special tokens: nothing, at the beginning of the text.
+    assert tokens._covered([(0, 2), (0, 0), (3, 5)]) == [(0, 2), (0, 0), (2, 5)]
