@@ -4,7 +4,8 @@ import pytest
 import torch
 from peft.utils.other import fsdp_auto_wrap_policy
 from torch import multiprocessing, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from every_method import adapted
@@ -53,6 +54,21 @@ def test_with_pefts_wrap_policy(method, use_orig_params, monkeypatch):
     expected = squared_gradients(adapted(method, llama(), **LAYERS), token_ids())
     model = shard(adapted(method, llama(), **LAYERS), LlamaDecoderLayer, monkeypatch, use_orig_params=use_orig_params)
     torch.testing.assert_close(squared_gradients(model, token_ids()), expected)
+
+
+@pytest.mark.usefixtures("one_process")
+def test_with_fsdp2(method):
+    """Every block a unit, and the whole: parameters are DTensors."""
+    expected = squared_gradients(adapted(method, llama(), **LAYERS), token_ids())
+    model, mesh = adapted(method, llama(), **LAYERS), init_device_mesh("cpu", (1,))
+    for part in [part for part in model.modules() if isinstance(part, LlamaDecoderLayer)]:
+        fully_shard(part, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    output = model(token_ids()).logits
+    output.square().mean().backward()
+    gradients = [p.grad.full_tensor() for p in model.parameters() if p.grad is not None and p.requires_grad]
+    found = output.detach(), sum(gradient.double().square().sum() for gradient in gradients)
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("use_orig_params", [False, True])

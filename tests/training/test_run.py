@@ -229,3 +229,28 @@ def test_a_full_disk_is_an_output_error_and_leaves_nothing_behind(text_config):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not Path(text_config.output).exists()
+
+
+class Hub:
+    """Stands in for the hub's client."""
+
+    works = False
+    uploaded: list[str] = []  # noqa: RUF012
+
+    def create_repo(self, name, *, exist_ok):
+        if not self.works:
+            raise ConnectionError("no route")
+
+    def upload_folder(self, *, repo_id, folder_path):
+        self.uploaded.append((repo_id, sorted(path.name for path in Path(folder_path).iterdir())))
+
+
+def test_an_upload_that_fails_leaves_the_run_finished_and_is_tried_again(text_config, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    text_config.optimization.max_steps, text_config.push_to_hub = 1, "me/adapter"
+    with pytest.raises(OutputError, match=r"push_to_hub: .*'me/adapter'.*no route.*the same command again uploads"):
+        train(text_config)
+    record = Record.load(Path(text_config.output))
+    Hub.works = True
+    assert train(text_config) == record
+    assert Hub.uploaded == [("me/adapter", ["README.md", "adapter_config.json", "adapter_model.safetensors"])]

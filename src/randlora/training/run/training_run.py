@@ -7,18 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import transformers
-from peft import PeftModel
-from torch import Tensor, nn
 from transformers import IntervalStrategy, TrainingArguments
 
 from randlora.errors import ConfigError, DataError, OutputError
-from randlora.formats import write_model_card
 from randlora.tasks import TASKS, Split, Task
 from randlora.tasks.fingerprint import architecture_fingerprint, model_fingerprint
 from randlora.tasks.sources import locate
-from randlora.training.config.method_table import METHODS
 from randlora.training.config.sections import TrainConfig, resolve
 from randlora.training.config.start import adapter_of, with_start
 from randlora.training.config.validation import validate
@@ -29,8 +24,8 @@ from randlora.training.run.folder import RunFolder
 from randlora.training.run.memory import peak_bytes, reset_peak
 from randlora.training.run.progress import Progress
 from randlora.training.run.record import Record, commit, finite, hardware, versions
+from randlora.training.run.saving import save_adapter, upload
 from randlora.training.run.trainer import run_trainer
-from randlora.training.run.weights import folder_bytes, save_trained
 
 
 def train(config: TrainConfig, *, score_test: bool = True) -> Record:
@@ -70,6 +65,8 @@ def train(config: TrainConfig, *, score_test: bool = True) -> Record:
             scores = {f"test_{name}": value for name, value in evaluate(folder.path).items()}
             record = replace(record, metrics={**record.metrics, **scores})
             record.save(folder.path)
+        if arguments.should_save:
+            upload(config, folder)
     return record
 
 
@@ -97,10 +94,9 @@ def _train(
             metrics = _fit(trainer, task, checkpoint, score_test=score_test)
         except DataError as error:  # a loader process sends its traceback along
             raise DataError(str(error).rpartition("DataError: ")[2]) from error
-        adapter_bytes = _save_adapter(folder, config, task, trainer)
+        adapter_bytes = save_adapter(folder, config, task, trainer)
         record = _record(config, task, trainer, counts, metrics, adapter_bytes)
         if arguments.should_save:
-            _upload(config, folder)
             folder.finish(record)
     return record
 
@@ -164,58 +160,6 @@ def _fit(trainer: Any, task: Task, checkpoint: Path | None, *, score_test: bool)
             trainer.require_finite({f"loss on the {split} data": scores["loss"]} if "loss" in scores else {})
             metrics |= {f"{split}_{name}": value for name, value in scores.items()}
     return metrics | task.unrelated(trainer)
-
-
-def _upload(config: TrainConfig, folder: RunFolder) -> None:
-    """Upload the adapter where the config asks for it; the run's folder stays resumable if that fails."""
-    if config.push_to_hub is None:
-        return
-    try:
-        api = huggingface_hub.HfApi()
-        api.create_repo(config.push_to_hub, exist_ok=True)
-        api.upload_folder(repo_id=config.push_to_hub, folder_path=folder.adapter)
-    # The hub's client and the network raise several unrelated classes.
-    except Exception as error:
-        raise OutputError(
-            "push_to_hub",
-            expected=f"a repository '{config.push_to_hub}' that can be written",
-            got=f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}",
-            hint="log in with 'hf auth login'; the same command again uploads",
-        ) from error
-
-
-def _save_adapter(folder: RunFolder, config: TrainConfig, task: Task, trainer: Any) -> int:
-    """Write `adapter/`: PEFT's format for its methods, the trained parameters alone for the others.
-
-    Returns:
-        Its bytes, without what the task puts beside it; 0 in a process that does not write.
-    """
-    # Shards are gathered on every process, though only one writes.
-    state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
-    if not trainer.args.should_save:
-        return 0
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    sizes: list[int] = []
-
-    def write(path: Path) -> None:
-        if config.method.name in METHODS:
-            _write_adapter(model, path, state)
-        else:
-            save_trained(model, path, state)
-        sizes.append(folder_bytes(path))
-        task.save_beside(path)
-
-    folder.save_adapter(write)
-    return sizes[0]
-
-
-def _write_adapter(model: nn.Module, path: Path, state: dict[str, Tensor] | None) -> None:
-    prefix, adapted = next((name, part) for name, part in model.named_modules() if isinstance(part, PeftModel))
-    if state is not None and prefix:
-        state = {name.removeprefix(f"{prefix}."): tensor for name, tensor in state.items()}
-    # DPO's trainer has put a copy of the start beside the adapter.
-    adapted.save_pretrained(path, state_dict=state, selected_adapters=["default"])
-    write_model_card(adapted, path)
 
 
 def _record(
