@@ -57,10 +57,10 @@ def test_with_pefts_wrap_policy(method, use_orig_params, monkeypatch):
 
 
 @pytest.mark.usefixtures("one_process")
-def test_with_fsdp2(method):
+def test_with_fsdp2(any_method):
     """Every block a unit, and the whole: parameters are DTensors."""
-    expected = squared_gradients(adapted(method, llama(), **LAYERS), token_ids())
-    model, mesh = adapted(method, llama(), **LAYERS), init_device_mesh("cpu", (1,))
+    expected = squared_gradients(adapted(any_method, llama(), **LAYERS), token_ids())
+    model, mesh = adapted(any_method, llama(), **LAYERS), init_device_mesh("cpu", (1,))
     for part in [part for part in model.modules() if isinstance(part, LlamaDecoderLayer)]:
         fully_shard(part, mesh=mesh)
     fully_shard(model, mesh=mesh)
