@@ -12,6 +12,7 @@ from randlora.methods.randlora import RandLoraLayer
 from randlora.tasks import TASKS
 from randlora.training.config.method_table import METHODS
 from randlora.training.config.sections import TrainConfig, resolve
+from randlora.training.config.start import adapter_of, with_start
 from randlora.training.methods import build, is_head, load_model
 
 _LAMBDA = ".randlora_lambda"
@@ -47,8 +48,8 @@ class Inspection:
         trained: Trained numbers, without the head.
         adapter_bytes: Bytes of the trained numbers on disk.
         bases_bytes: Bytes of the frozen bases in memory, in float32.
-        training_bytes: Expected memory of weights, trained numbers, gradients, AdamW's moments and bases, in
-            float32 and without activations; None where the base model is not known.
+        training_bytes: Expected memory of weights, in their dtype, and of trained numbers, gradients, AdamW's moments
+            and bases, in float32; without activations. None where the base model is not known.
     """
 
     title: str
@@ -93,11 +94,12 @@ def inspect_run(config: TrainConfig) -> Inspection:
         ConfigError: The config is wrong, or the model cannot be loaded.
         LayerError: No layer matches.
     """
-    method = resolve(config).method
+    config = resolve(with_start(config))
+    method = config.method
     task = TASKS[config.task].without_data(config.data)  # the head is not counted, so any labels do
     load_model(task, config)
-    weights = sum(parameter.numel() for parameter in task.backbone.parameters())
-    model = build(task, method)
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in task.backbone.parameters())
+    model = build(task, method, adapter_of(config))
     trained = sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and not is_head(name, task))
     adapted = {name: part for name, part in model.named_modules() if isinstance(part, RandLoraLayer)}
     bases = {id(b): b for layer in adapted.values() for b in layer.randlora_bases.values()}
@@ -108,7 +110,7 @@ def inspect_run(config: TrainConfig) -> Inspection:
         trained,
         4 * trained,
         bases_bytes,
-        4 * weights + _BYTES_PER_TRAINED * trained + bases_bytes,
+        weights + _BYTES_PER_TRAINED * trained + bases_bytes,
     )
 
 

@@ -103,7 +103,7 @@ def inspect(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     print(f"{found.title}: {len(found.layers)} layers, {size}")
     if found.training_bytes is not None:
         print(
-            f"bases in memory: {found.bases_bytes / 2**20:.1f} MiB; expected memory in training, float32, "
+            f"bases in memory: {found.bases_bytes / 2**20:.1f} MiB; expected memory in training, "
             f"without activations: {found.training_bytes / 2**20:.0f} MiB"
         )
     return 0
