@@ -98,3 +98,9 @@ def test_the_best_scored_must_be_one_that_is_saved(config):
     config.optimization = replace(config.optimization, keep_best=True, eval_steps=3, save_steps=4)
     with pytest.raises(ConfigError, match=r"optimization\.save_steps: expected a multiple of eval_steps, 3"):
         validate(config)
+
+
+def test_without_a_validation_split_a_run_that_leaves_test_alone_scores_nothing(text_config):
+    text_config.optimization.max_steps = 1
+    record = train(text_config, score_test=False)
+    assert set(record.metrics) == {"train_loss"}

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from randlora import RandLoraConfig
 from randlora.errors import CheckpointError, OutputError
 from randlora.methods.randlora.convert import convert
 
@@ -157,3 +158,14 @@ def test_a_deleted_adapters_stored_projections_go_with_it(tmp_path):
     model.delete_adapter("other")
     assert not [name for name in model.state_dict() if "other" in name]
     assert torch.equal(model(X), expected)
+
+
+def test_a_new_adapter_with_pefts_bases_starts_as_pefts():
+    ours = peft.get_peft_model(Net(), RandLoraConfig(r=4, bases="peft", target_modules=["a", "b", "c"]))
+    theirs = peft.get_peft_model(Net(), peft.RandLoraConfig(r=4, target_modules=["a", "b", "c"]))
+    for name in "abc":
+        mine, stock = (getattr(model.base_model.model, name) for model in (ours, theirs))
+        for tensors in ("randlora_lambda", "randlora_gamma"):
+            found, wanted = getattr(mine, tensors)["default"].weight, getattr(stock, tensors)["default"]
+            assert found.unique().tolist() == wanted.unique().tolist()
+            assert found.numel() == wanted.numel()
