@@ -121,7 +121,7 @@ def llama(tmp_path_factory):
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
-        max_position_embeddings=512,
+        max_position_embeddings=128,
         bos_token_id=2,
         eos_token_id=3,
         pad_token_id=0,

@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import shutil
 
 import pytest
 
@@ -31,7 +32,11 @@ def test_bookings_are_all_different_and_mean_what_they_say(tmp_path):
 def test_a_small_demo_trains_answers_tabulates_and_goes_on_where_it_was(llama, tmp_path):
     arms = (Arm("LoRA", MethodConfig(name="lora", r=2), 1e-3), Arm("RandLoRA", MethodConfig(r=4), 1e-3))
     said = []
-    options = {"model": str(llama), "arms": arms, "examples": (16, 4), "steps": 2}
+    # Rotary positions have no end: only the config says how far the model reads.
+    reads_more = shutil.copytree(llama, tmp_path / "llama")
+    path = reads_more / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": 512}))
+    options = {"model": str(reads_more), "arms": arms, "examples": (16, 4), "steps": 2}
     records = run_language_demo(tmp_path / "demo", **options, tell=said.append)
     assert [record.method for record in records] == ["lora", "randlora"]
     assert run_language_demo(tmp_path / "demo", **options, tell=lambda _: None) == records

@@ -86,7 +86,7 @@ def test_a_validation_share_is_not_trained_on(sft_config):
     ("change", "error", "message"),
     [
         ({"quantization": "nf4", "method.name": "full"}, ConfigError, "quantization: expected none with full"),
-        ({"data.max_length": 4096}, ConfigError, r"data\.max_length: expected at most 512, the model's context"),
+        ({"data.max_length": 4096}, ConfigError, r"data\.max_length: expected at most 128, the model's context"),
         ({"data.chat_template_path": "nowhere"}, ConfigError, r"data\.chat_template_path: expected a file"),
         ({"data.max_length": 5}, DataError, r"train\.jsonl.*expected a token to train on among the first 5"),
         ({"data.train": []}, DataError, r"data\.train: expected a hub name"),
