@@ -30,6 +30,13 @@ def port():
         return probe.getsockname()[1]
 
 
+@pytest.fixture
+def started():
+    """The processes that have been started since the test began; other tests have left helpers of multiprocessing."""
+    before = set(psutil.Process().children(recursive=True))
+    return lambda: [child for child in psutil.Process().children(recursive=True) if child not in before]
+
+
 def gone(processes):
     """Whether all processes have ended, at the latest in a moment."""
     _, alive = psutil.wait_procs(processes, timeout=3)
@@ -37,12 +44,12 @@ def gone(processes):
 
 
 @pytest.mark.parametrize("manner", ["polite", "deaf"])
-def test_a_server_and_its_workers_are_ended(tmp_path, port, manner, monkeypatch):
+def test_a_server_and_its_workers_are_ended(tmp_path, port, manner, monkeypatch, started):
     monkeypatch.setattr("randlora.training.language.server.PATIENCE", 0.5)
     shown, waited = [], []
     with Server([sys.executable, "-c", SERVER, str(port), manner], tmp_path, {}, shown.append) as server:
         server.wait_until_healthy(f"http://127.0.0.1:{port}/health", waited.append)
-        processes = psutil.Process().children(recursive=True)
+        processes = started()
         assert len(processes) == 2
         with pytest.raises(ConfigError, match="--port: expected a free port"):
             check_address("127.0.0.1", port)
@@ -58,14 +65,14 @@ def test_the_last_words_of_a_server_that_ends_are_told(tmp_path, source):
     assert "\n" not in str(caught.value)
 
 
-def test_an_error_while_it_starts_ends_it(tmp_path):
+def test_an_error_while_it_starts_ends_it(tmp_path, started):
     def interrupt(_):
         raise KeyboardInterrupt
 
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012, SIM117
         with Server([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path, {}, print) as server:
-            processes = psutil.Process().children()
+            processes = started()
             server.wait_until_healthy("http://127.0.0.1:9/health", interrupt)
     assert gone(processes)
     assert time.monotonic() - began < 30
