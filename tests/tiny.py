@@ -23,6 +23,7 @@ from randlora.tasks import TASKS
 from randlora.tasks.classification.labelled import Examples
 from randlora.training import ImageTextData, MethodConfig, OptimizationConfig, SftData, TextData, TrainConfig, train
 from randlora.training.methods import load_model
+from randlora.training.run.trainer import RunTrainer
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "dark_blue": (20, 20, 120)}
 WORDS = [
@@ -50,6 +51,26 @@ def task_of(config, label_names):
     task = TASKS[config.task](config.data, seed=config.seed, facts={"label_names": label_names})
     load_model(task, config)
     return task
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Train a config until a step is begun, and stop there as by Ctrl-C."""
+
+    def run(config, step):
+        ordinary = RunTrainer.training_step
+
+        def stop(self, *args, **kwargs):
+            if self.state.global_step == step:
+                raise KeyboardInterrupt
+            return ordinary(self, *args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RunTrainer, "training_step", stop)
+            with pytest.raises(KeyboardInterrupt):
+                train(config)
+
+    return run
 
 
 def dataset_of(task, split, inputs, labels, column="text"):

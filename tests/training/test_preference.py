@@ -72,22 +72,10 @@ def test_a_run_goes_on_from_another_and_is_held_to_it(config, sft_config, method
         train(replace(config, start_from=str(tmp_path / "none"), output=str(tmp_path / "other")))
 
 
-def test_a_resumed_run_ends_with_the_same_bits(config, tmp_path, monkeypatch):
-    from randlora.training.run.trainer import RunTrainer
-
+def test_a_resumed_run_ends_with_the_same_bits(config, tmp_path, interrupted):
     config.optimization = replace(config.optimization, batch_size=4, save_steps=2)
     whole = train(replace(config, output=str(tmp_path / "whole")))
-    step = RunTrainer.training_step
-
-    def interrupted(self, *args, **kwargs):
-        if self.state.global_step == 5:
-            raise KeyboardInterrupt
-        return step(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunTrainer, "training_step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(config)
+    interrupted(config, 5)
     assert train(config).metrics == whole.metrics
     first, second = tensors(tmp_path / "whole"), tensors(config.output)
     assert all(torch.equal(first[name], second[name]) for name in first)

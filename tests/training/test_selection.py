@@ -65,22 +65,10 @@ def test_training_stops_when_nothing_gets_better(config):
     assert steps == [1, 2, 3, 4]
 
 
-def test_a_resumed_selection_ends_with_the_same_bits(config, tmp_path, monkeypatch):
-    from randlora.training.run.trainer import RunTrainer
-
+def test_a_resumed_selection_ends_with_the_same_bits(config, tmp_path, interrupted):
     config.optimization = replace(config.optimization, epochs=2, eval_steps=2, save_steps=2, keep_best=True)
     whole = train(replace(config, output=str(tmp_path / "whole")))
-    step = RunTrainer.training_step
-
-    def interrupted(self, *args, **kwargs):
-        if self.state.global_step == 5:
-            raise KeyboardInterrupt
-        return step(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunTrainer, "training_step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(config)
+    interrupted(config, 5)
     assert train(config).metrics == whole.metrics
     folders = (tmp_path / "whole", Path(config.output))
     first, second = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in folders)

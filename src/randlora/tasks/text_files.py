@@ -55,7 +55,7 @@ def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Cells]:
     Raises:
         DataError: A line has more or fewer cells than the first, a quote is not closed, or a column is missing.
     """
-    reader = csv.reader(_lines(path), strict=True)
+    reader = csv.reader(text_lines(path), strict=True)
     limit_before = csv.field_size_limit(LARGEST_CELL)
     header: list[str] = []
     line = 1
@@ -107,7 +107,7 @@ def json_rows(path: Path, columns: Sequence[str]) -> Iterator[Cells]:
         require_columns(str(path), columns, list(keys))
 
 
-def _lines(path: Path) -> Iterator[str]:
+def text_lines(path: Path) -> Iterator[str]:
     """The lines of a file in UTF-8, with their ends, which may lie inside a quoted cell."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         for number, line in enumerate(file, start=1):
@@ -124,7 +124,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _json_records(path: Path) -> Iterator[tuple[str, Any]]:
     """The objects, each with the place where it stands."""
-    lines = enumerate(_lines(path), start=1)
+    lines = enumerate(text_lines(path), start=1)
     first = next(((number, line) for number, line in lines if line.strip()), (1, ""))
     if first[1].lstrip().startswith("["):
         text = first[1] + "".join(line for _, line in lines)

@@ -39,7 +39,8 @@ class Found:
 
     def test(self) -> list[float]:
         """The goal on the test split, seed by seed."""
-        return [record.metrics[f"test_{record.goal}"] or math.nan for record in self.records]
+        values = [record.metrics[f"test_{record.goal}"] for record in self.records]
+        return [math.nan if value is None else value for value in values]
 
     def mean_and_spread(self) -> tuple[float, float | None]:
         """Mean of `test` and its standard deviation; None with one seed."""

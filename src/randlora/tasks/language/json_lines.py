@@ -1,16 +1,13 @@
 """JSON files with nested rows: an array of objects or one object per line, each with its place."""
 
 import json
-import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from randlora.errors import DataError
-
-_NOT_TEXT = re.compile("[\0\ud800-\udfff]")
-"""A NUL, or a byte that is not UTF-8 in the form in which Python hands it on."""
+from randlora.tasks.text_files import text_lines
 
 
 def json_records(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -25,7 +22,7 @@ def json_records(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
     Raises:
         DataError: It is not JSON in UTF-8, a key stands twice in an object, or a row is no object.
     """
-    lines = enumerate(_lines(path), start=1)
+    lines = enumerate(text_lines(path), start=1)
     first = next(((number, line) for number, line in lines if line.strip()), (1, ""))
     if first[1].lstrip().startswith("["):
         text = first[1] + "".join(line for _, line in lines)
@@ -45,20 +42,6 @@ def load_json(text: str) -> Any:
         KeyError: A key stands twice in an object.
     """
     return json.loads(text, parse_constant=lambda _: None, object_pairs_hook=_unique)
-
-
-def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        for number, line in enumerate(file, start=1):
-            wrong = _NOT_TEXT.search(line)
-            if wrong:
-                raise DataError(
-                    f"{path}: line {number}",
-                    expected="text in UTF-8",
-                    got=f"the byte 0x{ord(wrong.group()) & 0xFF:02x}",
-                    hint="save the file as UTF-8",
-                )
-            yield line
 
 
 def _parse(text: str, path: Path, first_line: int) -> Any:

@@ -62,7 +62,8 @@ def train(config: TrainConfig, *, score_test: bool = True) -> Record:
         folder.finished(config)  # another run in the folder is refused before anything is read
         record = _train(config, folder, task, arguments, score_test=score_test)
         if score_test and task.has("test") and f"test_{record.goal}" not in record.metrics:
-            scores = {f"test_{name}": value for name, value in evaluate(folder.path).items()}
+            found = evaluate(folder.path, trust_remote_code=config.trust_remote_code)
+            scores = {f"test_{name}": value for name, value in found.items()}
             record = replace(record, metrics={**record.metrics, **scores})
             record.save(folder.path)
         if arguments.should_save:
