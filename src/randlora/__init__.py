@@ -12,7 +12,8 @@ from randlora.errors import RandLoraError
 
 if TYPE_CHECKING:
     from randlora.formats import export_lora, load_adapter, merge_lora, refine_lora, swap_adapter, write_model_card
-    from randlora.methods.randlora import RandLoraConfig, fit_rank, fold_once
+    from randlora.methods.budget import fit_rank
+    from randlora.methods.randlora import RandLoraConfig, fold_once
 
 __version__ = "0.1.0"
 
@@ -33,10 +34,10 @@ __all__ = [
 
 def _register() -> None:
     from randlora import formats, methods  # noqa: PLC0415 - what this module puts off
-    from randlora.methods import randlora  # noqa: PLC0415
+    from randlora.methods import budget, randlora  # noqa: PLC0415
 
     methods.register_methods()
-    for part in (formats, randlora):
+    for part in (formats, budget, randlora):
         globals().update({name: getattr(part, name) for name in __all__ if hasattr(part, name)})
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from networks import Net, rows
 from randlora import export_lora, fit_rank, fold_once, write_model_card
 from randlora.errors import ConfigError, LayerError
-from randlora.methods import HybridConfig, SpectralConfig
+from randlora.methods import HybridConfig
 from randlora.methods.randlora import RandLoraLayer
 from randlora.training.inspection import inspect_adapter
 
@@ -86,8 +86,6 @@ def test_the_rank_for_a_budget():
     budget = count(peft.LoraConfig(r=5, target_modules=TARGETS))
     distances = {r: abs(count(config(r=r)) - budget) for r in range(1, 12)}
     assert distances[found.r] == min(distances.values())
-    with pytest.raises(ConfigError, match="expected a RandLoraConfig or HybridConfig, got SpectralConfig"):
-        fit_rank(SpectralConfig(target_modules=TARGETS), Net(), lora_rank=5)
 
 
 def test_patterns_apply_to_the_full_rank_part():

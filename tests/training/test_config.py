@@ -20,7 +20,7 @@ def change(config, key, value):
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("method.r", 0, "a whole number above 0, below 2^31 or null, got 0"),
+        ("method.r", 0, "a whole number above 0, below 2^31 or {as_lora: RANK} or null, got 0"),
         ("method.r", 2.5, "or null, got 2.5"),
         ("method.r", True, "a whole number"),
         ("method.name", "loar", "did you mean 'lora'?"),

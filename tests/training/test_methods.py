@@ -5,7 +5,7 @@ import torch
 from transformers import AutoTokenizer
 
 from randlora.tasks import TextData
-from randlora.training.config import MethodConfig, TrainConfig, resolve
+from randlora.training.config import MethodConfig, OptimizationConfig, TrainConfig, resolve
 from randlora.training.methods import build, is_head
 from randlora.training.run.arguments import training_arguments
 from randlora.training.run.progress import Progress
@@ -53,8 +53,7 @@ def test_full_trains_everything_and_head_the_head_only(task):
 
 
 def test_the_head_has_a_learning_rate_of_its_own(task, tmp_path):
-    config = TrainConfig()
-    config.optimization.device, config.optimization.precision = "cpu", "fp32"
+    config = resolve(TrainConfig(optimization=OptimizationConfig(device="cpu", precision="fp32")))
     model = build(task, resolved(r=4))
     config.optimization.head_learning_rate = 0.5
     trainer = RunTrainer(model=model, args=training_arguments(config, task, tmp_path))

@@ -21,6 +21,25 @@ NOT_METRICS = ("runtime", "samples_per_second", "steps_per_second", "model_prepa
 
 
 @dataclass(frozen=True)
+class Defaults:
+    """What a config that says nothing gets.
+
+    Attributes:
+        learning_rate: Of adapters and heads.
+        full_learning_rate: Of full fine-tuning.
+        batch_size: Training examples per device and forward pass.
+        eval_batch_size: Other examples per device and forward pass.
+        as_lora: Rank of the LoRA whose number of trained numbers RandLoRA has; None leaves r to the method.
+    """
+
+    learning_rate: float = 3e-3
+    full_learning_rate: float = 1e-4
+    batch_size: int = 32
+    eval_batch_size: int = 64
+    as_lora: int | None = None
+
+
+@dataclass(frozen=True)
 class Goal:
     """The metric that a task is judged by.
 
@@ -59,6 +78,7 @@ class Task(ABC):
 
     data_class: ClassVar[type[DataConfig]]
     goal: ClassVar[Goal]
+    defaults: ClassVar[Defaults] = Defaults()
     task_type: ClassVar[str | None] = None
     """PEFT's name of the task."""
     trained_head: ClassVar[bool] = True

@@ -10,6 +10,7 @@ from torch import nn
 
 from randlora.errors import ConfigError, LayerError, RandLoraError
 from randlora.formats import load_adapter
+from randlora.methods.budget import fit_rank
 from randlora.tasks import Task
 from randlora.tasks.sources import BaseModel
 from randlora.training.config.adapter_configs import adapter_config, takes
@@ -96,7 +97,8 @@ def _peft_config(task: Task, method: MethodConfig) -> peft.PeftConfig:
         common["exclude_modules"] = exclusion
     elif exclusion is not None:
         targets = _matching(task.backbone, targets, exclusion, task.task_type)
-    return adapter_config(method, target_modules=targets, **common)
+    config: Any = adapter_config(method, target_modules=targets, **common)
+    return fit_rank(config, task.backbone, lora_rank=method.r["as_lora"]) if isinstance(method.r, dict) else config
 
 
 def _matching(backbone: nn.Module, targets: list[str] | str, exclusion: str, task_type: str | None) -> list[str]:

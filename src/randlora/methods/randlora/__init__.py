@@ -1,6 +1,5 @@
 """RandLoRA: its config, its layer, its tuner, and what is done with its adapters alone."""
 
-from randlora.methods.randlora.budget import fit_rank
 from randlora.methods.randlora.config import FAMILIES, PEFT_TYPE, RandLoraConfig, default_alpha
 from randlora.methods.randlora.fold_once import fold_once
 from randlora.methods.randlora.layer import RandLoraLayer
@@ -13,6 +12,5 @@ __all__ = [
     "RandLoraLayer",
     "RandLoraTuner",
     "default_alpha",
-    "fit_rank",
     "fold_once",
 ]

@@ -1,5 +1,6 @@
 """Training on pairs of a better and a worse answer, by TRL's DPOTrainer."""
 
+from dataclasses import replace
 from typing import Any
 
 from randlora.tasks.language.config import PreferenceData
@@ -16,6 +17,7 @@ class PreferenceTask(LanguageTask):
     data_class = PreferenceData
     preferences = True
     goal = Goal("reward_accuracy", unit="%")
+    defaults = replace(LanguageTask.defaults, learning_rate=5e-5, full_learning_rate=1e-6)
     data: PreferenceData
 
     def trainer_classes(self) -> Any:

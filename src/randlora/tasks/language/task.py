@@ -22,7 +22,7 @@ from randlora.tasks.language.pool import Pool, count_leaks, mix
 from randlora.tasks.positions import longest_text
 from randlora.tasks.rows import check_source
 from randlora.tasks.sources import BaseModel
-from randlora.tasks.task import Goal, Split, Task
+from randlora.tasks.task import Defaults, Goal, Split, Task
 
 DEFAULT_LENGTH = 1024
 """Tokens that are kept of an example, where neither the config nor the model's context says less."""
@@ -32,6 +32,7 @@ class LanguageTask(Task):
     """A causal language model and texts; a subclass says what is learned of them."""
 
     goal = Goal("loss", higher=False)
+    defaults = Defaults(1e-3, 5e-5, batch_size=8, eval_batch_size=8, as_lora=16)
     task_type = "CAUSAL_LM"
     trained_head = False
     takes_dtype = True

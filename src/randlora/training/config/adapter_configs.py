@@ -6,6 +6,7 @@ from typing import Any, get_args, get_type_hints
 import peft
 
 from randlora.errors import ConfigError
+from randlora.methods.budget import fits_budget
 from randlora.training.config.method_table import CHOICES, METHODS
 from randlora.training.config.schema import check_key, check_value
 from randlora.training.config.sections import MethodConfig
@@ -23,7 +24,7 @@ def adapter_config(method: MethodConfig, **common: Any) -> peft.PeftConfig:
     """The PEFT config of a resolved method config.
 
     Args:
-        method: The method; one of `METHODS`.
+        method: The method; one of `METHODS`. A rank that is as LoRA's is left at its default; `fitted` finds it.
         common: What every method is told about the model: target modules, task type, ...
 
     Raises:
@@ -40,7 +41,13 @@ def adapter_config(method: MethodConfig, **common: Any) -> peft.PeftConfig:
     if method.options.get("feedforward_modules") and not isinstance(method.target_modules, list):
         hint = "PEFT wants the feed-forward modules to be among them"
         raise ConfigError("method.target_modules", expected="a list", got=repr(method.target_modules), hint=hint)
-    values = {name: getattr(method, key) for key, name in known.keys.items() if getattr(method, key) is not None}
+    given = {key: getattr(method, key) for key in known.keys}
+    if isinstance(method.r, dict):
+        if not fits_budget(known.config):
+            hint = f"the numbers that {method.name} trains do not depend on a basis rank"
+            raise ConfigError("method.r", expected="a number or null", got=repr(method.r), hint=hint)
+        given.pop("r")
+    values = {name: given[key] for key, name in known.keys.items() if given.get(key) is not None}
     if method.name == "adalora" and "init_r" not in method.options:
         values["init_r"] = -(-3 * values["target_r"] // 2)  # PEFT's proportion of the start to the target
     try:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 import peft
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -134,8 +134,19 @@ CHOICES = ("bases", "sparsity", "seed", "strategy")
 """Keys of the `method` section, beside the numbers r and alpha, that only some methods have a use for."""
 
 
-def default_keys(name: str, r: int | None, alpha: float | None, bases: str | None) -> tuple[int | None, float | None]:
-    """Rank and alpha with the method's defaults filled in; None where a method has no such number.
+def is_randlora(name: str) -> bool:
+    """Whether a method is RandLoRA or one that extends it."""
+    return name in METHODS and issubclass(METHODS[name].config, RandLoraConfig)
+
+
+Rank = int | dict[Literal["as_lora"], int] | None
+"""A method's r in a config: a number, a LoRA whose budget decides, or what is the default."""
+
+
+def default_keys(name: str, r: Rank, alpha: float | None, bases: str | None) -> tuple[Rank, float | None]:
+    """Rank and alpha with the method's defaults filled in.
+
+    None where a method has no such number, or alpha's default follows from a rank that waits for the model.
 
     Args:
         name: The method.
@@ -147,7 +158,9 @@ def default_keys(name: str, r: int | None, alpha: float | None, bases: str | Non
         return r, alpha
     if r is None:
         r = 16 if name in _AS_LORA else METHODS[name].default("r")
-    if alpha is None and issubclass(METHODS[name].config, RandLoraConfig):
+    if isinstance(r, dict):
+        return r, alpha
+    if alpha is None and is_randlora(name):
         alpha = default_alpha(bases or METHODS[name].default("bases"), r or 1)
     elif alpha is None:
         alpha = 2.0 * (r or 1) if name in _AS_LORA else METHODS[name].default("alpha")

@@ -7,8 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import ConfigDict, PlainValidator, TypeAdapter, ValidationInfo
 
 from randlora.tasks import TASKS, DataConfig, TextData
-from randlora.training.config.method_table import CHOICES, METHODS, default_keys
-from randlora.values import BasesSeed, BelowOne, Count, Epochs, Flag, NotNegative, Positive, PositiveCount, Seed, Steps
+from randlora.training.config.method_table import CHOICES, METHODS, default_keys, is_randlora
+from randlora.values import (
+    AsLora,
+    BasesSeed,
+    BelowOne,
+    Count,
+    Epochs,
+    Flag,
+    NotNegative,
+    Positive,
+    PositiveCount,
+    Seed,
+    Steps,
+)
 
 if TYPE_CHECKING:
     MethodName = str
@@ -34,8 +46,10 @@ class MethodConfig:
     Attributes:
         name: "full" (every parameter), "head" (the frozen backbone's head only), or an adapter: "randlora", "lora",
             and the others that `randlora methods` lists or PEFT has (`randlora.training.config.method_table`).
-        r: Rank of the bases (randlora: smaller means more trained numbers) or of the update. None means the method's
-            default: 16 for randlora and LoRA's kin, else that of its authors or of PEFT.
+        r: Rank of the bases (randlora: smaller means more trained numbers) or of the update. `{as_lora: 16}` is the
+            basis rank that trains about as many numbers as LoRA of rank 16 does on the same layers. None means the
+            method's default: 16 for LoRA's kin and for randlora, which on a language model has {as_lora: 16}, else that
+            of its authors or of PEFT.
         alpha: Scaling of the update. None means the method's default: 8 for randlora, 2r for LoRA's kin.
         dropout: Dropout on the inputs of the adapted layers, in [0, 1).
         bases: Family of the frozen bases: "uniform", "normal", "ternary", "structured" or "peft". None means
@@ -53,7 +67,7 @@ class MethodConfig:
     __pydantic_config__ = _NO_OTHER_KEYS
 
     name: MethodName = "randlora"
-    r: PositiveCount | None = None
+    r: PositiveCount | AsLora | None = None
     alpha: Positive | None = None
     dropout: BelowOne = 0.0
     bases: Literal["uniform", "normal", "ternary", "structured", "peft"] | None = None
@@ -70,12 +84,13 @@ class OptimizationConfig:
     """How the trained numbers are found, and on what.
 
     Attributes:
-        learning_rate: Peak learning rate.
+        learning_rate: Peak learning rate. None means the task's: 3e-3 for adapters and heads and 1e-4 for full
+            fine-tuning; for sft 1e-3 and 5e-5, for preference 5e-5 and 1e-6.
         head_learning_rate: Peak learning rate of the new head. None means `learning_rate`.
         epochs: Passes over the training data; parts of one are allowed.
         max_steps: Optimizer steps; -1 means as many as the epochs ask for.
-        batch_size: Training examples per device and forward pass.
-        eval_batch_size: Test examples per device and forward pass.
+        batch_size: Training examples per device and forward pass. None means 32, for language models 8.
+        eval_batch_size: Test examples per device and forward pass. None means 64, for language models 8.
         gradient_accumulation_steps: Forward passes per optimizer step.
         optimizer: An optimizer of transformers by its name (`optim` of its TrainingArguments).
         weight_decay: The optimizer's, on weights but not on biases and norms.
@@ -95,12 +110,12 @@ class OptimizationConfig:
 
     __pydantic_config__ = _NO_OTHER_KEYS
 
-    learning_rate: Positive = 3e-3
+    learning_rate: Positive | None = None
     head_learning_rate: Positive | None = None
     epochs: Epochs = 2.0
     max_steps: Steps = -1
-    batch_size: PositiveCount = 32
-    eval_batch_size: PositiveCount = 64
+    batch_size: PositiveCount | None = None
+    eval_batch_size: PositiveCount | None = None
     gradient_accumulation_steps: PositiveCount = 1
     optimizer: str = "adamw_torch_fused"
     weight_decay: NotNegative = 0.0
@@ -170,13 +185,24 @@ class TrainConfig:
 
 def resolve(config: TrainConfig) -> TrainConfig:
     """A copy in which the defaults that depend on other fields are filled in, as `config.yaml` records it."""
-    method = config.method
-    r, alpha = default_keys(method.name, method.r, method.alpha, method.bases)
+    method, defaults = config.method, TASKS[config.task].defaults
+    r = method.r
+    if r is None and defaults.as_lora and is_randlora(method.name):
+        r = {"as_lora": defaults.as_lora}
+    r, alpha = default_keys(method.name, r, method.alpha, method.bases)
     choices = {key: getattr(method, key) for key in CHOICES}
     if method.name in METHODS:
         choices = {key: METHODS[method.name].default(key) if value is None else value for key, value in choices.items()}
     method = replace(method, r=r, alpha=alpha, **choices)
-    return replace(config, method=method, dtype=config.dtype or _dtype(config))
+    optimization = config.optimization
+    rate = defaults.full_learning_rate if method.name == "full" else defaults.learning_rate
+    optimization = replace(
+        optimization,
+        learning_rate=optimization.learning_rate or rate,
+        batch_size=optimization.batch_size or defaults.batch_size,
+        eval_batch_size=optimization.eval_batch_size or defaults.eval_batch_size,
+    )
+    return replace(config, method=method, optimization=optimization, dtype=config.dtype or _dtype(config))
 
 
 def _dtype(config: TrainConfig) -> Literal["float32", "bfloat16", "float16"] | None:

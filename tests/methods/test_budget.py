@@ -1,5 +1,7 @@
 """The rank for a budget, against counting what PEFT makes trainable."""
 
+from dataclasses import replace
+
 import peft
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from kinds import KINDS
 from networks import Net
 from randlora import RandLoraConfig, fit_rank
 from randlora.errors import ConfigError
+from randlora.methods import CATALOGUE
 
 TARGETS = ["a", "b", "c"]
 
@@ -53,6 +56,19 @@ def test_every_matrix_of_a_stack_counts():
     found = fit_rank(RandLoraConfig(r=1, **kind.options), kind.plain(), parameters=100)
     model = peft.get_peft_model(kind.plain(), RandLoraConfig(r=found.r, **kind.options))
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == pytest.approx(100, abs=20)
+
+
+@pytest.mark.parametrize("method", CATALOGUE, ids=lambda method: method.name)
+def test_every_method_of_the_catalogue(method):
+    config = method.config(target_modules=TARGETS, **method.start)
+    if method.name in ("nola", "pranc", "svft", "kradapter"):  # whose budget is another number
+        with pytest.raises(ConfigError, match="whose r sets how many numbers are trained, got"):
+            fit_rank(config, Net(), lora_rank=2)
+        return
+    found = fit_rank(config, Net(), lora_rank=2)
+    budget = _trained(peft.LoraConfig(r=2, target_modules=TARGETS))
+    others = [replace(found, r=found.r + step) for step in (-1, 1) if 1 <= found.r + step <= 8]
+    assert all(abs(_trained(found) - budget) <= abs(_trained(other) - budget) for other in others)
 
 
 @pytest.mark.parametrize(

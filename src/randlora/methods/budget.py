@@ -1,0 +1,93 @@
+"""The basis rank for a budget."""
+
+import math
+from collections import Counter
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from torch import nn
+
+from randlora.adapter.weights import layer_shape, stack_shape
+from randlora.adapter_config import AdapterConfig
+from randlora.errors import ConfigError
+from randlora.methods import CATALOGUE
+from randlora.methods.catalogue import Method
+from randlora.methods.randlora import RandLoraConfig, default_alpha
+
+Config = TypeVar("Config", bound=AdapterConfig)
+
+
+def fits_budget(config: type) -> bool:
+    """Whether `fit_rank` takes configs of a class: one of this package's, whose r sets how many numbers are trained."""
+    return _method(config) is not None
+
+
+def fit_rank(
+    config: Config, model: nn.Module, *, parameters: int | None = None, lora_rank: int | None = None
+) -> Config:
+    """The config with the basis rank whose number of trained numbers is nearest to a budget.
+
+    Args:
+        config: Of a method of this package whose r sets how many numbers it trains; r is replaced, a hybrid
+            adapter's lora_r is not.
+        model: The base model, not changed.
+        parameters: The budget, in trained numbers.
+        lora_rank: Or: as many as LoRA of this rank on the same layers.
+
+    Returns:
+        A config of its own.
+
+    Raises:
+        ConfigError: The config is another method's, or its r has no say; not exactly one budget is given, or it is no
+            positive number; or nothing in the model matches.
+
+    Example:
+        >>> import torch
+        >>> net = torch.nn.Sequential(torch.nn.Linear(64, 64))
+        >>> fit_rank(RandLoraConfig(target_modules=["0"]), net, lora_rank=4).r  # 7·(10 + 64) = 518, LoRA's 512
+        10
+    """
+    method = _method(type(config))
+    if method is None:
+        expected = "a config of this package whose r sets how many numbers are trained"
+        raise ConfigError("fit_rank", expected=expected, got=type(config).__name__)
+    if (parameters is None) == (lora_rank is None):
+        raise ConfigError("fit_rank", expected="one of parameters and lora_rank", got="both or none of them")
+    name, budget = ("parameters", parameters) if lora_rank is None else ("lora_rank", lora_rank)
+    if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
+        raise ConfigError(name, expected="an integer of 1 or more", got=repr(budget))
+    tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
+    targeted = config.target_modules or config.target_parameters
+    layers = tuner.matched_layers(_with(config, r=1), model) if targeted else {}
+    shapes: Counter[tuple[int, int]] = Counter()
+    for layer in layers.values():
+        shapes[layer_shape(layer)] += math.prod(stack_shape(layer))  # the matrices of a stack have λ and γ of their own
+    if not shapes:
+        raise ConfigError("target_modules", expected="names of layers of the model", got=repr(config.target_modules))
+    if lora_rank is not None:
+        budget = lora_rank * sum(count * sum(shape) for shape, count in shapes.items())
+
+    def trained(r: int) -> int:
+        fitted = _with(config, r=r)
+        return sum(count * method.trained(fitted, *shape) for shape, count in shapes.items())
+
+    # RandLoRA's bases are no larger than a layer's smaller side whatever r says; other methods refuse such an r.
+    largest = max if isinstance(config, RandLoraConfig) else min
+    totals = {r: trained(r) for r in range(1, largest(map(min, shapes)) + 1)}
+    best = min(totals, key=lambda r: abs(totals[r] - budget))
+    if isinstance(config, RandLoraConfig) and config.alpha == default_alpha(config.bases, config.r):
+        return _with(config, r=best, alpha=None)
+    return _with(config, r=best)
+
+
+def _method(config: Any) -> Method | None:
+    method = next((method for method in CATALOGUE if method.config is config), None)
+    if method is None or "r" not in method.keys:
+        return None
+    return method if method.trained(config(r=1), 64, 48) != method.trained(config(r=2), 64, 48) else None
+
+
+def _with(config: Config, **fields: Any) -> Config:
+    copied: Any = config
+    return replace(copied, **fields)
