@@ -100,7 +100,7 @@ class HybridLayer(RandLoraLayer):
         draw = torch.zeros if config.init_weights else torch.randn
         return (*super()._start(config, rows, r), A, draw(*self.stack, self.out_features, config.lora_r))
 
-    def _low_rank(self, adapter_name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _beside(self, adapter_name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """A, and B times s and the scale that is set for the whole update."""
         _, _, A, B = self.trained(adapter_name)
         scale = self.scaling[adapter_name] / self.initial_scaling[adapter_name]
@@ -108,7 +108,7 @@ class HybridLayer(RandLoraLayer):
 
     def _delta_weight(self, adapter_name: str) -> Tensor:
         delta = super()._delta_weight(adapter_name)
-        A, B = self._low_rank(adapter_name, delta.dtype)
+        A, B = self._beside(adapter_name, delta.dtype)
         return delta + B @ A
 
     def product(self, adapter_name: str, x: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class HybridLayer(RandLoraLayer):
         product = super().product(adapter_name, x)
         if self._by_delta_weight(adapter_name):  # which has both parts
             return product
-        A, B = self._low_rank(adapter_name, x.dtype)
+        A, B = self._beside(adapter_name, x.dtype)
         return product + x @ A.T @ B.T
 
     def rows(self, adapter_name: str, index: Tensor) -> Tensor:
@@ -124,14 +124,8 @@ class HybridLayer(RandLoraLayer):
         rows = super().rows(adapter_name, index)
         if self._rows_by_delta_weight(adapter_name):  # which has both parts
             return rows
-        A, B = self._low_rank(adapter_name, rows.dtype)
+        A, B = self._beside(adapter_name, rows.dtype)
         return rows + F.embedding(index, B) @ A
-
-    def _adapted(self, name: str, x: Tensor) -> Tensor:
-        output = super()._adapted(name, x)
-        with torch.autocast(x.device.type, enabled=False):
-            A, B = self._low_rank(name, output.dtype)
-            return output + x.to(output.dtype) @ A.T @ B.T
 
 
 class HybridTuner(RandLoraTuner):

@@ -19,7 +19,11 @@ from randlora.update.scratch import scratch_like
 
 
 class _AdaptedLinear(torch.autograd.Function):
-    """Saves x, λ and γ, and C where that is no larger than γ; the weight and the shared bases by reference."""
+    """Saves x, λ and γ, and C where that is no larger than γ; the weight and the shared bases by reference.
+
+    A product of two trained matrices beside ΔW, as LoRA's, is added in place, to the output and to ∂x: on its own it
+    would read and write each once more. Its rows of the inner width are kept, as LoRA keeps them.
+    """
 
     @staticmethod
     def forward(
@@ -29,6 +33,8 @@ class _AdaptedLinear(torch.autograd.Function):
         bias: Tensor | None,
         lambda_: Tensor,
         gamma: Tensor,
+        down: Tensor | None,
+        up: Tensor | None,
         held: Tensor | None,
         spec: UpdateSpec,
         plan: Plan,
@@ -49,7 +55,11 @@ class _AdaptedLinear(torch.autograd.Function):
                 output = F.linear(x, _fold_once(weight, coefficients, spec, operator), bias)
             if not operator.keeps_coefficients:
                 coefficients = None
-        ctx.save_for_backward(x, weight, lambda_, gamma, held, coefficients, *bases)
+        lowered = None
+        if down is not None and up is not None:
+            lowered = x @ down.T
+            output.addmm_(lowered, up.T)
+        ctx.save_for_backward(x, weight, lambda_, gamma, down, up, lowered, held, coefficients, *bases)
         ctx.spec, ctx.backward_strategy, ctx.form_type = spec, plan.backward, form_type
         return output
 
@@ -57,10 +67,10 @@ class _AdaptedLinear(torch.autograd.Function):
     @first_derivative_only
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (dy,) = gradients
-        x, weight, lambda_, gamma, held, coefficients, *bases = ctx.saved_tensors
+        x, weight, lambda_, gamma, down, up, lowered, held, coefficients, *bases = ctx.saved_tensors
         spec: UpdateSpec = ctx.spec
         operator = ctx.form_type(*bases).operator(spec.sizes)
-        wants_x, _, wants_bias, *wants_trained = ctx.needs_input_grad[:5]
+        wants_x, _, wants_bias, *wants_trained, wants_down, wants_up = ctx.needs_input_grad[:7]
         projected = dx = bias_gradient = lambda_gradient = gamma_gradient = None
         if wants_x and held is not None:
             dx = dy @ held
@@ -72,13 +82,20 @@ class _AdaptedLinear(torch.autograd.Function):
                 projected = _add_transposed_product(dy, dx, coefficients, spec, operator)
             else:
                 dx = dy @ _fold_once(weight, coefficients, spec, operator)
+        down_gradient = up_gradient = None
+        if down is not None:
+            dlowered = dy @ up
+            if dx is not None:
+                dx.addmm_(dlowered, down)
+            down_gradient = dlowered.T @ x if wants_down else None
+            up_gradient = dy.T @ lowered if wants_up else None
         if wants_bias:
             bias_gradient = dy.sum(dim=0)
         if any(wants_trained):
             large, small = (dy, x) if spec.small_is_input else (x, dy)
             lambda_gradient, gamma_gradient = operator.gradients(large, small, lambda_, gamma, spec.scaling, projected)
         none = (None,) * (4 + len(bases))  # held, spec, plan, the form's type and its tensors
-        return (dx, None, bias_gradient, lambda_gradient, gamma_gradient, *none)
+        return (dx, None, bias_gradient, lambda_gradient, gamma_gradient, down_gradient, up_gradient, *none)
 
 
 def _add_product(x: Tensor, output: Tensor, coefficients: Tensor, spec: UpdateSpec, operator: Operator) -> None:
@@ -120,6 +137,7 @@ def adapted_linear(
     form: Form,
     plan: Plan,
     held: Float[Tensor, "out in"] | None = None,
+    beside: tuple[Float[Tensor, "k in"], Float[Tensor, "out k"]] | None = None,
 ) -> Float[Tensor, "*batch out"]:
     """X · (W₀ + ΔW)ᵀ + b; nothing of the size of C or ΔW outlives the call.
 
@@ -135,10 +153,12 @@ def adapted_linear(
         form: What describes its bases, in the dtype of x.
         plan: Strategy of the forward and of the backward pass.
         held: W₀ + ΔW in the dtype of x where the caller has it; the plan is then not asked.
+        beside: A and B of a product that is added, x·Aᵀ·Bᵀ, in the dtype of x; each gets a gradient.
 
     Returns:
         The layer's output, in the dtype of x.
     """
     rows = x.reshape(-1, x.shape[-1])
-    output = _AdaptedLinear.apply(rows, weight, bias, lambda_, gamma, held, spec, plan, type(form), *form)
+    down, up = beside or (None, None)
+    output = _AdaptedLinear.apply(rows, weight, bias, lambda_, gamma, down, up, held, spec, plan, type(form), *form)
     return output.view(*x.shape[:-1], output.shape[-1])

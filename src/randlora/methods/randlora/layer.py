@@ -56,7 +56,12 @@ class RandLoraLayer(RandLoraState):
             held = None
             if self.folded_weights is not None and not torch.compiler.is_compiling():
                 held = self._held_weight(self.folded_weights, (name, dtype), weight, lambda_, gamma)
-            return adapted_linear(x.to(dtype), weight, base.bias, lambda_, gamma, spec, form, plan, held)
+            beside = self._beside(name, dtype)
+            return adapted_linear(x.to(dtype), weight, base.bias, lambda_, gamma, spec, form, plan, held, beside)
+
+    def _beside(self, _name: str, _dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+        """A and B of a product of trained matrices that a linear layer adds to the update in the same step."""
+        return None
 
     @torch.no_grad()
     def _held_weight(self, held: dict[Any, Any], key: tuple[str, torch.dtype], *parts: Tensor) -> Tensor:
