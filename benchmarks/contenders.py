@@ -7,12 +7,18 @@ import torch
 from torch import nn
 
 from randlora import RandLoraConfig
+from randlora.methods import HybridConfig
 
 PERTURBATION = 1e-3  # adapters start at ΔW = 0, where half of the gradients vanish: all trained numbers are moved a bit
 
 
 def _ours(**options: object) -> Callable[[int, int, list[str] | str], peft.PeftConfig]:
     return lambda r, _, targets: RandLoraConfig(r=r, target_modules=targets, **options)
+
+
+def _hybrid(r: int, rank: int, targets: list[str] | str) -> peft.PeftConfig:
+    """Half of the numbers are LoRA's: RandLoRA's fall as 1/r."""
+    return HybridConfig(r=2 * r, lora_r=rank // 2, target_modules=targets)
 
 
 _CONFIGS: dict[str, Callable[[int, int, list[str] | str], peft.PeftConfig]] = {
@@ -24,6 +30,7 @@ _CONFIGS: dict[str, Callable[[int, int, list[str] | str], peft.PeftConfig]] = {
     "PEFT RandLora": lambda r, _, targets: peft.RandLoraConfig(r=r, target_modules=targets),
     "structured": _ours(bases="structured"),
     "structured, factored": _ours(bases="structured", strategy="factored"),
+    "hybrid": _hybrid,
     "uniform": _ours(bases="uniform"),
     "ternary": _ours(bases="ternary", sparsity=6.0),
 }

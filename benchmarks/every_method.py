@@ -35,6 +35,7 @@ MIDDLE = {
     "peft_randlora": 3e-3,
     "spectral": 3e-3,
     "hybrid": 3e-3,
+    "kradapter": 1e-3,
     "rslora": 1e-3,
     "vblora": 1e-2,
     "fourierft": 3e-2,
