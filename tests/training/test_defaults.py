@@ -7,6 +7,7 @@ import pytest
 
 from randlora.errors import ConfigError
 from randlora.training import MethodConfig, OptimizationConfig, TrainConfig, load_config, train
+from randlora.training.config.adapter_configs import adapter_config
 from randlora.training.config.schema import config_of
 from randlora.training.config.sections import resolve
 from randlora.training.config.validation import validate
@@ -56,10 +57,15 @@ def _trained_by_lora(config, rank):
 
 @pytest.mark.parametrize("name", ["randlora", "randlora_b", "spectral", "hybrid"])
 def test_as_many_numbers_as_a_lora(sft_config, name):
-    options = {"lora_r": 1} if name == "hybrid" else {}
-    method = MethodConfig(name=name, r={"as_lora": 3}, options=options)
-    found = inspect_run(replace(sft_config, method=method))
+    found = inspect_run(replace(sft_config, method=MethodConfig(name=name, r={"as_lora": 3})))
     assert found.trained == pytest.approx(_trained_by_lora(sft_config, 3), rel=0.2)
+
+
+def test_half_of_a_hybrids_numbers_are_loras_unless_it_is_told_otherwise():
+    for options, wanted in (({}, 4), ({"lora_r": 2}, 2)):
+        config = adapter_config(MethodConfig(name="hybrid", r={"as_lora": 8}, options=options))
+        assert config.lora_r == wanted
+        assert config.lora_alpha == 2 * wanted
 
 
 def test_a_run_is_trained_evaluated_and_resumed_by_its_config(sft_config):

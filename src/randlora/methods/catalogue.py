@@ -39,6 +39,8 @@ class Method:
         rank: (config, out, in) -> highest rank of ΔW; None where there is no one ΔW, and so no merging.
         shown: Settings in the table of methods.
         start: Field -> value that makes it this method where the config class serves several.
+        as_lora: Rank of a LoRA whose number of trained numbers is wanted -> field -> value that follows from it, beside
+            the r that is fitted to what is left.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Method:
     rank: Callable[[Any, int, int], int] | None
     shown: tuple[Shown, ...]
     start: Mapping[str, Any] = field(default_factory=dict)
+    as_lora: Callable[[int], Mapping[str, Any]] = lambda _: {}
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -150,4 +150,5 @@ METHOD = Method(
     trained=lambda config, out, inner: config.trained_numbers((out, inner), config.r),
     rank=lambda _, out, inner: min(out, inner),
     shown=(Shown("hybrid r=60, lora_r=16", {"r": 60, "lora_r": 16}),),
+    as_lora=lambda rank: {"lora_r": max(1, rank // 2)},
 )

@@ -42,16 +42,18 @@ def adapter_config(method: MethodConfig, **common: Any) -> peft.PeftConfig:
         hint = "PEFT wants the feed-forward modules to be among them"
         raise ConfigError("method.target_modules", expected="a list", got=repr(method.target_modules), hint=hint)
     given = {key: getattr(method, key) for key in known.keys}
+    start = dict(known.start)
     if isinstance(method.r, dict):
         if not fits_budget(known.config):
             hint = f"the numbers that {method.name} trains do not depend on a basis rank"
             raise ConfigError("method.r", expected="a number or null", got=repr(method.r), hint=hint)
         given.pop("r")
+        start |= known.as_lora(method.r["as_lora"])
     values = {name: given[key] for key, name in known.keys.items() if given.get(key) is not None}
     if method.name == "adalora" and "init_r" not in method.options:
         values["init_r"] = -(-3 * values["target_r"] // 2)  # PEFT's proportion of the start to the target
     try:
-        return known.config(**{**known.start, **values, **method.options}, **known.fixed, **common)
+        return known.config(**{**start, **values, **method.options}, **known.fixed, **common)
     except ConfigError as error:
         keys = {name: key for key, name in known.keys.items()}
         name = keys.get(error.what, f"options.{error.what}")

@@ -1,6 +1,6 @@
 """Which PEFT config a method's name stands for, and which of its fields the general keys of a config set."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -21,12 +21,14 @@ class PeftMethod:
         keys: Key of the `method` section -> field of the config class.
         fixed: Field -> value that makes the method what it is.
         start: Field -> value that an option may change.
+        as_lora: See `Method`.
     """
 
     config: type[peft.PeftConfig]
     keys: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     start: Mapping[str, Any] = field(default_factory=dict)
+    as_lora: Callable[[int], Mapping[str, Any]] = lambda _: {}
 
     def default(self, key: str) -> Any:
         """The config class's default of what a key sets; None where it has no such field."""
@@ -41,7 +43,10 @@ def _keys(*same: str, **renamed: str) -> dict[str, str]:
 _LORA = _keys("r", alpha="lora_alpha", dropout="lora_dropout")
 
 METHODS: dict[str, PeftMethod] = {
-    **{method.name: PeftMethod(method.config, _keys(*method.keys), start=method.start) for method in CATALOGUE},
+    **{
+        method.name: PeftMethod(method.config, _keys(*method.keys), start=method.start, as_lora=method.as_lora)
+        for method in CATALOGUE
+    },
     # LoRA, what it starts from, how it is scaled, and how its rank is spent.
     "lora": PeftMethod(peft.LoraConfig, _LORA),
     "rslora": PeftMethod(peft.LoraConfig, _LORA, {"use_rslora": True}),
