@@ -48,7 +48,7 @@ def read_choice(
     if row.get(COLUMN) is not None:
         found = _listed(row[COLUMN], f"{where}, column '{COLUMN}'")
     else:
-        found = _listed(given, "data.choices") if given is not None else _named(question)
+        found = _listed(given, "data.choices") if given is not None else named_choices(question)
     if len(set(found)) < max(2, len(found)):
         expected = "two or more different choices, in the column 'choices', in data.choices, or as 'Answer format: a/b'"
         raise DataError(where, expected=expected, got=", ".join(map(repr, found)) or "none")
@@ -73,7 +73,8 @@ def _listed(value: Any, where: str) -> list[str]:
     return [choice.strip() for choice in value]
 
 
-def _named(question: str) -> list[str]:
+def named_choices(question: str) -> list[str]:
+    """The choices that a question names as "Answer format: a/b"; none where it does not."""
     found = _FORMAT.findall(question)
     return str(found[-1]).split("/") if found else []
 

@@ -1,6 +1,6 @@
 """Scores of a language model by what it answers: the same words, or the right one of several choices."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ def exact_match(
     context: int,
     batch_size: int,
     max_new_tokens: int | None = None,
+    advance: Callable[[int], object] = lambda _: None,
 ) -> int:
     """Count the questions whose likeliest answer, token by token, has the words of the example's.
 
@@ -33,6 +34,7 @@ def exact_match(
         context: Tokens that the model has positions for.
         batch_size: Questions that are answered together.
         max_new_tokens: Tokens of an answer at most. None means as many as the longest example's, and 16.
+        advance: Called after every batch with its size.
 
     Returns:
         The number of answers that are the example's, blanks around them aside.
@@ -43,13 +45,18 @@ def exact_match(
     lengths = [len(ids) for ids in tokenizer(wanted, add_special_tokens=False)["input_ids"]] if wanted else [0]
     most = max_new_tokens or max(lengths) + MORE
     rooms = [min(most, context - len(ids)) for ids in prompts]
-    with progress_bar("answering", "question", total=len(prompts), leave=False) as bar:
-        answers = complete(model, tokenizer, prompts, rooms, batch_size=batch_size, advance=bar.update)
+    answers = complete(model, tokenizer, prompts, rooms, batch_size=batch_size, advance=advance)
     return sum(answer.strip() == expected.strip() for answer, expected in zip(answers, wanted, strict=True))
 
 
 def choice_accuracy(
-    model: Any, tokenizer: Any, questions: Sequence[Question], *, context: int, batch_size: int
+    model: Any,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    *,
+    context: int,
+    batch_size: int,
+    advance: Callable[[int], object] = lambda _: None,
 ) -> tuple[int, int]:
     """Count the questions of which the model holds the right choice for the likeliest.
 
@@ -59,6 +66,7 @@ def choice_accuracy(
         questions: The questions, with their choices.
         context: Tokens that the model has positions for.
         batch_size: Choices that are scored together.
+        advance: Called after every batch with its size, in choices.
 
     Returns:
         Right by the log-likelihood of the whole answer, and by that for each of its characters (lm-evaluation-harness'
@@ -74,8 +82,7 @@ def choice_accuracy(
         if len(prompt) + len(answer) > context:
             expected = f"at most {context:,} tokens with each choice, the model's context"
             raise DataError(question.where, expected=expected, got=f"{len(prompt) + len(answer):,}")
-    with progress_bar("choosing", "choice", total=len(pairs), leave=False) as bar:
-        sums = iter(log_likelihoods(model, pairs, batch_size=batch_size, advance=bar.update))
+    sums = iter(log_likelihoods(model, pairs, batch_size=batch_size, advance=advance))
     by_sum = by_length = 0
     for question in questions:
         if question.choice is not None:
@@ -83,6 +90,11 @@ def choice_accuracy(
             by_sum += _first_best([score for score, _ in scores]) == question.choice.right
             by_length += _first_best([score / length for score, length in scores]) == question.choice.right
     return by_sum, by_length
+
+
+def count_choices(questions: Sequence[Question]) -> int:
+    """The number of choices of all questions."""
+    return sum(len(question.choice.candidates) for question in questions if question.choice is not None)
 
 
 def _first_best(scores: Sequence[float]) -> int:
@@ -109,7 +121,7 @@ def answer_scores(
     Returns:
         "exact_match", "choice_accuracy" and "choice_accuracy_norm" (by length), in percent.
     """
-    accelerator = trainer.accelerator
+    accelerator, tokenizer = trainer.accelerator, trainer.processing_class
     own = questions[accelerator.process_index :: accelerator.num_processes]
     model = accelerator.unwrap_model(trainer.model) if not trainer.is_fsdp_enabled else trainer.model
     common: dict[str, Any] = {"context": context, "batch_size": trainer.args.per_device_eval_batch_size}
@@ -119,10 +131,14 @@ def answer_scores(
     try:
         with trainer.compute_loss_context_manager():
             if "exact_match" in names:
-                found = exact_match(model, trainer.processing_class, own, max_new_tokens=max_new_tokens, **common)
+                with progress_bar("answering", "question", total=len(own), leave=False) as bar:
+                    found = exact_match(
+                        model, tokenizer, own, max_new_tokens=max_new_tokens, **common, advance=bar.update
+                    )
                 counts["exact_match"] = found
             if "choice_accuracy" in names:
-                by_sum, by_length = choice_accuracy(model, trainer.processing_class, own, **common)
+                with progress_bar("choosing", "choice", total=count_choices(own), leave=False) as bar:
+                    by_sum, by_length = choice_accuracy(model, tokenizer, own, **common, advance=bar.update)
                 counts |= {"choice_accuracy": by_sum, "choice_accuracy_norm": by_length}
     finally:
         model.train(training)
