@@ -4,11 +4,19 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from randlora.cli.commands.needs import training
+from randlora.cli.commands.needs import require, training
 from randlora.errors import ConfigError
 
-_NEEDS = {"protocol": "commonsense", "tasks": "commonsense", "limit": None, "batch_size": None}
-"""Options, and those without which they have no use; None stands for either suite."""
+_SUITES = ("commonsense", "harness")
+
+_NEEDS = {
+    "protocol": ("commonsense",),
+    "tasks": ("commonsense",),
+    "harness_tasks": ("harness",),
+    "limit": _SUITES,
+    "batch_size": _SUITES,
+}
+"""Options, and the suites that have a use for them."""
 
 
 def add_suites(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +29,10 @@ def add_suites(parser: argparse.ArgumentParser) -> None:
         help="of --commonsense: as the run was trained (fixed), or with the reference's faults, for its tables",
     )
     group.add_argument("--tasks", help="of --commonsense, such as ARC-Easy,boolq (all that FOLDER has)")
+    group.add_argument("--harness", metavar="TASKS", help="score tasks of lm-evaluation-harness, such as arc_easy,piqa")
+    group.add_argument(
+        "--harness-tasks", metavar="FOLDER", help="of --harness: more tasks, YAML files whose Python code is run"
+    )
     group.add_argument("--limit", type=int, help="examples of each task, from its beginning (all)")
     group.add_argument("--batch-size", type=int, help="examples that are answered together (8)")
 
@@ -29,19 +41,22 @@ def asks_for_suite(arguments: argparse.Namespace) -> bool:
     """Whether the words ask for a suite.
 
     Raises:
-        ConfigError: They ask for a suite's options without one, or for a split beside one.
+        ConfigError: They ask for a suite's options without it, for both suites, or for a split beside one.
     """
-    wanted = arguments.commonsense is not None
-    for option, suite in _NEEDS.items():
-        if getattr(arguments, option) is not None and not (wanted if suite is None else getattr(arguments, suite)):
-            raise ConfigError(f"--{option.replace('_', '-')}", expected=f"--{suite or 'commonsense'} with it")
+    wanted = [suite for suite in _SUITES if getattr(arguments, suite) is not None]
+    for option, suites in _NEEDS.items():
+        if getattr(arguments, option) is not None and not set(suites) & set(wanted):
+            expected = " or ".join(f"--{suite}" for suite in suites)
+            raise ConfigError(f"--{option.replace('_', '-')}", expected=f"{expected} with it", got="none")
+    if len(wanted) > 1:
+        raise ConfigError("evaluate", expected="one suite at a time", got="--commonsense and --harness")
     if wanted and arguments.split is not None:
         raise ConfigError("--split", expected="none with a suite, which has data of its own", got=arguments.split)
-    return wanted
+    return bool(wanted)
 
 
 def evaluate_suite(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """`randlora evaluate RUN --commonsense FOLDER […]`."""
+    """`randlora evaluate RUN --commonsense FOLDER […]`, or `--harness TASKS […]`."""
     training()
     options = {
         "model": _only_model(overrides),
@@ -49,7 +64,7 @@ def evaluate_suite(arguments: argparse.Namespace, overrides: Sequence[str]) -> i
         "batch_size": 8 if arguments.batch_size is None else arguments.batch_size,
         "trust_remote_code": arguments.trust_remote_code,
     }
-    return _commonsense(arguments, options)
+    return _commonsense(arguments, options) if arguments.harness is None else _harness(arguments, options)
 
 
 def _only_model(overrides: Sequence[str]) -> str | None:
@@ -84,4 +99,25 @@ def _commonsense(arguments: argparse.Namespace, options: dict[str, Any]) -> int:
     )
     print(text_table(rows, columns))
     print(f"protocol {protocol}; {result.file}")
+    return 0
+
+
+def _harness(arguments: argparse.Namespace, options: dict[str, Any]) -> int:
+    require("lm_eval", "harness")
+    from randlora.report import Column, text_table
+    from randlora.report.table import count
+    from randlora.training.language.harness import evaluate_harness
+
+    names = [name.strip() for name in arguments.harness.split(",")]
+    rows, file = evaluate_harness(arguments.run, names, include=arguments.harness_tasks, **options)
+    columns = (
+        Column("task", "task"),
+        Column("shots", "shots", count),
+        Column("examples", "examples", count),
+        Column("metric", "metric"),
+        Column("value", "value", "{:.4f}".format),
+        Column("±", "error", "{:.4f}".format),
+    )
+    print(text_table(rows, columns))
+    print(file)
     return 0

@@ -11,15 +11,12 @@ from randlora.errors import ConfigError, DataError
 from randlora.files import write_atomically, writing
 from randlora.messages import closest
 from randlora.tasks.bars import progress_bar
-from randlora.tasks.language.config import LanguageData
 from randlora.tasks.paths import local
 from randlora.tasks.suites.commonsense import CHOICES, Protocol, find_tasks, read_questions
 from randlora.tasks.suites.commonsense_scores import BEAMS, MAX_NEW_TOKENS, TaskScore, score_task, work
-from randlora.training.config.file import load_config
-from randlora.training.language.generation import check_batch_size
+from randlora.training.language.finished import check_amounts, finished_run
 from randlora.training.language.speaker import load_speaker
-from randlora.training.run.folder import CONFIG, RunFolder
-from randlora.training.run.record import Record, versions
+from randlora.training.run.record import versions
 
 
 @dataclass(frozen=True)
@@ -77,16 +74,10 @@ def evaluate_commonsense(
         DataError: The data cannot be read, or are of another make.
         OutputError: The file cannot be written.
     """
-    check_batch_size(batch_size)
-    if limit is not None and limit < 1:
-        raise ConfigError("--limit", expected="1 or more", got=str(limit))
+    check_amounts(limit, batch_size)
     if protocol not in get_args(Protocol):
         raise ConfigError("--protocol", expected=" or ".join(get_args(Protocol)), got=repr(protocol))
-    run = RunFolder(run_dir)
-    Record.load(run.path)
-    data = load_config(run.path / CONFIG).data
-    if not isinstance(data, LanguageData):
-        raise ConfigError(str(run_dir), expected="a run that trained a language model", got="one of another task")
+    run, data = finished_run(run_dir)
     chosen = _choose(local(str(folder)), tasks)
     speaker = load_speaker(str(run.path), model, trust_remote_code=trust_remote_code)
     wording = data.wording or (None if speaker.chats else "alpaca")
