@@ -45,7 +45,9 @@ def test_commands_run_in_the_order_they_are_shown(work, capsys):
     for words in run:
         assert main(words) == 0, capsys.readouterr().err
     assert (work / "merged" / "model.safetensors").is_file()
-    assert main(["train", "dpo.yaml"]) == 0, capsys.readouterr().err
+    for name in ("dpo.yaml", "quiz.yaml"):
+        assert main(["train", name]) == 0, capsys.readouterr().err
+    assert "validation_exact_match" in json.loads((work / "runs" / "quiz" / "record.json").read_text())["metrics"]
 
 
 def test_the_python_example_runs(work, llama, capsys):

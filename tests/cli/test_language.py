@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from randlora.cli import main
+from randlora.cli.commands import needs
+from randlora.training import train
 from randlora.training.language.engines import ENGINES
 from randlora.training.run.folder import as_dict
 
@@ -37,6 +39,15 @@ def typed(monkeypatch):
 
     put("")
     return put
+
+
+@pytest.fixture
+def damaged_suite(tmp_path):
+    """A commonsense folder with one task, whose answer is none."""
+    (tmp_path / "suite" / "boolq").mkdir(parents=True)
+    content = json.dumps([{"instruction": "Is it?", "answer": "maybe"}])
+    (tmp_path / "suite" / "boolq" / "test.json").write_text(content, encoding="utf-8")
+    return tmp_path / "suite"
 
 
 def test_generate(spoken_run, capsys, tmp_path, typed):
@@ -120,9 +131,29 @@ def test_data(sft_config, text_config, capsys, tmp_path):
         (["serve", "./absent"], "absent"),
         (["serve", "RUN", "--engine", "mine"], "mine"),
         (["serve", "RUN", "--engine", "vllm"], "pip install vllm"),
+        (["evaluate", "RUN", "--tasks", "boolq"], "--tasks: expected --commonsense with it"),
+        (["evaluate", "RUN", "--limit", "3"], "--limit: expected --commonsense or --harness with it"),
+        (["evaluate", "RUN", "--commonsense", ".", "--harness-tasks", "."], "--harness-tasks: expected --harness"),
+        (["evaluate", "RUN", "--commonsense", ".", "--harness", "piqa"], "one suite at a time"),
+        (["evaluate", "RUN", "--commonsense", ".", "--split", "test"], "--split"),
+        (["evaluate", "RUN", "--commonsense", "."], "TASK/test.json"),
+        (["evaluate", "RUN", "--commonsense", ".", "--limit", "0"], "--limit: expected 1 or more"),
+        (["evaluate", "RUN", "--commonsense", ".", "--batch-size", "0"], "--batch-size: expected 1 or more"),
+        (["evaluate", "RUN", "--commonsense", ".", "--data.test", "x"], "--data.test"),
+        (["evaluate", "RUN", "--commonsense", ".", "--model"], "--model"),
+        (["evaluate", "RUN", "--commonsense", ".", "--protocol", "mine"], "mine"),
+        (["evaluate", "RUN", "--commonsense", "SUITE", "--tasks", "bolq"], "did you mean boolq"),
+        (
+            ["evaluate", "RUN", "--commonsense", "SUITE", "--tasks", "piqa"],
+            "piqa/test.json: expected the task's test data",
+        ),
+        (["evaluate", "RUN", "--commonsense", "SUITE"], "row 0, column 'answer': expected one of true, false"),
+        (["evaluate", "./absent", "--commonsense", "SUITE"], "absent"),
     ],
 )
-def test_wrong_words_are_one_line_and_leave_nothing(spoken_run, capsys, monkeypatch, tmp_path, typed, words, message):
+def test_wrong_words_are_one_line_and_leave_nothing(
+    spoken_run, damaged_suite, capsys, monkeypatch, tmp_path, typed, words, message
+):
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
@@ -133,9 +164,21 @@ def test_wrong_words_are_one_line_and_leave_nothing(spoken_run, capsys, monkeypa
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        known = {"RUN": str(spoken_run), "IN USE": str(listener.getsockname()[1])}
+        known = {"RUN": str(spoken_run), "SUITE": str(damaged_suite), "IN USE": str(listener.getsockname()[1])}
         assert message in refused(capsys, *(known.get(word, word) for word in words))
     assert [path.name for path in here.iterdir()] == ["taken"]
+
+
+def test_suites_are_for_runs_of_language_models_and_the_harness_has_to_be_there(
+    text_config, spoken_run, damaged_suite, capsys, monkeypatch
+):
+    text_config.optimization.max_steps = 1
+    train(text_config)
+    found = refused(capsys, "evaluate", text_config.output, "--commonsense", damaged_suite)
+    assert "expected a run that trained a language model, got one of text-classification" in found
+    monkeypatch.setattr(needs.importlib.util, "find_spec", lambda name: None if name == "lm_eval" else name)
+    found = refused(capsys, "evaluate", spoken_run, "--harness", "piqa")
+    assert "package 'lm_eval': expected to be installed (pip install 'randlora[harness]')" in found
 
 
 @pytest.mark.parametrize("name", ["generate", "chat", "serve", "data"])

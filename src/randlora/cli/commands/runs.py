@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from randlora.cli.commands.needs import add_trust, training
+from randlora.cli.commands.suites import add_suites, asks_for_suite, evaluate_suite
 from randlora.errors import ConfigError
 from randlora.messages import is_first_process
 
@@ -41,9 +42,10 @@ def add_to(actions: "argparse._SubParsersAction[Any]") -> None:
 
     parser = actions.add_parser("evaluate", help="measure a finished run", allow_abbrev=False)
     parser.add_argument("run", help="a run's folder")
-    parser.add_argument("--split", choices=("test", "validation"), default="test", help="which data to score")
+    parser.add_argument("--split", choices=("test", "validation"), help="which data to score (test)")
+    add_suites(parser)
     add_trust(parser)
-    parser.set_defaults(call=evaluate, takes_overrides=True)
+    parser.set_defaults(call=evaluate, takes_overrides=True, interrupted="interrupted")
 
 
 def data(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -125,9 +127,10 @@ def _numbers(name: str, text: str, kind: type) -> list[Any]:
 
 
 def evaluate(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """`randlora evaluate RUN [--data.test …]`."""
-    scores = training().evaluate(
-        arguments.run, overrides, split=arguments.split, trust_remote_code=arguments.trust_remote_code
-    )
+    """`randlora evaluate RUN [--data.test …]`, or on a suite."""
+    if asks_for_suite(arguments):
+        return evaluate_suite(arguments, overrides)
+    split = arguments.split or "test"
+    scores = training().evaluate(arguments.run, overrides, split=split, trust_remote_code=arguments.trust_remote_code)
     print(json.dumps(scores, indent=2))
     return 0

@@ -10,6 +10,10 @@ Sources = Annotated[
     str | list[str | dict[str, Any]], "a file, a hub name, or a list of these or of mappings with source and weight"
 ]
 
+Metrics = Annotated[
+    list[Literal["exact_match", "choice_accuracy"]], "a list of 'exact_match', 'choice_accuracy' or both, in brackets"
+]
+
 
 @dataclass
 class LanguageData(DataConfig):
@@ -58,6 +62,14 @@ class SftData(LanguageData):
         packing: Lay several examples into one row of `max_length` tokens. They do not see one another; a model that
             cannot keep them apart is refused.
         neftune_noise_alpha: Size of noise on the embeddings in training (NEFTune). None means none.
+        metrics: What is scored beside the loss, on validation and test examples with a prompt: "exact_match" (the
+            likeliest answer, token by token, has the example's words) and "choice_accuracy" (of the answers to choose
+            from, the right one is the likeliest; also by its length, as "choice_accuracy_norm"). None means nothing,
+            since both take time.
+        choices: Answers to choose from, for "choice_accuracy", where an example has no column `choices` with a list of
+            its own. None means those that its prompt names as "Answer format: a/b/c".
+        max_new_tokens: Tokens of an answer at most, for "exact_match". None means as many as the longest example's, and
+            16.
     """
 
     completion_only_loss: Flag = True
@@ -65,6 +77,9 @@ class SftData(LanguageData):
     train_on_inputs: Flag = False
     packing: Flag = False
     neftune_noise_alpha: NotNegative | None = None
+    metrics: Metrics | None = None
+    choices: list[str] | None = None
+    max_new_tokens: PositiveCount | None = None
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import Any
 
 from randlora.errors import DataError
 from randlora.tasks.language.alpaca import WORDINGS, Wording
+from randlora.tasks.language.choices import COLUMN as CHOICES
 from randlora.tasks.language.conversation import check_order, kind, read_messages, text_in
 from randlora.tasks.language.preferences import read_preference
 from randlora.tasks.language.samples import Completion, Conversation, Message, Sample, Text
@@ -36,10 +37,10 @@ FORMS = (
     Form("text", ("text",)),
 )
 
-SHARED = frozenset({"tools"})
+SHARED = frozenset({"tools", CHOICES})
 """Columns that do not tell a form."""
 
-COLUMNS = frozenset(column for form in FORMS for column in (*form.needs, *form.may))
+COLUMNS = SHARED.union(*((*form.needs, *form.may) for form in FORMS))
 """Columns that some form reads; others may stand beside them and are left alone."""
 
 _SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}

@@ -79,10 +79,8 @@ class Renderer:
         return pair[0], pair[1]
 
     def _plain(self, prompt: str, answer: str, where: str) -> Rendered:
-        end = self._tokenizer.eos_token
         # One end-of-sequence token is set in any case, so that those written out are taken away.
-        while end and answer.rstrip().endswith(end):
-            answer = answer.rstrip().removesuffix(end)
+        answer = without_end(answer, self._tokenizer.eos_token)
         if not answer.strip():
             raise DataError(where, expected="a text before its end", got="an end-of-sequence token alone")
         start = len(prompt) if self._loss.of_completions else 0
@@ -116,6 +114,13 @@ class Renderer:
         closed = whole.rstrip().endswith(self._closers)
         whole = whole.rstrip() if closed else whole
         return Rendered(whole, ((len(before), len(whole)),), opened=True, closed=closed)
+
+
+def without_end(answer: str, end: str | None) -> str:
+    """An answer without the end-of-sequence tokens that are written out behind it."""
+    while end and answer.rstrip().endswith(end):
+        answer = answer.rstrip().removesuffix(end)
+    return answer
 
 
 def closing_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:

@@ -1,15 +1,19 @@
 """Supervised fine-tuning of a language model on examples to imitate, by TRL's SFTTrainer."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from randlora.errors import ConfigError
 from randlora.tasks.language.config import SftData
 from randlora.tasks.language.encoding import Encoded, encode
 from randlora.tasks.language.loss import Loss
+from randlora.tasks.language.metrics import answer_scores
 from randlora.tasks.language.packing import keeps_apart
 from randlora.tasks.language.pool import Pool
+from randlora.tasks.language.questions import Asker, Question, read_questions
 from randlora.tasks.language.task import LanguageTask
 from randlora.tasks.sources import BaseModel
+from randlora.tasks.task import Split
 
 
 class Sft(LanguageTask):
@@ -18,6 +22,17 @@ class Sft(LanguageTask):
     data_class = SftData
     preferences = False
     data: SftData
+
+    def fingerprint(self, split: Split) -> str:
+        """See `Task.fingerprint`; where answers are scored, every example must be a question."""
+        if self.data.metrics and split != "train":
+            for _ in self._read_questions(self.pool(split)):
+                pass
+        return super().fingerprint(split)
+
+    def _read_questions(self, pool: Pool) -> Iterator[Question]:
+        choose = "choice_accuracy" in (self.data.metrics or [])
+        return read_questions(pool, choose=choose, choices=self.data.choices)
 
     def trainer_classes(self) -> Any:
         """TRL's, with scores by token."""
@@ -61,3 +76,15 @@ class Sft(LanguageTask):
     def inputs(self) -> dict[str, Any]:
         """The tokenizer."""
         return {"processing_class": self.tokenizer}
+
+    def score(self, trainer: Any, split: Split) -> dict[str, float]:
+        """See `Task.score`; with `metrics`, by the model's answers too."""
+        scores = super().score(trainer, split)
+        if not self.data.metrics:
+            return scores
+        asker = Asker(self.tokenizer)
+        questions = self._read_questions(self.worded(split))
+        # Those that are left out of the loss, by `drop_empty`, are no questions either.
+        kept = [question for question in questions if len(asker.prompt(question)) < self.max_length]
+        limit = self.data.max_new_tokens
+        return scores | answer_scores(trainer, kept, self.data.metrics, context=self.longest, max_new_tokens=limit)

@@ -146,11 +146,15 @@ class LanguageTask(Task):
     def encode(self, pool: Pool) -> Encoded:
         """Samples as tokens."""
 
+    def worded(self, split: Split) -> Pool:
+        """A split's samples with the prompts that the tokenizer is used to."""
+        words = self.data.wording or ("alpaca" if self.tokenizer.chat_template is None else None)
+        return replace(self.pool(split), wording=words)
+
     def encoded(self, split: Split) -> Encoded:
         """A split's tokens; of what was cut, left out or stands in two splits the user is told, once."""
         if split not in self._encoded:
-            words = self.data.wording or ("alpaca" if self.tokenizer.chat_template is None else None)
-            pool = replace(self.pool(split), wording=words)
+            pool = self.worded(split)
             found = self._encoded[split] = self.encode(pool)
             if len(found.rows) == 0:
                 raise DataError(f"data.{split}", expected="an example or more", got="none", hint="raise max_length")

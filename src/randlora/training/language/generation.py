@@ -1,12 +1,13 @@
-"""Answers to prompts, in batches that give what each prompt gives alone."""
+"""How answers are made: the choice of tokens, and the answers of a loaded model."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from randlora.errors import ConfigError
+from randlora.tasks.language.generation import GREEDY, complete
 from randlora.training.language.speaker import Speaker
 
 DEFAULT_LENGTH = 256
@@ -42,7 +43,7 @@ class Decoding:
     def arguments(self) -> dict[str, Any]:
         """Arguments of transformers' `generate`; what else the model's own config says (penalties) holds."""
         if self.temperature == 0:
-            return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+            return dict(GREEDY)
         return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p}
 
 
@@ -56,7 +57,6 @@ def check_batch_size(size: int) -> None:
         raise ConfigError("--batch-size", expected="1 or more", got=str(size))
 
 
-@torch.no_grad()
 def generate(
     speaker: Speaker,
     prompts: Sequence[list[int]],
@@ -67,8 +67,7 @@ def generate(
 ) -> list[str]:
     """Answer prompts.
 
-    Prompts are padded on the left and masked. Prompts of like length go together, and all of a batch may answer at the
-    same length, so that without draws no answer depends on its batch, up to the last bits of the arithmetic.
+    Without draws no answer depends on its batch, up to the last bits of the arithmetic.
 
     Args:
         speaker: The model.
@@ -87,30 +86,12 @@ def generate(
     decoding = decoding or Decoding()
     rooms = [min(decoding.max_new_tokens, speaker.context - len(ids)) for ids in prompts]
     torch.manual_seed(decoding.seed)
-    answers = [""] * len(prompts)
-    for batch in _batches(prompts, rooms, batch_size):
-        for index, answer in zip(
-            batch, _answer(speaker, [prompts[i] for i in batch], rooms[batch[0]], decoding), strict=True
-        ):
-            answers[index] = answer
-        advance(len(batch))
-    return answers
-
-
-def _batches(prompts: Sequence[list[int]], rooms: list[int], size: int) -> Iterator[list[int]]:
-    batch: list[int] = []
-    for index in sorted(range(len(prompts)), key=lambda index: (rooms[index], len(prompts[index]))):
-        if batch and (len(batch) == size or rooms[index] != rooms[batch[0]]):
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
-
-
-def _answer(speaker: Speaker, prompts: list[list[int]], room: int, decoding: Decoding) -> list[str]:
-    inputs = speaker.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
-    inputs = {name: inputs[name].to(speaker.model.device) for name in ("input_ids", "attention_mask")}
-    found = speaker.model.generate(**inputs, max_new_tokens=room, **decoding.arguments())
-    new = found[:, inputs["input_ids"].shape[1] :]
-    return [str(text) for text in speaker.tokenizer.batch_decode(new, skip_special_tokens=True)]
+    return complete(
+        speaker.model,
+        speaker.tokenizer,
+        prompts,
+        rooms,
+        batch_size=batch_size,
+        options=decoding.arguments(),
+        advance=advance,
+    )

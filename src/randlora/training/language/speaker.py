@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from randlora.errors import ConfigError, LayerError, UpdateError
 from randlora.formats.checkpoint import CONFIG_FILE, read_adapter_config
 from randlora.tasks import TASKS
+from randlora.tasks.language.generation import ends
 from randlora.tasks.language.model import load_tokenizer
 from randlora.tasks.language.task import LanguageTask
 from randlora.tasks.paths import local
@@ -43,12 +44,6 @@ class Speaker:
     def chats(self) -> bool:
         """Whether there is a chat template."""
         return self.tokenizer.chat_template is not None
-
-    @property
-    def ends(self) -> list[int]:
-        """Tokens that end an answer."""
-        known = self.model.generation_config.eos_token_id
-        return [known] if isinstance(known, int) else list(known or [])
 
 
 def is_adapted(source: str) -> bool:
@@ -120,11 +115,7 @@ def _ready(model: Any, tokenizer: Any, source: str) -> Speaker:
     own, defaults = model.config, model.generation_config
     own.use_cache = True  # off in training
     defaults.pad_token_id = tokenizer.pad_token_id
-    known = defaults.eos_token_id
-    ends = [known] if isinstance(known, int) else list(known or [])
-    # Chat models end a turn with another token than a text, and their config need not know it.
-    if tokenizer.eos_token_id not in ends:
-        defaults.eos_token_id = [*ends, tokenizer.eos_token_id]
+    defaults.eos_token_id = ends(model, tokenizer)
     if not getattr(model, "is_quantized", False):
         model.to("cuda" if torch.cuda.is_available() else "cpu")
     return Speaker(model.eval(), tokenizer, longest_text(model, tokenizer))

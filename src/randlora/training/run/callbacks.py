@@ -1,11 +1,11 @@
 """What the Trainer is told to do beside training: show progress, tell the data the epoch."""
 
-import sys
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from randlora.tasks.bars import progress_bar
 from randlora.training.run.memory import current_bytes
 
 
@@ -20,7 +20,7 @@ class ProgressBar(TrainerCallback):
         """Open the bar, at the step the run resumes from."""
         del args, control
         if state.is_world_process_zero:
-            self._bar = _bar("training", "step", total=state.max_steps, initial=state.global_step)
+            self._bar = progress_bar("training", "step", total=state.max_steps, initial=state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move the bar."""
@@ -59,7 +59,7 @@ class ProgressBar(TrainerCallback):
             return
         if self._evaluation is None:
             total = len(eval_dataloader) if hasattr(eval_dataloader, "__len__") else None
-            self._evaluation = _bar("evaluation", "batch", total=total, leave=False)
+            self._evaluation = progress_bar("evaluation", "batch", total=total, leave=False)
         self._evaluation.update()
 
     def on_evaluate(self, *_: Any, **__: Any) -> None:
@@ -73,12 +73,6 @@ class ProgressBar(TrainerCallback):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-def _bar(what: str, unit: str, **options: Any) -> "tqdm[Any]":
-    # In a log file, where a bar cannot redraw its line, a line every ten seconds is enough.
-    interval = 0.1 if sys.stderr.isatty() else 10.0
-    return tqdm(desc=what, unit=unit, dynamic_ncols=True, mininterval=interval, **options)
 
 
 class EpochOfData(TrainerCallback):
