@@ -119,7 +119,7 @@ def hold_out(counts: Sequence[int], size: float, *, seed: str) -> list[list[int]
             shares[place] += 1
     if not 0 < sum(shares) < total:
         raise ConfigError(
-            "validation",
+            "data.validation",
             expected=f"a share between 0 and 1, or a number of rows, that parts the {total:,} rows in two",
             got=str(size),
         )
