@@ -79,7 +79,7 @@ def mix(
         DataError: A source cannot be read, or preferences stand beside examples to imitate.
         ConfigError: `validation` does not part the rows.
     """
-    read = [(source, read_records(source.source, source.split, source.subset)) for source in sources]
+    read = [(source, read_records(source.source, source.split or "train", source.subset)) for source in sources]
     forms = [form_of(records, source.form) for source, records in read]
     if len({form.name == PREFERENCE for form in forms}) > 1:
         other = next(records.source for (_, records), form in zip(read, forms, strict=True) if form.name == PREFERENCE)
