@@ -65,6 +65,17 @@ def test_the_last_words_of_a_server_that_ends_are_told(tmp_path, source):
     assert "\n" not in str(caught.value)
 
 
+def test_a_server_that_dies_while_it_serves_is_told(tmp_path, port, started):
+    with Server([sys.executable, "-c", SERVER, str(port)], tmp_path, {}, lambda _: None) as server:
+        server.wait_until_healthy(f"http://127.0.0.1:{port}/health")
+        processes = started()
+        psutil.Process(server._process.pid).kill()
+        with pytest.raises(DeviceError, match=r"expected one that goes on running, got .* code -9") as caught:
+            server.watch()
+    assert "\n" not in str(caught.value)
+    assert gone(processes)
+
+
 def test_an_error_while_it_starts_ends_it(tmp_path, started):
     def interrupt(_):
         raise KeyboardInterrupt
