@@ -57,7 +57,10 @@ def test_a_server_and_its_workers_are_ended(tmp_path, port, manner, monkeypatch,
     check_address("127.0.0.1", port)
 
 
-@pytest.mark.parametrize("source", ["print('no such model'); raise SystemExit(3)", "raise ValueError('no such model')"])
+@pytest.mark.parametrize(
+    "source",
+    ["print('no such model\\nweights: 100%|###| 2/2'); raise SystemExit(3)", "raise ValueError('no such model')"],
+)
 def test_the_last_words_of_a_server_that_ends_are_told(tmp_path, source):
     server = Server([sys.executable, "-c", source], tmp_path, {}, print)
     with server, pytest.raises(DeviceError, match=r"ended with code [13]: .*no such model") as caught:
