@@ -14,6 +14,7 @@ from transformers import BertConfig, BertModel
 
 from randlora.cli import main
 from randlora.training.run.folder import as_dict
+from refusals import refused
 
 pytestmark = pytest.mark.slow
 
@@ -32,20 +33,6 @@ def config_file(text_config, tmp_path):
 def run(config_file, tmp_path):
     assert main(["train", str(config_file)]) == 0
     return tmp_path / "run"
-
-
-def refused(capsys, *words, code=2):
-    """Run a command that must fail, with one line on standard error, which is returned."""
-    capsys.readouterr()
-    try:
-        found = main([str(word) for word in words])
-    except SystemExit as exit_:
-        found = exit_.code
-    lines = [line for line in capsys.readouterr().err.splitlines() if line]
-    assert found == code, lines
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("randlora")
-    return lines[0]
 
 
 def in_shell(command, **environment):

@@ -14,20 +14,7 @@ from randlora.cli.commands import needs
 from randlora.training import train
 from randlora.training.language.engines import ENGINES
 from randlora.training.run.folder import as_dict
-
-
-def refused(capsys, *words):
-    """Run a command that must fail: exit code 2 and one line on standard error, which is returned."""
-    capsys.readouterr()
-    try:
-        code = main([str(word) for word in words])
-    except SystemExit as exit_:
-        code = exit_.code
-    captured = capsys.readouterr()
-    lines = [line for line in captured.err.splitlines() if line]
-    assert (code, len(lines), captured.out) == (2, 1, ""), captured.err
-    assert lines[0].startswith("randlora")
-    return lines[0]
+from refusals import refused
 
 
 @pytest.fixture

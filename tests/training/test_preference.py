@@ -1,12 +1,12 @@
 """Language models: direct preference optimization from a config to a run's folder."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from randlora.errors import ConfigError, DataError
@@ -72,13 +72,17 @@ def test_a_run_goes_on_from_another_and_is_held_to_it(config, sft_config, method
         train(replace(config, start_from=str(tmp_path / "none"), output=str(tmp_path / "other")))
 
 
-def test_a_resumed_run_ends_with_the_same_bits(config, tmp_path, interrupted):
-    config.optimization = replace(config.optimization, batch_size=4, save_steps=2)
-    whole = train(replace(config, output=str(tmp_path / "whole")))
-    interrupted(config, 5)
-    assert train(config).metrics == whole.metrics
-    first, second = tensors(tmp_path / "whole"), tensors(config.output)
-    assert all(torch.equal(first[name], second[name]) for name in first)
+def test_from_an_sft_run_the_loss_begins_at_ln_2_and_the_margin_grows(config, sft_config):
+    train(sft_config)
+    config.optimization = replace(config.optimization, save_steps=1, epochs=4)
+    record = train(replace(config, start_from=sft_config.output, method=MethodConfig()))
+    steps = [entry for entry in record.history if "loss" in entry]
+    assert steps[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert steps[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)
+    margins = [entry["rewards/margins"] for entry in steps]
+    third = len(margins) // 3
+    assert 0.1 < np.mean(margins[third:-third]) < np.mean(margins[-third:])
+    assert steps[-1]["loss"] < 0.6
 
 
 def test_data_of_the_other_task_are_refused(config, sft_config):

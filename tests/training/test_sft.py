@@ -41,17 +41,6 @@ def test_the_score_does_not_depend_on_the_batch(sft_config):
         assert scores["token_accuracy"] == pytest.approx(record.metrics["test_token_accuracy"])
 
 
-@pytest.mark.parametrize("packing", [False, True])
-def test_a_resumed_run_ends_with_the_same_bits(sft_config, packing, tmp_path, interrupted):
-    sft_config.data.packing = packing
-    sft_config.optimization = replace(sft_config.optimization, batch_size=4, epochs=6 if packing else 2, save_steps=2)
-    whole = train(replace(sft_config, output=str(tmp_path / "whole")))
-    interrupted(sft_config, 5)
-    assert train(sft_config).metrics == whole.metrics
-    first, second = tensors(tmp_path / "whole"), tensors(sft_config.output)
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
 def test_an_adapter_on_a_quantized_base_keeps_its_dtype(sft_config, kind):
     pytest.importorskip({"nf4": "bitsandbytes", "int8": "torchao"}[kind])

@@ -37,9 +37,47 @@ def quantized_format(layer: Any) -> QuantizedFormat | None:
     return next((each for each in _FORMATS if each.matches(layer)), None)
 
 
+def keep_differentiable(model: nn.Module) -> None:
+    """Keep bitsandbytes from packing 4-bit weights for inference on a CPU, whose product has no gradient afterwards.
+
+    It does so in the first evaluation, on processors with AVX512-BF16: training then goes on without the gradients of
+    such layers' inputs, and to other bits than a run that was not evaluated before.
+
+    Args:
+        model: Any model.
+    """
+    layers: Any = model.modules()
+    for layer in layers:
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+
+
 def is_torchao(weight: Any) -> bool:
     """Whether a weight is one of torchao's tensors, which look like floating-point ones."""
     return type(weight).__module__.startswith("torchao.")
+
+
+@torch.no_grad()
+def write_out(model: Any) -> Any:
+    """A transformers model whose quantized linear layers hold the numbers that they stood for, in the model's dtype.
+
+    Args:
+        model: A quantized model of transformers, without adapters; it is changed in place.
+
+    Returns:
+        The model, which is no longer quantized.
+
+    Raises:
+        NotImplementedError: The format of a layer cannot be read.
+    """
+    layers = [(layer, quantized_format(layer)) for layer in model.modules()]
+    if not all(is_torchao(layer.weight) for layer, known in layers if known is not None):
+        return model.dequantize()  # which puts other classes of layers in the place of its own
+    for layer, known in layers:  # transformers has no word for torchao, whose layers are torch's
+        if known is not None and known.dequantize is not None:
+            layer.weight = nn.Parameter(known.dequantize(layer).to(model.config.dtype), requires_grad=False)
+    model.hf_quantizer.remove_quantization_config(model)
+    return model
 
 
 def _weight_class(layer: Any) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import logging
 import os
 import re
 import sys
@@ -11,6 +12,7 @@ from typing import NoReturn
 
 from randlora import __version__
 from randlora.cli import commands
+from randlora.cli.commands.needs import missing
 from randlora.errors import RandLoraError
 from randlora.messages import closest, printable
 
@@ -35,13 +37,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+_TALKERS = ("torchao", "torch.utils._pytree", "bitsandbytes")
+"""Loggers that report at import what this machine has no use for, such as kernels of GPUs."""
+
+
 def _quieten() -> None:
     """Leave the terminal to the tool's own lines: transformers reports every fresh head as missing weights."""
-    from transformers.utils import logging
+    for name in _TALKERS:  # before the imports that they report on
+        logging.getLogger(name).setLevel(logging.ERROR)
+    from transformers.utils import logging as of_transformers
 
     warnings.simplefilter("ignore")
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    of_transformers.set_verbosity_error()
+    of_transformers.disable_progress_bar()
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -99,6 +107,9 @@ def _explain(error: Exception) -> tuple[str, int]:
         return str(error), 2
     if isinstance(error, MemoryError):
         return "out of memory", 2
+    absent = (getattr(error, "name", None) or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if absent and absent != "randlora":  # an extra, which is imported where it is first needed
+        return str(missing(absent)), 2
     what = printable(" ".join(f"{type(error).__name__}: {error}".split()))
     return f"{what} (unexpected, and so a fault of randlora's; --traceback shows where it comes from)", 1
 

@@ -1,14 +1,13 @@
 """GGUF files as model folders: unpacked once, and kept."""
 
 import importlib.util
-import shutil
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub.constants
 import torch
 
-from randlora.errors import ConfigError
+from randlora.errors import ConfigError, RandLoraError
 from randlora.files import digest, new_folder
 from randlora.messages import note
 
@@ -32,25 +31,42 @@ def converted(location: str) -> str:
     path = Path(location)
     folder = Path(huggingface_hub.constants.HF_HOME) / "randlora" / "gguf" / digest(path)
     if not folder.is_dir():
-        note(f"{path.name} is unpacked to {folder}, once")
         try:
+            _check(path)
+            note(f"{path.name} is unpacked to {folder}, once")
             with new_folder(folder) as unfinished:
                 _unpack(path, unfinished)
-        except (ValueError, KeyError, TypeError, RuntimeError) as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            lines = str(error).strip().splitlines() or [""]
+        except (RandLoraError, MemoryError):
+            raise
+        # Of a damaged file numpy, struct, transformers and the reader each raise classes of their own.
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ConfigError(
-                "model", expected="a GGUF file of a known architecture", got=f"{path}: {lines[0]}"
+                "model", expected="a whole GGUF file of a known architecture", got=f"{path}: {lines[0]}"
             ) from error
     return str(folder)
+
+
+def _check(path: Path) -> None:
+    """Read the list of tensors, which fails for a file that is cut short, before anything is said or written."""
+    import gguf  # noqa: PLC0415 - an optional package
+
+    gguf.GGUFReader(path)
 
 
 def _unpack(path: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415 - heavy, and seldom needed
 
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    model: Any
+    model, report = AutoModelForCausalLM.from_pretrained(
+        path.parent,
+        gguf_file=path.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+        output_loading_info=True,
     )
+    if report["missing_keys"]:  # which are drawn at random
+        raise ValueError(f"no tensor for {min(report['missing_keys'])}")
     for name in ("quantization_config", "_pre_quantization_dtype"):
         if hasattr(model.config, name):
             delattr(model.config, name)

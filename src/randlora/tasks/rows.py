@@ -19,6 +19,21 @@ def is_local(source: str) -> bool:
     return path.suffix.lower() in SUFFIXES or source.startswith((".", "/", "~")) or kind_of(path) != NOTHING
 
 
+def named_split(source: str, split: str) -> tuple[str, str]:
+    """The name of a hub data set and its split, of `NAME` or `NAME:SPLIT`.
+
+    Args:
+        source: As in a config; not of this machine.
+        split: The split where the name has none.
+
+    Example:
+        >>> named_split("imdb:test", "train"), named_split("imdb", "train")
+        (('imdb', 'test'), ('imdb', 'train'))
+    """
+    named = _HUB.fullmatch(source)
+    return (named["name"], named["split"]) if named else (source, split)
+
+
 def check_source(source: str, key: str) -> None:
     """Check that a local source exists, is not empty and is of a kind that can be read; the hub is not asked.
 
@@ -76,8 +91,7 @@ def load_rows(source: str, *, split: str, columns: tuple[str, str]) -> datasets.
 
 
 def _from_hub(source: str, split: str) -> datasets.Dataset:
-    named = _HUB.fullmatch(source)
-    name, split = (named["name"], named["split"]) if named else (source, split)
+    name, split = named_split(source, split)
     try:
         return datasets.load_dataset(name, split=split)
     # `datasets` wraps whatever its parsers and the network raise in several unrelated classes.

@@ -8,6 +8,7 @@ import transformers
 from peft import PeftModel
 from torch import nn
 
+from randlora.adapter.quantized import write_out
 from randlora.errors import CheckpointError, ConfigError
 from randlora.formats import load_adapter
 from randlora.formats.checkpoint import read_adapter_config
@@ -63,9 +64,9 @@ def _dequantize(task: Task, config: TrainConfig) -> TrainConfig:
     """Write out the numbers of the task's base model; the config then knows the shapes that it has so."""
     before = architecture_fingerprint(task.backbone)
     try:
-        task.backbone = task.backbone.dequantize()
-    except NotImplementedError as error:  # transformers' word for torchao
-        hint = "keep the adapter beside it, or train on a base in nf4"
+        task.backbone = write_out(task.backbone)
+    except NotImplementedError as error:  # transformers', of formats that it only reads
+        hint = "keep the adapter beside it"
         got = f"one in {config.quantization}"
         expected = "a base model whose numbers can be written out"
         raise ConfigError("quantization", expected=expected, got=got, hint=hint) from error

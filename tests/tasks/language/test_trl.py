@@ -7,7 +7,10 @@ import torch
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from randlora.tasks.language import prepare
+from randlora.tasks.language import statistics
+from randlora.tasks.language.config import PreferenceData, SftData
+from randlora.tasks.language.preference import PreferenceTask
+from randlora.tasks.language.sft import Sft
 
 trl = pytest.importorskip("trl")
 
@@ -51,8 +54,9 @@ def mean_loss(model, rows):
 @pytest.mark.parametrize("packing", [False, True])
 def test_sft_takes_the_table(chats, model, data, tmp_path, packing):
     tokenizer = chats.make("chatml")
-    prepared = prepare(tokenizer, data(SFT), validation=2, max_length=64)
-    rows = list(prepared.train.rows)
+    task = Sft(SftData(train=data(SFT), validation=2, max_length=64), seed=0)
+    task.tokenizer = tokenizer
+    rows = list(task.dataset("train"))
     expected = mean_loss(model.eval(), rows)
     args = trl.SFTConfig(
         output_dir=str(tmp_path / "out"),
@@ -72,8 +76,8 @@ def test_sft_takes_the_table(chats, model, data, tmp_path, packing):
     trainer = trl.SFTTrainer(
         model,
         args,
-        train_dataset=prepared.train.rows,
-        eval_dataset=prepared.validation.rows,
+        train_dataset=task.dataset("train"),
+        eval_dataset=task.dataset("validation"),
         processing_class=tokenizer,
     )
     taken = list(trainer.train_dataset)
@@ -82,12 +86,14 @@ def test_sft_takes_the_table(chats, model, data, tmp_path, packing):
         assert sorted(length for row in taken for length in row["seq_lengths"]) == sorted(
             len(row["input_ids"]) for row in rows
         )
-        assert sum(label != -100 for row in taken for label in row["labels"]) == prepared.statistics.trained
+        assert (
+            sum(label != -100 for row in taken for label in row["labels"]) == statistics(task.encoded("train")).trained
+        )
     else:
         assert taken == rows
     trainer.train()
     logged = next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
-    assert trainer.evaluate()["eval_loss"] == pytest.approx(mean_loss(model, prepared.validation.rows), rel=1e-3)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(mean_loss(model, task.dataset("validation")), rel=1e-3)
     if packing:
         assert logged == pytest.approx(expected, rel=1e-3)
 
@@ -106,8 +112,8 @@ def test_dpo_takes_the_table_unprepared(chats, model, data, tmp_path):
         }
         for n in range(3)
     ]
-    prepared = prepare(tokenizer, data(rows), max_length=64)
-    assert prepared.preferences
+    task = PreferenceTask(PreferenceData(train=data(rows), max_length=64), seed=0)
+    task.tokenizer = tokenizer
     reference = LlamaForCausalLM(model.config)
     reference.load_state_dict(model.state_dict())
     args = trl.DPOConfig(
@@ -122,8 +128,8 @@ def test_dpo_takes_the_table_unprepared(chats, model, data, tmp_path):
         disable_tqdm=True,
         logging_steps=1,
     )
-    trainer = Trainer(model, reference, args, train_dataset=prepared.train.rows, processing_class=tokenizer)
-    assert list(trainer.train_dataset) == list(prepared.train.rows)
+    trainer = Trainer(model, reference, args, train_dataset=task.dataset("train"), processing_class=tokenizer)
+    assert list(trainer.train_dataset) == list(task.dataset("train"))
     trainer.train()
     logged = next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
     assert logged == pytest.approx(torch.log(torch.tensor(2.0)).item(), abs=1e-3)

@@ -57,12 +57,26 @@ def test_a_server_and_its_workers_are_ended(tmp_path, port, manner, monkeypatch,
     check_address("127.0.0.1", port)
 
 
-@pytest.mark.parametrize("source", ["print('no such model'); raise SystemExit(3)", "raise ValueError('no such model')"])
+@pytest.mark.parametrize(
+    "source",
+    ["print('no such model\\nweights: 100%|###| 2/2'); raise SystemExit(3)", "raise ValueError('no such model')"],
+)
 def test_the_last_words_of_a_server_that_ends_are_told(tmp_path, source):
     server = Server([sys.executable, "-c", source], tmp_path, {}, print)
     with server, pytest.raises(DeviceError, match=r"ended with code [13]: .*no such model") as caught:
         server.wait_until_healthy("http://127.0.0.1:9/health")
     assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_dies_while_it_serves_is_told(tmp_path, port, started):
+    with Server([sys.executable, "-c", SERVER, str(port)], tmp_path, {}, lambda _: None) as server:
+        server.wait_until_healthy(f"http://127.0.0.1:{port}/health")
+        processes = started()
+        psutil.Process(server._process.pid).kill()
+        with pytest.raises(DeviceError, match=r"expected one that goes on running, got .* code -9") as caught:
+            server.watch()
+    assert "\n" not in str(caught.value)
+    assert gone(processes)
 
 
 def test_an_error_while_it_starts_ends_it(tmp_path, started):

@@ -41,7 +41,7 @@ def add_to(actions: "argparse._SubParsersAction[Any]") -> None:
 
 def merge(arguments: argparse.Namespace, _: Sequence[str]) -> int:
     """`randlora merge RUN --output DIR`."""
-    require("pydantic", "train")
+    require("pydantic")
     from randlora.training.merge import merge as merge_into
 
     trust = arguments.trust_remote_code
@@ -64,7 +64,7 @@ def convert(arguments: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _convert_to_lora(arguments: argparse.Namespace) -> int:
-    require("pydantic", "train")
+    require("pydantic")
     if arguments.rank is None:
         raise ConfigError("--rank", expected="the rank of the LoRA", got="none")
     from randlora.formats.export import export_lora
@@ -84,7 +84,7 @@ def _convert_to_lora(arguments: argparse.Namespace) -> int:
 
 def inspect(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     """`randlora inspect ADAPTER | RUN | CONFIG.yaml [--key value …]`."""
-    require("pydantic", "train")
+    require("pydantic")
     from randlora.report import Column, text_table
     from randlora.training import load_config
     from randlora.training.inspection import inspect_adapter, inspect_run

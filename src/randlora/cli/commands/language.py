@@ -70,8 +70,7 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
 
 
 def _decoding(arguments: argparse.Namespace) -> "Decoding":
-    require("pydantic", "train")
-    require("datasets", "train")
+    require("pydantic", "datasets")
     from randlora.training.language import Decoding
 
     return Decoding(arguments.max_new_tokens, arguments.temperature, arguments.top_p, arguments.seed)
@@ -141,8 +140,7 @@ def chat(arguments: argparse.Namespace, _: Sequence[str]) -> int:
 
 def serve(arguments: argparse.Namespace, _: Sequence[str]) -> int:
     """`randlora serve SOURCE`."""
-    require("pydantic", "train")
-    require("datasets", "train")
+    require("pydantic", "datasets")
     from randlora.training.language import serve as run_server
     from randlora.training.language.engines import choose_engine
     from randlora.training.language.server import check_address

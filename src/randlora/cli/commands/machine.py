@@ -35,13 +35,12 @@ def doctor(_arguments: argparse.Namespace, _: Sequence[str]) -> int:
 def demo(arguments: argparse.Namespace, _: Sequence[str]) -> int:
     """`randlora demo [--language]`."""
     if arguments.language:
-        require("trl", "train")
+        require("trl")
         from randlora.demo.language import run_language_demo
 
         run_language_demo(arguments.output)
         return 0
-    require("matplotlib", "demo")
-    require("sklearn", "demo")
+    require("matplotlib", "sklearn")
     from randlora.demo import run_demo
 
     run_demo(arguments.output)

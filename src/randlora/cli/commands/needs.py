@@ -6,25 +6,44 @@ from types import ModuleType
 
 from randlora.errors import ConfigError
 
+_EXTRAS = {
+    "train": ("datasets", "PIL", "yaml", "pydantic", "docstring_parser", "tqdm", "psutil", "filelock", "trl"),
+    "demo": ("matplotlib", "sklearn"),
+    "quantized": ("bitsandbytes", "torchao"),
+    "serve": ("fastapi", "uvicorn", "openai", "typer", "rich"),
+    "harness": ("lm_eval",),
+}
+"""Modules by the extra of this package that brings them."""
 
-def require(module: str, extra: str) -> None:
-    """Check that a package is installed, without importing it.
+
+def missing(module: str) -> ConfigError:
+    """The error of a package that is not installed, with what installs it.
 
     Args:
         module: Its name in Python.
-        extra: The extra of this package that brings it.
+    """
+    extra = next((extra for extra, modules in _EXTRAS.items() if module in modules), None)
+    hint = f"pip install {module}" if extra is None else f"pip install 'randlora[{extra}]'"
+    return ConfigError(f"package {module!r}", expected="to be installed", hint=hint)
+
+
+def require(*modules: str) -> None:
+    """Check that packages are installed, without importing them.
+
+    Args:
+        modules: Their names in Python.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: One is not.
     """
-    if importlib.util.find_spec(module) is None:
-        raise ConfigError(f"package {module!r}", expected="to be installed", hint=f"pip install 'randlora[{extra}]'")
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise missing(module)
 
 
 def training() -> ModuleType:
     """The training floor, with its data library kept from drawing bars for every file it opens."""
-    require("pydantic", "train")
-    require("datasets", "train")
+    require("pydantic", "datasets")
     import datasets
 
     from randlora import training as floor

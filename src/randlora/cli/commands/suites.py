@@ -103,7 +103,7 @@ def _commonsense(arguments: argparse.Namespace, options: dict[str, Any]) -> int:
 
 
 def _harness(arguments: argparse.Namespace, options: dict[str, Any]) -> int:
-    require("lm_eval", "harness")
+    require("lm_eval")
     from randlora.report import Column, text_table
     from randlora.report.table import count
     from randlora.training.language.harness import evaluate_harness

@@ -1,6 +1,6 @@
 """Language data: any common form of rows to tokens and the mask of those that are learned.
 
-Begin reading at `prepare.py`. Nothing here trains: TRL's trainers take the tables as they are.
+Begin reading at `task.py`. Nothing here trains: TRL's trainers take the tables as they are.
 """
 
 from randlora.tasks.language.encoding import Encoded, encode
@@ -10,7 +10,6 @@ from randlora.tasks.language.mixture import Source, read_sources
 from randlora.tasks.language.packing import keeps_apart
 from randlora.tasks.language.pairs import encode_preferences
 from randlora.tasks.language.pool import Pool, count_leaks, mix
-from randlora.tasks.language.prepare import Prepared, prepare
 from randlora.tasks.language.preview import Statistics, show_example, statistics
 from randlora.tasks.language.samples import Completion, Conversation, Preference, Sample, Text
 
@@ -23,7 +22,6 @@ __all__ = [
     "Loss",
     "Pool",
     "Preference",
-    "Prepared",
     "Sample",
     "Source",
     "Statistics",
@@ -34,7 +32,6 @@ __all__ = [
     "keeps_apart",
     "mix",
     "normalise",
-    "prepare",
     "read_sources",
     "recognise",
     "show_example",

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from randlora.tasks.language.token_count import TokenCount
+
 
 class ExactNumbers:
     """Keeps the trained numbers in their dtype: on a quantized base TRL rounds them to bfloat16, where steps are lost.
@@ -17,6 +19,7 @@ class ExactNumbers:
         data = eval_dataset if train_dataset is None else train_dataset
         made: Any = super()
         made.__init__(model=model, args=args, train_dataset=data, eval_dataset=eval_dataset, **rest)
+        made.add_callback(TokenCount(self))
         for name, part in model.named_parameters():
             if name in trained:
                 part.data = trained[name].to(part.device)

@@ -16,14 +16,14 @@ class Source:
     Attributes:
         source: A data file, or a name on the hub.
         weight: Times that its rows are learned in an epoch: 0.5 draws half of them, 2.5 takes all twice and draws half.
-        split: The hub data set's split; a file has one only.
+        split: The hub data set's split; a file has one only. None means the one that it is read for.
         form: The form to read it in, where its columns belong to several.
         subset: The hub data set's configuration, where it has several.
     """
 
     source: str
     weight: float = 1.0
-    split: str = "train"
+    split: str | None = None
     form: str | None = None
     subset: str | None = None
 
@@ -119,7 +119,7 @@ def hold_out(counts: Sequence[int], size: float, *, seed: str) -> list[list[int]
             shares[place] += 1
     if not 0 < sum(shares) < total:
         raise ConfigError(
-            "validation",
+            "data.validation",
             expected=f"a share between 0 and 1, or a number of rows, that parts the {total:,} rows in two",
             got=str(size),
         )

@@ -6,8 +6,11 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TorchAoConfig
 
+from randlora.adapter.quantized import keep_differentiable, quantized_format
 from randlora.errors import ConfigError
 from randlora.tasks.sources import BaseModel, load
+
+_PACKAGES = {"nf4": "bitsandbytes", "int8": "torchao"}
 
 
 def load_tokenizer(base: BaseModel, chat_template_path: str | None) -> Any:
@@ -37,6 +40,29 @@ def load_tokenizer(base: BaseModel, chat_template_path: str | None) -> Any:
     return tokenizer
 
 
+def load_whole(name: str, **options: Any) -> Any:
+    """Load a causal language model all of whose weights are in its files; transformers draws others at random.
+
+    Args:
+        name: The model, as in a config.
+        options: Of `from_pretrained`.
+
+    Raises:
+        ConfigError: It cannot be loaded, or a weight is missing or of another shape than its config says.
+    """
+    loader = AutoModelForCausalLM.from_pretrained
+    report = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, found = load(loader, name, what="weights", use_safetensors=True, **report, **options)
+    missing, mismatched = sorted(found["missing_keys"]), sorted(found["mismatched_keys"])
+    if missing or mismatched:
+        more = f" and {len(missing) + len(mismatched) - 1} others" if len(missing) + len(mismatched) > 1 else ""
+        key, *sizes = mismatched[0] if not missing else (missing[0],)
+        got = f"no {key}{more}" if missing else f"{key}{more} of {tuple(sizes[0])} and not {tuple(sizes[1])}"
+        expected = f"the weights of a {type(model).__name__} in {name}, whole"
+        raise ConfigError("model", expected=expected, got=got, hint="another kind of model, or not all of its files")
+    return model
+
+
 def load_language_model(base: BaseModel, tokenizer: Any) -> Any:
     """Load a causal language model.
 
@@ -45,20 +71,17 @@ def load_language_model(base: BaseModel, tokenizer: Any) -> Any:
         tokenizer: Its tokenizer, whose words the model must know.
 
     Raises:
-        ConfigError: It cannot be loaded, a package for the quantization is missing, or the tokenizer has more words
-            than the model.
+        ConfigError: It cannot be loaded whole, a package for the quantization is missing or finds nothing to quantize,
+            or the tokenizer has more words than the model.
     """
     options: dict[str, Any] = {"dtype": getattr(torch, base.dtype or "float32")}
     if base.quantization is not None:
         options["quantization_config"] = _quantization(base.quantization, options["dtype"])
-    model: Any = load(
-        AutoModelForCausalLM.from_pretrained,
-        base.name,
-        what="weights",
-        use_safetensors=True,
-        trust_remote_code=base.trust_remote_code,
-        **options,
-    )
+    model = load_whole(base.name, trust_remote_code=base.trust_remote_code, **options)
+    if base.quantization is not None and not any(quantized_format(part) is not None for part in model.modules()):
+        expected = f"a model with linear layers that {_PACKAGES[base.quantization]} quantizes"
+        hint = "set it to null, or try the other one"
+        raise ConfigError("quantization", expected=expected, got=f"none in {type(model).__name__}", hint=hint)
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise ConfigError(
@@ -66,6 +89,7 @@ def load_language_model(base: BaseModel, tokenizer: Any) -> Any:
             expected=f"a tokenizer of at most the {rows:,} words that the model knows",
             got=f"{len(tokenizer):,}",
         )
+    keep_differentiable(model)
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.config.use_cache = False  # of no use in training, and in the way of checkpointing
     return model

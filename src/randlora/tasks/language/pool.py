@@ -79,8 +79,8 @@ def mix(
         DataError: A source cannot be read, or preferences stand beside examples to imitate.
         ConfigError: `validation` does not part the rows.
     """
-    read = [(source, read_records(source.source, source.split, source.subset)) for source in sources]
-    forms = [recognise(records.columns, records.source, source.form) for source, records in read]
+    read = [(source, read_records(source.source, source.split or "train", source.subset)) for source in sources]
+    forms = [form_of(records, source.form) for source, records in read]
     if len({form.name == PREFERENCE for form in forms}) > 1:
         other = next(records.source for (_, records), form in zip(read, forms, strict=True) if form.name == PREFERENCE)
         raise DataError(other, expected="examples to imitate, as in the other sources", got="preferences")
@@ -95,6 +95,43 @@ def mix(
         train.append(Part(records, form, [left[index] for index in drawn]))
     kept = [Part(records, form, out) for (_, records), form, out in zip(read, forms, held, strict=True)]
     return Pool(train, wording), Pool(kept, wording) if validation is not None else None
+
+
+def form_of(records: Records, named: str | None = None) -> Form:
+    """Tell the form of rows by their columns.
+
+    Args:
+        records: The rows.
+        named: The form to read them in, where their columns belong to several.
+
+    Raises:
+        DataError: They make no form, or belong to more than one; where rows differ, the message names the first that
+            is of another form than those before it.
+    """
+    try:
+        return recognise(records.columns, records.source, named)
+    except DataError:
+        if (mixed := _mixed(records)) is not None:
+            raise mixed from None
+        raise
+
+
+def _mixed(records: Records) -> DataError | None:
+    """The error of rows of different forms in one file, which names the first that differs; None where none does."""
+    first: tuple[Form, int] | None = None
+    for index in range(len(records)):
+        filled = [column for column, value in records[index].items() if value not in (None, "")]
+        try:
+            form = recognise(filled, records.source)
+        except DataError:  # a row of no form, or of two, tells nothing
+            continue
+        first = first or (form, index)
+        if form != first[0]:
+            place = records.where(first[1]).removeprefix(f"{records.source}: ")
+            expected = f"the form '{first[0].name}', as in {place}"
+            hint = "put the rows of each form into a file of their own, and list the files in data.train"
+            return DataError(records.where(index), expected=expected, got=f"'{form.name}'", hint=hint)
+    return None
 
 
 def count_leaks(train: Pool, validation: Pool) -> int:

@@ -20,7 +20,7 @@ from randlora.tasks.language.mixture import Source, read_sources
 from randlora.tasks.language.model import load_language_model, load_tokenizer
 from randlora.tasks.language.pool import Pool, count_leaks, mix
 from randlora.tasks.positions import longest_text
-from randlora.tasks.rows import check_source
+from randlora.tasks.rows import check_source, is_local, named_split
 from randlora.tasks.sources import BaseModel
 from randlora.tasks.task import Defaults, Goal, Split, Task
 
@@ -95,12 +95,11 @@ class LanguageTask(Task):
         return self._pools[split]
 
     def _sources(self, split: Split) -> list[Source]:
-        default = {"train": "train", "validation": "validation", "test": "test"}[split]
         found = []
         for source in read_sources(getattr(self.data, split), f"data.{split}"):
-            name, colon, own = source.source.partition(":")
-            of_hub = bool(colon) and not Path(source.source).exists()
-            found.append(replace(source, source=name, split=own) if of_hub else replace(source, split=default))
+            own = source.split or split
+            name, own = (source.source, own) if is_local(source.source) else named_split(source.source, own)
+            found.append(replace(source, source=name, split=own))
         return found
 
     def _check_form(self, split: Split) -> None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -79,13 +80,20 @@ class ChatTemplate:
                 add_generation_prompt=ask,
                 **self._variables,
             )
+        except TemplateSyntaxError as error:  # no other messages would do
+            raise DataError(
+                "the chat template",
+                expected="one in Jinja",
+                got=f"line {error.lineno}: {error.message}",
+                hint="mend it, or set chat_template_path to another",
+            ) from error
         # A template is a program: what it raises on purpose and by accident is of many classes.
         except Exception as error:
             raise DataError(
                 self._where,
                 expected="messages that the tokenizer's chat template takes",
                 got=f"{type(error).__name__}: {error}",
-                hint="change the messages, or set chat_template_path",
+                hint="change the messages, or set chat_template_path to another template",
             ) from error
         return texts[0], _merged(spans[0]) if marks else []
 

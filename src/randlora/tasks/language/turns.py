@@ -43,7 +43,9 @@ class Turns:
         spoken = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
         learned = [index for index in spoken if index >= conversation.given][-1 if self.last_only else 0 :]
         whole, spans = self._by_prefixes(messages, learned)
-        if not spans:
+        if learned and not spans:
+            for index in learned:  # of a template that writes nothing there is nothing else to say
+                require_said(messages[index], whole, f"{self.where}, message {index}")
             whole, marked = self._by_marks(messages, len(spoken))
             spans = [span for index, span in zip(spoken, marked, strict=True) if index in learned]
         for index, (start, end) in zip(learned, spans, strict=True):

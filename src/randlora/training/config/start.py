@@ -16,6 +16,28 @@ def adapter_of(config: TrainConfig) -> str | None:
     return None if config.start_from is None else str(Path(config.start_from).expanduser() / "adapter")
 
 
+def check_model(config: TrainConfig, fingerprint: str | None) -> None:
+    """Check that the run it starts from was trained on the same model: shapes alone do not tell.
+
+    Args:
+        config: The config.
+        fingerprint: Of its model's files; None for a model on the hub, which its name tells.
+
+    Raises:
+        ConfigError: It was trained on another one.
+    """
+    folder = adapter_of(config)
+    if folder is None:
+        return
+    other = load_config(Path(folder).parent / "config.yaml")
+    known = other.fingerprint.get("model")
+    # Between a name on the hub and a folder nothing can be compared.
+    on_hub = known is None and fingerprint is None and not other.model.startswith((".", "/", "~"))
+    if (known and fingerprint and known != fingerprint) or (on_hub and other.model != config.model):
+        got = f"one of {other.model}" + ("" if other.model != config.model else ", which has changed since")
+        raise ConfigError("start_from", expected=f"a run on this model, {config.model}", got=got)
+
+
 def with_start(config: TrainConfig) -> TrainConfig:
     """The config with the method of the run it starts from.
 
@@ -26,7 +48,8 @@ def with_start(config: TrainConfig) -> TrainConfig:
     if folder is None:
         return config
     run = Path(folder).parent
-    if not (run / "config.yaml").is_file() or not (Path(folder) / WEIGHTS_FILE).is_file():
+    parts = (run / "config.yaml", run / "record.json", Path(folder) / WEIGHTS_FILE)
+    if not all(part.is_file() for part in parts):
         expected = "the folder of a finished run that trained an adapter"
         raise ConfigError("start_from", expected=expected, got=str(config.start_from))
     other = load_config(run / "config.yaml")

@@ -21,6 +21,8 @@ PATIENCE = 10.0
 """Seconds that a server has to finish its answers after it is told to end."""
 
 _NOISE = ("Traceback (most recent call last)", "INFO:")
+_BAR = "%|"
+"""What every progress bar of tqdm's has in it; none is a server's last word."""
 
 
 def check_address(host: str, port: int) -> None:
@@ -137,7 +139,7 @@ class Server:
         if code is None:
             return
         self._reader.join(1)
-        lines = [line for line in self._last if line.strip() and not line.startswith(_NOISE)]
+        lines = [line for line in self._last if line.strip() and not line.startswith(_NOISE) and _BAR not in line]
         got = f"one that ended with code {code}" + (f": {lines[-1].strip()}" if lines else "")
         raise DeviceError("the server", expected="one that goes on running", got=got)
 

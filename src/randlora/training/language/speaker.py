@@ -6,17 +6,16 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
 
 from randlora.errors import ConfigError, LayerError, UpdateError
 from randlora.formats.checkpoint import CONFIG_FILE, read_adapter_config
 from randlora.tasks import TASKS
 from randlora.tasks.language.generation import ends
-from randlora.tasks.language.model import load_tokenizer
+from randlora.tasks.language.model import load_tokenizer, load_whole
 from randlora.tasks.language.task import LanguageTask
 from randlora.tasks.paths import local
 from randlora.tasks.positions import longest_text
-from randlora.tasks.sources import BaseModel, load
+from randlora.tasks.sources import BaseModel
 from randlora.training.adapted import load_adapted
 from randlora.training.config.file import load_config
 from randlora.training.merge import merge_adapter
@@ -71,8 +70,7 @@ def load_speaker(
             expected = "a run's folder or an adapter folder with it"
             raise ConfigError("--model", expected=expected, got=f"{source}, which has neither in it")
         tokenizer = _tokenizer(source, trust_remote_code=trust_remote_code)
-        options: dict[str, Any] = {"dtype": "auto", "use_safetensors": True, "trust_remote_code": trust_remote_code}
-        return _ready(load(AutoModelForCausalLM.from_pretrained, source, what="weights", **options), tokenizer, source)
+        return _ready(load_whole(source, dtype="auto", trust_remote_code=trust_remote_code), tokenizer, source)
     folder, base = _adapter_and_base(local(source), model)
     at = str(folder) if (folder / _TOKENIZER).is_file() else base
     tokenizer = _tokenizer(at, trust_remote_code=trust_remote_code)

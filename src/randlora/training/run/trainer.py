@@ -12,7 +12,7 @@ from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from randlora.errors import TrainingError
+from randlora.errors import ConfigError, TrainingError
 from randlora.tasks.task import NOT_METRICS
 from randlora.training.config.sections import OptimizationConfig
 from randlora.training.run.adalora import RankBudget, find_adalora, orthogonality
@@ -156,18 +156,28 @@ class RunTrainer(Trainer):
             losses: What they are called -> their values.
 
         Raises:
+            ConfigError: The base model holds such numbers itself.
             TrainingError: One is not.
         """
         found = {name: f"{value}" for name, value in losses.items() if not math.isfinite(value)}
         trained = ((name, part) for name, part in self.model.named_parameters() if part.requires_grad)
         found |= {name: "NaN or infinity" for name, part in trained if not torch.isfinite(part).all()}
         for name, value in found.items():
+            self._require_finite_base()
             raise TrainingError(
                 f"{name} after step {self.state.global_step}",
                 expected="a finite number",
                 got=value,
                 hint=f"the training diverged; lower optimization.learning_rate, now {self.args.learning_rate:g}",
             )
+
+    def _require_finite_base(self) -> None:
+        """Tell a base model that came with NaN from a training that diverged; asked afterwards, as it takes time."""
+        for name, part in self.model.named_parameters():
+            plain = type(part) is nn.Parameter and part.is_floating_point()  # those of a quantized layer are not asked
+            if plain and not part.requires_grad and not torch.isfinite(part).all():
+                hint = "copy or download the model again"
+                raise ConfigError("model", expected="finite weights", got=f"NaN or infinity in {name}", hint=hint)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.require_finite({})

@@ -15,7 +15,7 @@ from randlora.tasks import TASKS, Split, Task
 from randlora.tasks.fingerprint import architecture_fingerprint, model_fingerprint
 from randlora.tasks.sources import locate
 from randlora.training.config.sections import TrainConfig, resolve
-from randlora.training.config.start import adapter_of, with_start
+from randlora.training.config.start import adapter_of, check_model, with_start
 from randlora.training.config.validation import validate
 from randlora.training.methods import build, is_head, load_model
 from randlora.training.run.arguments import training_arguments
@@ -112,6 +112,7 @@ def _fingerprint(config: TrainConfig, task: Task) -> dict[str, str]:
     names: dict[str, Split] = {"training data": "train", "validation data": "validation", "test data": "test"}
     found: dict[str, str | None] = {name: task.fingerprint(split) for name, split in names.items() if task.has(split)}
     found["model"] = model_fingerprint(locate(config.model))
+    check_model(config, found["model"])
     start = adapter_of(config)
     if start is not None:
         found["start"] = model_fingerprint(start)
