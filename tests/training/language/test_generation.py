@@ -125,16 +125,6 @@ def test_a_quantized_base_speaks_with_its_adapter_beside_it(sft_config, tmp_path
     torch.testing.assert_close(merged.model(ids).logits, whole.model(ids).logits)
 
 
-@pytest.mark.slow
-def test_int8_cannot_be_written_out_and_says_so(sft_config, tmp_path):
-    pytest.importorskip("torchao")
-    sft_config.quantization, sft_config.optimization.max_steps = "int8", 1
-    train(sft_config)
-    with pytest.raises(ConfigError, match="quantization: expected a base model whose numbers can be written out"):
-        merge(sft_config.output, tmp_path / "merged")
-    assert not (tmp_path / "merged").exists()
-
-
 def test_what_is_no_language_model_is_refused(bert, text_config, tmp_path, spoken_run):
     with pytest.raises(ConfigError, match="model"):
         load_speaker(str(tmp_path / "absent"))
