@@ -54,8 +54,8 @@ def test_the_python_example_runs(work, llama, capsys):
     (source,) = (text for language, text in BLOCKS if language == "python")
     source = (
         source.replace(MODEL, str(llama))
-        .replace("max_length=512", "max_length=64")
-        .replace("batch_size=8", "batch_size=8, device='cpu', precision='fp32'")
+        .replace("validation=0.1", "validation=0.1, max_length=64")
+        .replace("epochs=2", "epochs=2, device='cpu', precision='fp32'")
     )
     exec(compile(source, "language-models.md", "exec"), {})  # noqa: S102 - our own text
     assert len(capsys.readouterr().out.split()) == 2
