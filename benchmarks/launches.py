@@ -1,8 +1,8 @@
 """What a call would launch on a GPU: operations, multiply-adds and bytes, counted on tensors that hold nothing.
 
-Fake tensors have shapes, dtypes and strides, and no memory. `randlora.update.scratch` takes them for tensors of a device
-with an allocator of its own, so that the operations counted are those of a GPU; which kernels its libraries choose, and
-what they copy to please them, fake tensors cannot tell.
+Fake tensors have shapes, dtypes and strides, and no memory. `randlora.update.scratch` takes them for tensors of a
+device with an allocator of its own, so that the operations counted are those of a GPU; which kernels its libraries
+choose, and what they copy to please them, fake tensors cannot tell.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -220,4 +220,4 @@ def _kronecker(outer: Tensor, inner: Tensor, matrix: Float[Tensor, "n w"], scale
 
 def _scaled_product(left: Float[Tensor, "p q"], right: Float[Tensor, "q s"], scale: float) -> Float[Tensor, "p s"]:
     """Scale · left · right in one operation."""
-    return torch.addmm(right.new_empty(()), left, right, beta=0, alpha=scale)  # with beta 0 nobody reads the first
+    return torch.addmm(right.new_empty(1, 1), left, right, beta=0, alpha=scale)  # with beta 0 nobody reads the first
