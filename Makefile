@@ -53,6 +53,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/linears.py
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/traffic.py
 	$(BIN)/python benchmarks/performance.py
 
 # Banking77 as CSV files with the columns text and category: make accuracy TRAIN=train.csv TEST=test.csv

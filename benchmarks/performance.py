@@ -15,6 +15,7 @@ from contenders import LORA, NAMES
 from randlora.update.dense import DENSE_RATES
 from randlora.update.operators import Rates
 from randlora.update.structured import STRUCTURED_RATES
+from traffic_table import traffic_table
 
 ROOT = Path(__file__).parent
 PAGE = ROOT.parent / "docs" / "performance.md"
@@ -171,11 +172,12 @@ def main() -> None:
     """Replace the tables of the page."""
     results = {
         name: json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("steps", "linears", "inference", "scaling")
+        for name in ("steps", "linears", "inference", "scaling", "traffic")
     }
     lines = [line for workload, result in results["steps"].items() for line in steps_table(workload, result)]
     lines += linears_table(results["linears"]) + rates_table()
     lines += inference_table(results["inference"]) + scaling_table(results["scaling"])
+    lines += traffic_table(results["traffic"])
     page = PAGE.read_text(encoding="utf-8")
     before, _, rest = page.partition(START)
     after = rest.partition(END)[2]

@@ -75,7 +75,7 @@ class Operator(Protocol):
         """Large · B: (T, M) -> hidden."""
 
     def fold(self, coefficients: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
-        """Weight + B · C for a weight (M, m), in its dtype; every sum is rounded once. Written to `out` if given."""
+        """Weight + B · C for (M, m), in the weight's dtype or C's; every sum is rounded once; into `out` if given."""
 
     def rows(self, coefficients: Tensor, index: Tensor) -> Tensor:
         """Rows of B · C by their numbers (T,): (T, m). In differentiable operations."""

@@ -17,9 +17,14 @@ _held = threading.local()
 
 def eager_on_cpu(tensor: Tensor) -> bool:
     """Whether operations on this tensor run at once on the CPU: no tracing, no autograd, no vmap."""
-    if torch.compiler.is_compiling() or tensor.device.type != "cpu" or torch.is_grad_enabled():
+    return tensor.device.type == "cpu" and type(tensor) in (Tensor, torch.nn.Parameter) and eager(tensor)
+
+
+def eager(tensor: Tensor) -> bool:
+    """Whether operations on this tensor run at once, on any device, so that they may write to `out=`."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
         return False
-    return type(tensor) in (Tensor, torch.nn.Parameter) and not is_functorch_wrapped_tensor(tensor)
+    return not is_functorch_wrapped_tensor(tensor)
 
 
 def scratch(purpose: str, like: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor | None:

@@ -22,7 +22,8 @@ from torch import Tensor
 from randlora.update.kernels import available, structured_fold, structured_gradients
 from randlora.update.operators import Rates, Sizes, Work
 from randlora.update.partition import Partition
-from randlora.update.scratch import scratch
+from randlora.update.rounding import rounded_product
+from randlora.update.scratch import eager, eager_on_cpu, scratch
 
 STRUCTURED_RATES = Rates(entry=69, product=2.3)  # fitted by benchmarks/costs.py
 # T products with L, one for each row, are faster than a copy and one product only in 16 bits and with blocks this wide.
@@ -86,15 +87,15 @@ class StructuredOperator:
     def coefficients(
         self, lambda_: Float[Tensor, "t r"], gamma: Float[Tensor, "t m"], scaling: float, dtype: torch.dtype
     ) -> Float[Tensor, "n r w"]:
-        """F = R·C; C is rounded once, and so is F."""
-        scaled = (scaling * lambda_)[:, :, None] * self._columns.split(gamma)
-        if len(scaled) > self.num_bases:
-            scaled = scaled.unflatten(0, (-1, self.num_bases)).sum(dim=0)
-        return _kronecker(self.outer, self.inner, scaled.to(dtype).flatten(1)).view_as(scaled)
+        """F = R·C; C/g is rounded once, and so is F."""
+        product = rounded_product(lambda_[:, :, None], self._columns.split(gamma), dtype, self.num_bases)
+        return _kronecker(self.outer, self.inner, product.flatten(1), scaling).view_as(product)
 
     def mix(self, coefficients: Float[Tensor, "n r w"], small: Float[Tensor, "T m"]) -> Float[Tensor, "r T n"]:
         """Small · Fᵀ, block by block."""
-        by_block = coefficients.transpose(0, 1).contiguous()
+        by_block = coefficients.transpose(0, 1)
+        if eager_on_cpu(small):  # other devices multiply blocks with strides between their rows as fast
+            by_block = by_block.contiguous()
         return torch.bmm(self._columns.split(small).transpose(0, 1), by_block.transpose(1, 2))
 
     def unmix(
@@ -136,12 +137,14 @@ class StructuredOperator:
         weight: Float[Tensor, "M m"],
         out: Float[Tensor, "M m"] | None = None,
     ) -> Float[Tensor, "M m"]:
-        """Weight + ΔW in one pass, in the weight's dtype and layout; every sum is rounded once."""
+        """Weight + ΔW in one pass, in the weight's layout and dtype or C's; every sum is rounded once."""
         columns, rows = self._columns, self._rows
         if out is None and available(weight) and columns.width == self.num_bases and not (rows.spread and rows.missing):
             return structured_fold(weight, columns.join(coefficients), self.left)
-        update = columns.join(coefficients).to(weight.dtype)
-        signs = columns.join(self.left[:, :, None].expand(-1, -1, columns.width)).to(weight.dtype)
+        if out is None and eager(weight) and weight.dtype != coefficients.dtype:
+            out = torch.empty_like(weight, dtype=coefficients.dtype)  # rounded as it is written
+        update = columns.join(coefficients)
+        signs = columns.join(self.left[:, :, None].expand(-1, -1, columns.width))
         if weight.stride(0) < weight.stride(1):  # so that the pass reads them in the order of the weight
             update, signs = update.T.contiguous().T, signs.T.contiguous().T
         folded = []
@@ -171,16 +174,15 @@ class StructuredOperator:
         scaling: float,
         projected: Float[Tensor, "r T n"] | None = None,
     ) -> tuple[Float[Tensor, "t r"], Float[Tensor, "t m"]]:
-        """DF = the n × n blocks of projectedᵀ · small, dC = Rᵀ · dF; never G = largeᵀ · small."""
+        """DF = the n × n blocks of projectedᵀ · small, g·dC = g·Rᵀ · dF; never G = largeᵀ · small."""
         hidden = self.project(large) if projected is None else projected
         blocks = _bmm_by_row(hidden.transpose(1, 2), self._columns.split(small).transpose(0, 1))
-        gradient = _kronecker(self.outer.T, self.inner.T, blocks.flatten(1)).view_as(blocks)
+        gradient = _kronecker(self.outer.T, self.inner.T, blocks.flatten(1), scaling).view_as(blocks)
         if len(gamma) > self.num_bases:
             gradient = gradient.repeat(len(gamma) // self.num_bases, 1, 1)
         elif available(gradient) and self._columns.width == self.num_bases:
-            return structured_gradients(gradient, lambda_, gamma, scaling)
-        scaled = (scaling * lambda_)[:, :, None]
-        return (gradient * self._columns.split(gamma)).sum(dim=2) * scaling, self._columns.join(gradient * scaled)
+            return structured_gradients(gradient, lambda_, gamma, 1.0)
+        return (gradient * self._columns.split(gamma)).sum(dim=2), self._columns.join(gradient * lambda_[:, :, None])
 
     @property
     def _columns(self) -> Partition:
@@ -206,11 +208,16 @@ def _bmm_by_row(left: Float[Tensor, "b p q"], right: Float[Tensor, "b q s"]) -> 
     return rows
 
 
-def _kronecker(outer: Tensor, inner: Tensor, matrix: Float[Tensor, "n w"]) -> Float[Tensor, "n w"]:
-    """(outer ⊗ inner)[:n, :n] · matrix, as two products with the small factors."""
+def _kronecker(outer: Tensor, inner: Tensor, matrix: Float[Tensor, "n w"], scale: float) -> Float[Tensor, "n w"]:
+    """Scale · (outer ⊗ inner)[:n, :n] · matrix, as two products with the small factors; scaled before it is rounded."""
     if outer.shape[0] == 1:
-        return inner @ matrix
+        return _scaled_product(inner, matrix, scale)
     padded = F.pad(matrix, (0, 0, 0, outer.shape[0] * inner.shape[0] - matrix.shape[0]))
     blocks = padded.unflatten(0, (outer.shape[0], -1))
-    rotated = (outer @ blocks.flatten(1)).view_as(blocks)
+    rotated = _scaled_product(outer, blocks.flatten(1), scale).view_as(blocks)
     return torch.matmul(inner, rotated).flatten(0, 1)[: matrix.shape[0]]
+
+
+def _scaled_product(left: Float[Tensor, "p q"], right: Float[Tensor, "q s"], scale: float) -> Float[Tensor, "p s"]:
+    """Scale · left · right in one operation."""
+    return torch.addmm(right.new_empty(1, 1), left, right, beta=0, alpha=scale)  # with beta 0 nobody reads the first
