@@ -128,6 +128,25 @@ def test_more_rows_and_longer_ones_take_more_and_checkpoints_less(long_sft):
     assert step_bytes(with_optimization(long_sft, gradient_checkpointing=True)) < whole
 
 
+def test_a_step_of_lora_in_bf16_copies_no_input_to_float32(long_sft, monkeypatch):
+    config = with_optimization(replace(long_sft, method=METHODS["lora"]), precision="bf16")
+    lean = step_bytes(config)
+    monkeypatch.delattr(RunTrainer, "training_step")
+    assert lean < step_bytes(config)
+
+
+@pytest.mark.slow
+def test_and_ends_with_the_same_bits(long_sft, monkeypatch, tmp_path):
+    config = with_optimization(replace(long_sft, method=METHODS["lora"]), precision="bf16")
+    adapters = []
+    for name in ("ours", "peft's"):
+        if name != "ours":
+            monkeypatch.delattr(RunTrainer, "training_step")
+        train(replace(config, output=str(tmp_path / name)))
+        adapters.append((tmp_path / name / "adapter" / "adapter_model.safetensors").read_bytes())
+    assert adapters[0] == adapters[1]
+
+
 def test_without_data_at_hand_rows_are_as_long_as_they_may_be(long_sft):
     elsewhere = replace(long_sft, data=SftData(train="somebody/something", max_length=60))
     assert "the most that data.max_length keeps" in inspect_run(elsewhere).prediction.assumed
