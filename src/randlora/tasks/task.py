@@ -160,6 +160,17 @@ class Task(ABC):
             DataError: An input is not of the task's kind.
         """
 
+    @abstractmethod
+    def largest(self, count: int) -> tuple[Any, str]:
+        """Training examples as large as the run's will be, made up, for a prediction of its memory.
+
+        Args:
+            count: How many.
+
+        Returns:
+            A split as `dataset` gives it, and in words how large its examples are and how that is known.
+        """
+
     def arguments(self) -> dict[str, Any]:
         """Fields of the Trainer's arguments that the data section decides."""
         return {}

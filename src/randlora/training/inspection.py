@@ -4,18 +4,24 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 
+from randlora.errors import DataError
 from randlora.formats.checkpoint import WEIGHTS_FILE, adapter_file_errors, read_adapter_config, read_tensor_shapes
 from randlora.methods.randlora import RandLoraLayer
-from randlora.tasks import TASKS
+from randlora.tasks import TASKS, Task
+from randlora.tasks.paths import local
+from randlora.tasks.rows import is_local
 from randlora.training.config.method_table import METHODS
 from randlora.training.config.sections import TrainConfig, resolve
 from randlora.training.config.start import adapter_of, with_start
 from randlora.training.methods import build, is_head, load_model
+from randlora.training.prediction import Prediction, predict
 
 _LAMBDA = ".randlora_lambda"
+_SOON_READ = 2**25  # bytes of a data file; tokenizing them takes some ten seconds
 _BYTES_PER_TRAINED = 16  # a float32 number, its gradient and AdamW's two moments
 
 
@@ -50,6 +56,7 @@ class Inspection:
         bases_bytes: Bytes of the frozen bases in memory, in float32.
         training_bytes: Expected memory of weights, in their dtype, and of trained numbers, gradients, AdamW's moments
             and bases, in float32; without activations. None where the base model is not known.
+        prediction: Of the peak in training, activations included. None where the base model is not known.
     """
 
     title: str
@@ -58,6 +65,7 @@ class Inspection:
     adapter_bytes: int
     bases_bytes: int
     training_bytes: int | None
+    prediction: Prediction | None = None
 
 
 def inspect_adapter(folder: str | Path) -> Inspection:
@@ -85,18 +93,21 @@ def inspect_adapter(folder: str | Path) -> Inspection:
 
 
 def inspect_run(config: TrainConfig) -> Inspection:
-    """Describe what a training config would train: the model is loaded and adapted, the data are not.
+    """Describe what a training config would train: the model is loaded and adapted, and one step of it followed.
+
+    Training data are read where they lie here and are small, and else assumed to be as long as the config allows.
 
     Args:
         config: The run's config.
 
     Raises:
         ConfigError: The config is wrong, or the model cannot be loaded.
+        DataError: An example is without a token to train on.
         LayerError: No layer matches.
     """
     config = resolve(with_start(config))
     method = config.method
-    task = TASKS[config.task].without_data(config.data)  # the head is not counted, so any labels do
+    task = _with_data(config) or TASKS[config.task].without_data(config.data)  # the head is not counted
     load_model(task, config)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in task.backbone.parameters())
     model = build(task, method, adapter_of(config))
@@ -104,14 +115,34 @@ def inspect_run(config: TrainConfig) -> Inspection:
     adapted = {name: part for name, part in model.named_modules() if isinstance(part, RandLoraLayer)}
     bases = {id(b): b for layer in adapted.values() for b in layer.randlora_bases.values()}
     bases_bytes = sum(b.stored_bytes() for b in bases.values())
+    layers = [_inspect_layer(name, _shapes(layer)) for name, layer in adapted.items()]
     return Inspection(
         f"{method.name}, bases {method.bases}" if adapted and "bases" in METHODS[method.name].keys else method.name,
-        [_inspect_layer(name, _shapes(layer)) for name, layer in adapted.items()],
+        layers,
         trained,
         4 * trained,
         bases_bytes,
         weights + _BYTES_PER_TRAINED * trained + bases_bytes,
+        predict(config, task, model),
     )
+
+
+def _with_data(config: TrainConfig) -> Task | None:
+    """The task with its training data, where these are at hand and soon read."""
+    given: Any = config.data.train
+    sources = given if isinstance(given, list) else [given]
+    names = [source if isinstance(source, str) else str(source.get("source", "")) for source in sources]
+    at_hand = (name and is_local(name) and local(name).exists() for name in names)
+    if not all(at_hand) or sum(local(name).stat().st_size for name in names) > _SOON_READ:
+        return None
+    task = TASKS[config.task](config.data, seed=config.seed)
+    try:
+        task.facts()
+        if not any(local(name).is_dir() for name in names):  # of images, whose sizes are known
+            task.fingerprint("train")
+    except DataError:  # the run will say it
+        return None
+    return task
 
 
 def _inspect_layer(name: str, shapes: Mapping[str, tuple[int, ...]]) -> LayerInspection:

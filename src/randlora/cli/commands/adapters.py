@@ -106,6 +106,11 @@ def inspect(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
             f"bases in memory: {found.bases_bytes / 2**20:.1f} MiB; expected memory in training, "
             f"without activations: {found.training_bytes / 2**20:.0f} MiB"
         )
+    if found.prediction is not None and found.prediction.peak_bytes is not None:
+        print(f"predicted peak memory of a run: {found.prediction.peak_bytes / 2**20:,.0f} MiB")
+        print(f"  with activations, for batches of {found.prediction.assumed}")
+    elif found.prediction is not None:
+        print(f"the peak is not predicted; {found.prediction.assumed}")
     return 0
 
 

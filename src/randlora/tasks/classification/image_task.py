@@ -24,6 +24,14 @@ class ImageTask(Classification):
         augment = split == "train" and self.data.augment
         return ImageRows(self.examples(split), self.preprocessing, self.seed if augment else None)
 
+    def largest(self, count: int) -> tuple[Any, str]:
+        """See `Task.largest`: all images are of one size."""
+        height, width = self.preprocessing.crop
+        words = f"images of {height} x {width} pixels"
+        if self.known is not None:
+            words += f", {len(self.label_names):,} classes"
+        return [{"pixel_values": torch.zeros(3, height, width), "labels": 0}] * count, words
+
     def collate(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Images (batch, 3, height, width) and labels (batch,)."""
         return {"pixel_values": torch.stack([example["pixel_values"] for example in batch]), "labels": labels_of(batch)}

@@ -19,6 +19,9 @@ from randlora.tasks.positions import longest_text
 from randlora.tasks.sources import BaseModel, load
 from randlora.tasks.task import Split
 
+_LONG_TEXTS = 100
+"""Texts with the most characters, among which the one with the most tokens is looked for."""
+
 
 class TextRows(Dataset[dict[str, Any]]):
     """Token ids and labels, row by row; `TextClassification.collate` pads them."""
@@ -98,6 +101,18 @@ class TextClassification(Classification):
             texts = examples.rows[examples.column]
             examples = examples.select(sorted(range(len(examples)), key=lambda row: len(texts[row])))
         return TextRows(examples, partial(self.tokenizer, truncation=True, max_length=self.max_length))
+
+    def largest(self, count: int) -> tuple[Any, str]:
+        """See `Task.largest`."""
+        length, words = self.max_length, f"texts of {self.max_length:,} tokens, the most that data.max_length keeps"
+        if self.known is None:
+            examples = self.examples("train")
+            texts = sorted(examples.rows[examples.column], key=len)[-_LONG_TEXTS:]
+            tokens = self.tokenizer(texts, truncation=True, max_length=length)["input_ids"]
+            length = max(map(len, tokens))
+            words = f"texts of {length:,} tokens, the longest of the training data"
+        row = {"input_ids": [self.tokenizer.pad_token_id] * length, "attention_mask": [1] * length, "labels": 0}
+        return [row] * count, words
 
     def arguments(self) -> dict[str, Any]:
         """How training texts are put into batches."""

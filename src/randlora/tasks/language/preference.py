@@ -3,9 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
+import datasets
+
 from randlora.tasks.language.config import PreferenceData
 from randlora.tasks.language.encoding import Encoded
-from randlora.tasks.language.pairs import encode_preferences
+from randlora.tasks.language.pairs import COLUMNS, encode_preferences
 from randlora.tasks.language.pool import Pool
 from randlora.tasks.language.task import LanguageTask
 from randlora.tasks.task import Goal
@@ -31,6 +33,20 @@ class PreferenceTask(LanguageTask):
     def encode(self, pool: Pool) -> Encoded:
         """Token ids of prompts and answers."""
         return encode_preferences(self.tokenizer, pool, max_length=self.max_length, drop_empty=self.data.drop_empty)
+
+    def row_lengths(self, encoded: Encoded) -> list[int]:
+        """See `LanguageTask.row_lengths`: of the prompt with the longer answer."""
+        columns = [encoded.rows[name] for name in COLUMNS]
+        return [
+            len(prompt) + max(len(chosen), len(rejected)) for prompt, chosen, rejected in zip(*columns, strict=True)
+        ]
+
+    def largest(self, count: int) -> tuple[Any, str]:
+        """See `Task.largest`; both answers are taken to be as long."""
+        length, words = self.largest_length()
+        token = [self.tokenizer.eos_token_id]
+        rows = {"prompt_ids": [token] * count, **dict.fromkeys(COLUMNS[1:], [token * (length - 1)] * count)}
+        return datasets.Dataset.from_dict(rows), words
 
     def arguments(self) -> dict[str, Any]:
         """DPOConfig's fields."""

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+import datasets
+
 from randlora.errors import ConfigError
 from randlora.tasks.language.config import SftData
 from randlora.tasks.language.encoding import Encoded, encode
@@ -58,6 +60,19 @@ class Sft(LanguageTask):
         data = self.data
         loss = Loss(data.completion_only_loss, data.assistant_only_loss, data.train_on_inputs)
         return encode(self.tokenizer, pool, loss=loss, max_length=self.max_length, drop_empty=data.drop_empty)
+
+    def row_lengths(self, encoded: Encoded) -> list[int]:
+        """See `LanguageTask.row_lengths`."""
+        return [len(ids) for ids in encoded.rows["input_ids"]]
+
+    def largest(self, count: int) -> tuple[Any, str]:
+        """See `Task.largest`; a packed row is full."""
+        if self.data.packing:
+            length, words = self.max_length, f"packed rows of {self.max_length:,} tokens"
+        else:
+            length, words = self.largest_length()
+        ids = [[self.tokenizer.eos_token_id] * length] * count
+        return datasets.Dataset.from_dict({"input_ids": ids, "labels": ids}), words
 
     def arguments(self) -> dict[str, Any]:
         """SFTConfig's fields: the examples are tokens already, and cut."""

@@ -172,6 +172,17 @@ class LanguageTask(Task):
         rows: Any = self.encoded(split).rows
         return rows
 
+    def largest_length(self) -> tuple[int, str]:
+        """Tokens of the largest row that the model is trained on, and how that is known."""
+        if self.known is not None:
+            return self.max_length, f"rows of {self.max_length:,} tokens, the most that data.max_length keeps"
+        found = max(self.row_lengths(self.encoded("train")))
+        return found, f"rows of {found:,} tokens, the longest of the training data"
+
+    @abstractmethod
+    def row_lengths(self, encoded: Encoded) -> list[int]:
+        """Tokens of every row."""
+
     def save_beside(self, folder: Path) -> None:
         """The tokenizer, with its chat template, beside the adapter."""
         self.tokenizer.save_pretrained(folder)

@@ -1,0 +1,5 @@
+"""Peak memory of a run, predicted from one step on tensors without numbers."""
+
+from randlora.training.prediction.step import Prediction, predict
+
+__all__ = ["Prediction", "predict"]
