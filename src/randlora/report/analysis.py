@@ -22,7 +22,7 @@ def _shares(digits: int) -> Callable[[Any], str]:
 def _columns(result: Result) -> list[Column]:
     """The columns of a result's table; those of an analysis that compares runs are its rows' own."""
     if result.name != "spectrum":
-        words = [key for key, value in result.rows[0].items() if isinstance(value, str)]
+        words = {key for row in result.rows for key, value in row.items() if isinstance(value, str)}
         return [Column(key, key, None if key in words else "{:.4f}".format) for key in result.rows[0]]
     ranks = [Column(f"{share} %", f"rank_{share}", "{:,}".format) for share in (50, 90, 99)]
     return [

@@ -1,5 +1,6 @@
 """The pictures of analyses, as matplotlib figures."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ from matplotlib.figure import Figure
 
 from randlora.analysis.result import Result
 from randlora.report.plots import COLOURS
+
+LINES = ("o-", "s--", "^:", "D-.")
 
 
 def plain(axes: Axes, xlabel: str, ylabel: str) -> None:
@@ -45,5 +48,32 @@ def spectrum(result: Result) -> Figure:
     return figure
 
 
-FIGURES: dict[str, Callable[[Result], Figure]] = {"spectrum": spectrum}
+def cka(result: Result) -> Figure:
+    """CKA by depth, attention beside MLP: one colour for each pair, one kind of line for each tower."""
+    rows: list[dict[str, Any]] = result.data["layers"]
+    towers = list(dict.fromkeys(_tower(row["layer"]) for row in rows))
+    kinds = list(dict.fromkeys(row["block"] for row in rows))
+    figure = Figure(figsize=(5.5 * len(kinds), 4.2), layout="constrained")
+    for axes, kind in zip(figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0], kinds, strict=True):
+        for number, pair in enumerate(result.data["pairs"]):
+            for tower, style in zip(towers, LINES, strict=False):
+                chosen = [row for row in rows if row["block"] == kind and _tower(row["layer"]) == tower]
+                values = [np.nan if row[pair] is None else row[pair] for row in chosen]
+                label = pair if len(towers) == 1 else f"{pair}, {tower}"
+                colour = COLOURS[number % len(COLOURS)]
+                axes.plot(range(1, len(values) + 1), values, style, color=colour, label=label)
+        axes.set_title(kind)
+        plain(axes, "layer", "CKA")
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    figure.suptitle(result.title)
+    return figure
+
+
+def _tower(layer: str) -> str:
+    """What comes before the number of a layer in its name."""
+    return re.split(r"\.\d+\.", layer)[0]
+
+
+FIGURES: dict[str, Callable[[Result], Figure]] = {"spectrum": spectrum, "cka": cka}
 """Name of an analysis -> its picture."""

@@ -26,6 +26,19 @@ def add_to(actions: "argparse._SubParsersAction[Any]") -> None:
     _add_common(parser)
     parser.set_defaults(call=spectrum, interrupted="interrupted")
 
+    parser = analyses.add_parser("cka", help="how alike the features of runs are, by layer", allow_abbrev=False)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of finished runs of one base")
+    parser.add_argument("--against", help="the run that each is compared with, such as a full fine-tuning")
+    _add_data(parser, "1024")
+    parser.add_argument("--batch-size", type=int, default=64, help="examples compared with each other (64)")
+    _add_common(parser)
+    parser.set_defaults(call=cka, interrupted="interrupted")
+
+
+def _add_data(parser: argparse.ArgumentParser, examples: str) -> None:
+    parser.add_argument("--split", choices=("test", "validation"), help="the data (validation if there is one)")
+    parser.add_argument("--examples", type=int, default=int(examples), help=f"how many, at most ({examples})")
+
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", help="folder for table, numbers and pictures (analysis/ in the first run)")
@@ -61,6 +74,22 @@ def spectrum(arguments: argparse.Namespace, _: Sequence[str]) -> int:
         arguments.model,
         directions=arguments.directions,
         exact_side=arguments.exact_side,
+        trust_remote_code=arguments.trust_remote_code,
+    )
+    return _tell(result, folder)
+
+
+def cka(arguments: argparse.Namespace, _: Sequence[str]) -> int:
+    """`randlora analyze cka RUN RUN… [--against RUN]`."""
+    folder = _folder(arguments, arguments.runs[0])
+    from randlora.analysis.cka import analyze_cka
+
+    result = analyze_cka(
+        arguments.runs,
+        arguments.against,
+        split=arguments.split,
+        examples=arguments.examples,
+        batch_size=arguments.batch_size,
         trust_remote_code=arguments.trust_remote_code,
     )
     return _tell(result, folder)
