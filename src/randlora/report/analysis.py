@@ -1,5 +1,6 @@
 """Results of analyses as files: JSON with every number, a Markdown page, pictures as PNG and SVG."""
 
+import importlib.util
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -8,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from randlora.analysis.folder import output_folder
+from randlora.analysis.folder import PARTIAL, output_folder
 from randlora.analysis.result import Result
 from randlora.files import write_atomically, writing
 from randlora.report.analysis_plots import FIGURES
@@ -67,15 +68,22 @@ def write_result(result: Result, folder: str | Path) -> list[Path]:
     pictures = {kind: _drawn(FIGURES[result.name](result), kind) for kind in ("png", "svg")}
     page = in_markdown(result)
     numbers = json.dumps({"title": result.title, "summary": list(result.summary), **result.data}, indent=1) + "\n"
+    texts = {"md": page, "json": numbers}
+    if result.name == "landscape" and importlib.util.find_spec("plotly") is not None:
+        from randlora.report.surface import surface_page  # noqa: PLC0415 - plotly need not be there
+
+        texts = {"html": surface_page(result), **texts}
     written: list[Path] = []
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         for kind, content in pictures.items():
             written.append(path / f"{result.name}.{kind}")
             _write_bytes(written[-1], content)
-        for kind, text in (("md", page), ("json", numbers)):
+        for kind, text in texts.items():
             written.append(path / f"{result.name}.{kind}")
             write_atomically(written[-1], text)
+        if result.name == "landscape":
+            (path / PARTIAL).unlink(missing_ok=True)
     return written
 
 

@@ -1,7 +1,7 @@
 """The pictures of analyses, as matplotlib figures."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -75,5 +75,44 @@ def _tower(layer: str) -> str:
     return re.split(r"\.\d+\.", layer)[0]
 
 
-FIGURES: dict[str, Callable[[Result], Figure]] = {"spectrum": spectrum, "cka": cka}
+def landscape(result: Result) -> Figure:
+    """Left, contours of the loss with the three runs; right, the loss along the edges of their triangle."""
+    data = result.data
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    plane, edges = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    losses, top = clipped(data)
+    levels = np.linspace(losses.min(), top, 24) if losses.min() < top else [top - 1, top, top + 1]
+    shown = plane.contourf(data["x"], data["y"], losses, levels=levels, cmap="viridis", extend="max")
+    plane.contour(data["x"], data["y"], losses, levels=levels[::2], colors="white", linewidths=0.4, alpha=0.6)
+    figure.colorbar(shown, ax=plane, label="loss")
+    for name, (x, y) in zip(data["runs"], data["corners"], strict=True):
+        plane.plot(x, y, "o", color="white", markeredgecolor="black")
+        style = {"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
+        plane.annotate(name, (x, y), (0, 9), textcoords="offset points", ha="center", fontsize=9, bbox=style)
+    plane.set_xlabel("x")
+    plane.set_ylabel("y")
+    if data["plane"] == "orthonormal":
+        plane.set_aspect("equal")
+    for colour, edge in zip(COLOURS, data["edges"], strict=False):
+        values = [np.nan if loss is None else loss for loss in edge["losses"]]
+        edges.plot(np.linspace(0, 1, len(values)), values, ".-", color=colour, label=edge["edge"])
+    plain(edges, "share of the way", "loss")
+    edges.legend(frameon=False)
+    figure.suptitle(result.title)
+    return figure
+
+
+def clipped(data: Mapping[str, Any]) -> tuple[np.ndarray, float]:
+    """The losses over the grid, those that would hide the triangle cut off; and where.
+
+    Nine tenths of the grid are shown as they are, and the triangle's edges whole.
+    """
+    losses = np.array([[np.inf if loss is None else loss for loss in line] for line in data["losses"]])
+    known = losses[np.isfinite(losses)]
+    inside = [loss for edge in data["edges"] for loss in edge["losses"] if loss is not None]
+    top = max([*inside, float(np.quantile(known, 0.9)) if known.size else 0.0])
+    return np.minimum(losses, top), top
+
+
+FIGURES: dict[str, Callable[[Result], Figure]] = {"spectrum": spectrum, "cka": cka, "landscape": landscape}
 """Name of an analysis -> its picture."""

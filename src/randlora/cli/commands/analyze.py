@@ -34,6 +34,17 @@ def add_to(actions: "argparse._SubParsersAction[Any]") -> None:
     _add_common(parser)
     parser.set_defaults(call=cka, interrupted="interrupted")
 
+    parser = analyses.add_parser("landscape", help="the loss in the plane of three runs", allow_abbrev=False)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of three finished runs of one base")
+    parser.add_argument(
+        "--plane", choices=("paper", "orthonormal"), default="paper", help="coordinates of the plane (paper)"
+    )
+    parser.add_argument("--grid", type=int, default=11, help="points on each axis (11)")
+    parser.add_argument("--margin", type=float, default=0.5, help="what is shown around the triangle (0.5)")
+    _add_data(parser, "512")
+    _add_common(parser)
+    parser.set_defaults(call=landscape, interrupted="interrupted; the same command again goes on with the next point")
+
 
 def _add_data(parser: argparse.ArgumentParser, examples: str) -> None:
     parser.add_argument("--split", choices=("test", "validation"), help="the data (validation if there is one)")
@@ -90,6 +101,24 @@ def cka(arguments: argparse.Namespace, _: Sequence[str]) -> int:
         split=arguments.split,
         examples=arguments.examples,
         batch_size=arguments.batch_size,
+        trust_remote_code=arguments.trust_remote_code,
+    )
+    return _tell(result, folder)
+
+
+def landscape(arguments: argparse.Namespace, _: Sequence[str]) -> int:
+    """`randlora analyze landscape RUN RUN RUN`."""
+    folder = _folder(arguments, arguments.runs[0])
+    from randlora.analysis.landscape import analyze_landscape
+
+    result = analyze_landscape(
+        arguments.runs,
+        folder,
+        plane=arguments.plane,
+        grid=arguments.grid,
+        margin=arguments.margin,
+        split=arguments.split,
+        examples=arguments.examples,
         trust_remote_code=arguments.trust_remote_code,
     )
     return _tell(result, folder)
