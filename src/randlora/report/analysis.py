@@ -24,7 +24,7 @@ def _columns(result: Result) -> list[Column]:
     """The columns of a result's table; those of an analysis that compares runs are its rows' own."""
     if result.name != "spectrum":
         words = {key for row in result.rows for key, value in row.items() if isinstance(value, str)}
-        return [Column(key, key, None if key in words else "{:.4f}".format) for key in result.rows[0]]
+        return [Column(key, key, None if key in words else _number) for key in result.rows[0]]
     ranks = [Column(f"{share} %", f"rank_{share}", "{:,}".format) for share in (50, 90, 99)]
     return [
         Column("layer", "layer"),
@@ -35,6 +35,10 @@ def _columns(result: Result) -> list[Column]:
         Column("in U_k", "left", _shares(3)),
         Column("in V_k", "right", _shares(3)),
     ]
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
 def in_text(result: Result) -> str:

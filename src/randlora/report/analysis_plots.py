@@ -114,5 +114,29 @@ def clipped(data: Mapping[str, Any]) -> tuple[np.ndarray, float]:
     return np.minimum(losses, top), top
 
 
-FIGURES: dict[str, Callable[[Result], Figure]] = {"spectrum": spectrum, "cka": cka, "landscape": landscape}
+def theory(result: Result) -> Figure:
+    """The error of each method by its trained numbers, one picture for each ΔW."""
+    rows: list[dict[str, Any]] = result.data["rows"]
+    names = list(dict.fromkeys(row["ΔW"] for row in rows))
+    figure = Figure(figsize=(4.2 * len(names), 4.2), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
+        chosen = [row for row in rows if row["ΔW"] == name]
+        for method, colour, style in zip(result.data["methods"], COLOURS, LINES, strict=False):
+            numbers = [row.get(f"{method} numbers", row["numbers"]) for row in chosen]
+            axes.plot(numbers, [row[method] for row in chosen], style, color=colour, label=method)
+        axes.set_title(f"ΔW {name}")
+        axes.set_ylim(0, 1)
+        plain(axes, "trained numbers", "error, as a share of ‖ΔW‖")
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle(result.title)
+    return figure
+
+
+FIGURES: dict[str, Callable[[Result], Figure]] = {
+    "spectrum": spectrum,
+    "cka": cka,
+    "landscape": landscape,
+    "theory": theory,
+}
 """Name of an analysis -> its picture."""

@@ -45,6 +45,13 @@ def add_to(actions: "argparse._SubParsersAction[Any]") -> None:
     _add_common(parser)
     parser.set_defaults(call=landscape, interrupted="interrupted; the same command again goes on with the next point")
 
+    parser = analyses.add_parser("theory", help="how near RandLoRA and LoRA come to a given ΔW", allow_abbrev=False)
+    parser.add_argument("--output", default="theory", help="folder for table, numbers and pictures (theory)")
+    parser.add_argument("--rows", type=int, default=96, help="of ΔW (96)")
+    parser.add_argument("--columns", type=int, default=64, help="of ΔW (64)")
+    parser.add_argument("--seed", type=int, default=0, help="of ΔW (0)")
+    parser.set_defaults(call=theory, interrupted="interrupted")
+
 
 def _add_data(parser: argparse.ArgumentParser, examples: str) -> None:
     parser.add_argument("--split", choices=("test", "validation"), help="the data (validation if there is one)")
@@ -122,3 +129,11 @@ def landscape(arguments: argparse.Namespace, _: Sequence[str]) -> int:
         trust_remote_code=arguments.trust_remote_code,
     )
     return _tell(result, folder)
+
+
+def theory(arguments: argparse.Namespace, _: Sequence[str]) -> int:
+    """`randlora analyze theory [--output DIR]`."""
+    folder = _folder(arguments, "")
+    from randlora.analysis.theory import analyze_theory
+
+    return _tell(analyze_theory(arguments.rows, arguments.columns, seed=arguments.seed), folder)
