@@ -6,6 +6,7 @@ gives without the root. Others are fitted, so what is found for them is an upper
 
 from typing import Any
 
+import numpy as np
 import peft
 import torch
 from jaxtyping import Float
@@ -114,10 +115,13 @@ def _in_words(found: list[dict[str, Any]]) -> list[str]:
     lines = []
     for name in dict.fromkeys(row["ΔW"] for row in found):
         rows = [row for row in found if row["ΔW"] == name]
-        nearer = [row["LoRA r"] for row in rows if min(row[method] for method in METHODS) < row["LoRA"]]
-        ranks = ", ".join(map(str, nearer))
-        nearest = (
-            f"RandLoRA is nearer at the numbers of LoRA's rank {ranks}" if nearer else "LoRA is nearer at all numbers"
-        )
-        lines.append(f"{name}: {nearest}")
+        known = [row["numbers"] for row in rows], [row["LoRA"] for row in rows]
+        nearer = [
+            f"{method} is nearer at {numbers:,} numbers"
+            for row in rows
+            for method in METHODS
+            # A budget is met up to the next rank: a LoRA of as many numbers lies between two of the table.
+            if row[method] < np.interp(numbers := row[f"{method} numbers"], *known)
+        ]
+        lines.append(f"{name}: {', '.join(nearer) or 'LoRA is nearer at all numbers'}")
     return lines
