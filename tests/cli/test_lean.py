@@ -4,7 +4,16 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["train", "--help"], ["trian"], ["merge", "run"], ["doctor", "--fast"]]
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["train", "--help"],
+        ["analyze", "cka", "--help"],
+        ["trian"],
+        ["merge", "run"],
+        ["doctor", "--fast"],
+    ],
 )
 def test_words_alone_import_nothing_heavy(in_new_process, words):
     source = "import sys, runpy\n"

@@ -6,17 +6,18 @@ Imports of what is called are inside the functions, so that --help does not wait
 import argparse
 from typing import Any
 
-from randlora.cli.commands import adapters, language, machine, runs
+from randlora.cli.commands import adapters, analyze, language, machine, runs
 
 NAMES = (
     *("data", "train", "search", "evaluate"),
     *("generate", "chat", "serve"),
     *("merge", "convert", "inspect", "methods"),
+    "analyze",
     *("doctor", "demo"),
 )
 
 
 def add_all(actions: "argparse._SubParsersAction[Any]") -> None:
     """Add every command to a parser, in the order in which --help lists them."""
-    for group in (runs, language, adapters, machine):
+    for group in (runs, language, adapters, analyze, machine):
         group.add_to(actions)

@@ -1,0 +1,179 @@
+"""ΔW of a run or an adapter, layer by layer, with the weight that it changed; one layer in memory at a time."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from randlora.adapter import AdapterLayer
+from randlora.adapter.kinds import find_kind, kind_of
+from randlora.adapter.parameters import AdaptedModule
+from randlora.analysis.runs import FinishedRun, open_runs
+from randlora.errors import CheckpointError
+from randlora.training.adapted import load_adapted
+from randlora.training.methods import build, is_head, load_model
+from randlora.training.run.folder import CONFIG
+from randlora.training.run.weights import FILE_NAME
+
+
+class LayerDelta(NamedTuple):
+    """What one matrix of a model was, and what training added.
+
+    Attributes:
+        name: Of the layer; of a stack of matrices with the number in it, as `experts.down_proj[3]`.
+        weight: W₀, (out, in).
+        delta: ΔW, (out, in), in float32 or float64.
+    """
+
+    name: str
+    weight: Tensor
+    delta: Tensor
+
+
+class Deltas(ABC):
+    """The layers that training changed.
+
+    Attributes:
+        names: Of the layers, in the model's order.
+    """
+
+    names: list[str]
+
+    def __iter__(self) -> Iterator[tuple[str, list[LayerDelta]]]:
+        """Each layer's name with its matrices: one, or those of a stack."""
+        for name in self.names:
+            weight, delta = self._read(name)
+            if not delta.is_floating_point() or delta.itemsize < 4:
+                delta = delta.float()
+            if weight.dim() == 2:
+                yield name, [LayerDelta(name, weight, delta)]
+            else:
+                pairs = zip(weight, delta, strict=True)
+                yield name, [LayerDelta(f"{name}[{number}]", *pair) for number, pair in enumerate(pairs)]
+
+    @abstractmethod
+    def _read(self, name: str) -> tuple[Tensor, Tensor]:
+        """W₀ and ΔW, each (*stack, out, in)."""
+
+
+def deltas_of(source: str | Path, model: str | None = None, *, trust_remote_code: bool = False) -> Deltas:
+    """ΔW of a run, or of an adapter folder.
+
+    Args:
+        source: A finished run's folder, or an adapter folder.
+        model: Where the base model is, if not where training had it.
+        trust_remote_code: Whether Python code that comes with the model may run.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged or of another model.
+        ConfigError: The base model cannot be loaded.
+        LayerError: A changed layer is no matrix.
+    """
+    if (Path(source).expanduser() / CONFIG).is_file():
+        (run,) = open_runs([source], trust_remote_code=trust_remote_code)
+        if run.config.method.name == "full":
+            return FullDeltas(run)
+    adapted, _ = load_adapted(source, model, trust_remote_code=trust_remote_code)
+    return AdapterDeltas(adapted, str(source))
+
+
+class AdapterDeltas(Deltas):
+    """The ΔW of an adapter of any method of PEFT's that can be merged.
+
+    Args:
+        model: The base model with it; its weights are as before after each layer.
+        source: Where it comes from, for messages.
+        adapter_name: Its name.
+
+    Raises:
+        CheckpointError: The adapter changes no weight, as prompts.
+    """
+
+    def __init__(self, model: nn.Module, source: str = "adapter", adapter_name: str = "default") -> None:
+        self.adapter_name = adapter_name
+        self._layers: dict[str, Any] = {
+            name.removeprefix("base_model.model.").replace(".updates.", "."): module
+            for name, module in model.named_modules()
+            if isinstance(module, BaseTunerLayer)
+            and not isinstance(module, AdaptedModule)
+            and adapter_name in module._get_available_adapters()
+        }
+        self.names = list(self._layers)
+        if not self.names:
+            got = type(model).__name__ if not isinstance(model, PeftModel) else "one that changes no weight"
+            raise CheckpointError(source, expected="an adapter with a ΔW for each layer", got=got)
+
+    @torch.no_grad()
+    def _read(self, name: str) -> tuple[Tensor, Tensor]:
+        layer = self._layers[name]
+        base = layer.get_base_layer()
+        kind = kind_of(base)
+        if isinstance(layer, AdapterLayer):
+            return kind.read(base), layer.delta_weight(self.adapter_name)
+        if self._adds(layer) and not isinstance(base, Conv1D):
+            return kind.read(base), layer.get_delta_weight(self.adapter_name).reshape(kind.full_shape(base))
+        return self._difference_of_merge(layer, base)
+
+    def _adds(self, layer: Any) -> bool:
+        """Whether a layer of PEFT's adds its get_delta_weight and no more: DoRA, a variant of LoRA, scales the sum."""
+        varied = self.adapter_name in getattr(layer, "lora_variant", {})
+        return not varied and bool(layer.supports_lora_conversion(self.adapter_name))
+
+    def _difference_of_merge(self, layer: Any, base: nn.Module) -> tuple[Tensor, Tensor]:
+        """W₀ and what a merge adds to it; the layer is left as it was, to the bit."""
+        kind = kind_of(base)
+        before = kind.read(base).clone()
+        layer.merge(adapter_names=[self.adapter_name])
+        delta = kind.read(base).double() - before.double()
+        kind.write(base, before)
+        layer.merged_adapters.clear()
+        return before, delta
+
+
+class FullDeltas(Deltas):
+    """The differences of a full fine-tuning's weights to the base model's, without its head.
+
+    The trained weights stay in their file and are read layer by layer.
+
+    Args:
+        run: A finished run of method "full".
+
+    Raises:
+        CheckpointError: The trained weights are missing, damaged or of another model.
+    """
+
+    def __init__(self, run: FinishedRun) -> None:
+        task = run.task()
+        load_model(task, run.config)
+        modules = dict(build(task, run.config.method).named_modules())
+        path = run.folder.adapter / FILE_NAME
+        try:
+            self._file: Any = safe_open(str(path), framework="pt")
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(str(path), expected="a safetensors file", got=str(error)) from error
+        trained = set(self._file.keys())
+        self._layers: dict[str, Any] = {
+            name: module
+            for name, module in modules.items()
+            if f"{name}.weight" in trained and find_kind(module) is not None and not is_head(name, task)
+        }
+        self.names = list(self._layers)
+        for name, layer in self._layers.items():
+            shape = tuple(self._file.get_slice(f"{name}.weight").get_shape())
+            if shape != tuple(layer.weight.shape):
+                expected = f"shape {tuple(layer.weight.shape)}"
+                raise CheckpointError(f"{path}: '{name}.weight'", expected=expected, got=str(shape))
+
+    @torch.no_grad()
+    def _read(self, name: str) -> tuple[Tensor, Tensor]:
+        layer = self._layers[name]
+        kind = kind_of(layer)
+        delta = self._file.get_tensor(f"{name}.weight").double() - layer.weight.double()
+        return kind.read(layer), delta.T if isinstance(layer, Conv1D) else delta.reshape(kind.full_shape(layer))

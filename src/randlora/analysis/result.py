@@ -1,0 +1,24 @@
+"""What every analysis gives."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Result:
+    """Numbers and words of an analysis, without any picture.
+
+    Attributes:
+        name: Which analysis; the stem of its files.
+        title: What was looked at, in one line.
+        summary: What came out, a line each.
+        rows: A table, a mapping for each line.
+        data: All numbers, as JSON takes them.
+    """
+
+    name: str
+    title: str
+    summary: Sequence[str]
+    rows: Sequence[Mapping[str, Any]]
+    data: Mapping[str, Any]

@@ -1,0 +1,111 @@
+"""Results of analyses as files: JSON with every number, a Markdown page, pictures as PNG and SVG."""
+
+import importlib.util
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from randlora.analysis.folder import PARTIAL, output_folder
+from randlora.analysis.result import Result
+from randlora.files import write_atomically, writing
+from randlora.report.analysis_plots import FIGURES
+from randlora.report.table import Column, markdown_table, text_table
+
+
+def _shares(digits: int) -> Callable[[Any], str]:
+    return f"{{:.{digits}f}}".format
+
+
+def _columns(result: Result) -> list[Column]:
+    """The columns of a result's table; those of an analysis that compares runs are its rows' own."""
+    if result.name != "spectrum":
+        words = {key for row in result.rows for key, value in row.items() if isinstance(value, str)}
+        return [Column(key, key, None if key in words else _number) for key in result.rows[0]]
+    ranks = [Column(f"{share} %", f"rank_{share}", "{:,}".format) for share in (50, 90, 99)]
+    return [
+        Column("layer", "layer"),
+        Column("‖ΔW‖/‖W₀‖", "norm_ratio", _shares(4)),
+        Column("stable", "stable_rank", _shares(1)),
+        Column("effective", "effective_rank", _shares(1)),
+        *ranks,
+        Column("in U_k", "left", _shares(3)),
+        Column("in V_k", "right", _shares(3)),
+    ]
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def in_text(result: Result) -> str:
+    """A result for the terminal: its table and its summary."""
+    return "\n".join([text_table(result.rows, _columns(result)), *result.summary])
+
+
+def in_markdown(result: Result) -> str:
+    """A result as a page in Markdown, with its picture beside it."""
+    picture = f"![{result.title}]({result.name}.png)"
+    summary = [f"- {line}" for line in result.summary]
+    table = markdown_table(result.rows, _columns(result))
+    return "\n".join([f"# {result.title}", "", *summary, "", picture, "", table, ""])
+
+
+def write_result(result: Result, folder: str | Path) -> list[Path]:
+    """Write a result's files, each whole or not at all; the one with the numbers last.
+
+    Args:
+        result: The result.
+        folder: A folder that is new, empty or holds analyses.
+
+    Returns:
+        The files.
+
+    Raises:
+        OutputError: The folder holds something else, or cannot be written.
+    """
+    path = output_folder(folder)
+    # Whatever can fail is done before the first file is written.
+    pictures = {kind: _drawn(FIGURES[result.name](result), kind) for kind in ("png", "svg")}
+    page = in_markdown(result)
+    numbers = json.dumps({"title": result.title, "summary": list(result.summary), **result.data}, indent=1) + "\n"
+    texts = {"md": page, "json": numbers}
+    if result.name == "landscape" and importlib.util.find_spec("plotly") is not None:
+        from randlora.report.surface import surface_page  # noqa: PLC0415 - plotly need not be there
+
+        texts = {"html": surface_page(result), **texts}
+    written: list[Path] = []
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        for kind, content in pictures.items():
+            written.append(path / f"{result.name}.{kind}")
+            _write_bytes(written[-1], content)
+        for kind, text in texts.items():
+            written.append(path / f"{result.name}.{kind}")
+            write_atomically(written[-1], text)
+        if result.name == "landscape":
+            (path / PARTIAL).unlink(missing_ok=True)
+    return written
+
+
+def _drawn(figure: Figure, kind: str) -> bytes:
+    memory = io.BytesIO()
+    figure.savefig(memory, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+    return memory.getvalue()
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    with temporary.open("xb") as file:
+        file.write(content)
+    temporary.replace(path)
+
+
+def files_in_words(written: Sequence[Path]) -> str:
+    """Where a result lies, for the terminal."""
+    endings = ", ".join(path.suffix for path in written)
+    return f"written to {written[0].parent}: {written[0].stem}{endings}"

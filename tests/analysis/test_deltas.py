@@ -1,0 +1,82 @@
+"""ΔW of adapters and full fine-tunings against what a merge adds, and weights left as they were."""
+
+from dataclasses import replace
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers.pytorch_utils import Conv1D
+
+from every_method import MERGEABLE, config, fill
+from randlora.analysis.deltas import AdapterDeltas, deltas_of
+from randlora.errors import CheckpointError
+from randlora.training import MethodConfig, train
+
+PEFT = {
+    "lora": peft.LoraConfig(r=2, init_lora_weights=False, target_modules=["0", "1", "2"]),
+    "dora": peft.LoraConfig(r=2, init_lora_weights=False, use_dora=True, target_modules=["0", "1"]),
+    "loha": peft.LoHaConfig(r=2, init_weights=False, target_modules=["0"]),
+    "vera": peft.VeraConfig(r=2, init_weights=False, target_modules=["0"]),
+    "oft": peft.OFTConfig(r=2, oft_block_size=0, init_weights=False, target_modules=["0"]),
+}
+
+
+def _net():
+    return torch.nn.Sequential(torch.nn.Linear(6, 10), torch.nn.Linear(10, 7), Conv1D(5, 7)).double()
+
+
+@pytest.mark.parametrize("method", PEFT)
+def test_peft_tuners(method):
+    model = peft.get_peft_model(_net(), PEFT[method])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * (0.1 if "magnitude" not in name else 0.5))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = {layer.name: layer for _, layers in AdapterDeltas(model) for layer in layers}
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert not any(getattr(module, "merged", False) for module in model.modules())
+    base = {name: module.get_base_layer() for name, module in model.named_modules() if name.endswith(tuple(found))}
+    weights = {name: layer.weight.clone() for name, layer in found.items()}
+    merged = model.merge_and_unload()
+    assert set(found) <= {name for name, _ in merged.named_modules()}
+    assert base
+    for name, layer in found.items():
+        stored = merged.get_submodule(name).weight
+        after = stored.T if isinstance(merged.get_submodule(name), Conv1D) else stored
+        torch.testing.assert_close(layer.delta, after - weights[name], atol=1e-6, rtol=1e-5)
+        assert layer.delta.abs().max() > 0
+
+
+@pytest.mark.parametrize("method", MERGEABLE)
+def test_every_method_of_the_catalogue(method):
+    net = torch.nn.Sequential(torch.nn.Linear(8, 12)).double()
+    model = fill(peft.get_peft_model(net, config(method, target_modules=["0"])))
+    ((_, (layer,)),) = AdapterDeltas(model)
+    before = model.base_model.model[0].base_layer.weight.detach().clone()
+    torch.testing.assert_close(layer.delta, model.merge_and_unload()[0].weight - before)
+    assert layer.delta.abs().max() > 0
+
+
+def test_prompts_change_no_weight(llama):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(llama)
+    prompts = peft.PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM")
+    with pytest.raises(CheckpointError, match="changes no weight"):
+        AdapterDeltas(peft.get_peft_model(model, prompts))
+
+
+@pytest.mark.slow
+def test_full_fine_tuning_is_the_difference_of_the_files(text_config, bert):
+    method = MethodConfig(name="full")
+    train(replace(text_config, method=method))
+    base = load_file(bert / "model.safetensors")
+    trained = load_file(f"{text_config.output}/adapter/trained.safetensors")
+    found = {layer.name: layer for _, layers in deltas_of(text_config.output) for layer in layers}
+    assert not any("classifier" in name for name in found)
+    assert sum("embeddings" in name for name in found) == 3
+    for name, layer in found.items():
+        (key,) = [key for key in base if name.endswith(key.removesuffix(".weight")) and key.endswith(".weight")]
+        assert torch.equal(layer.delta, trained[f"{name}.weight"].double() - base[key].double())

@@ -1,0 +1,106 @@
+"""`randlora analyze` on what it cannot look at: one line, exit code 2, nothing written; and on other kinds of model."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from randlora.cli import main
+from randlora.training import MethodConfig, train
+
+pytestmark = pytest.mark.slow
+
+
+def _refused(capsys, *words):
+    capsys.readouterr()
+    try:
+        code = main(["analyze", *map(str, words)])
+    except SystemExit as exit_:
+        code = exit_.code
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("randlora")]
+    assert code == 2
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_what_cannot_be_looked_at_is_refused_in_one_line(text_config, texts, bert, tmp_path, capsys):
+    def run(name, **changes):
+        train(replace(text_config, output=str(tmp_path / name), **changes))
+        return tmp_path / name
+
+    first, second = run("first"), run("second", method=MethodConfig(name="lora", r=2))
+    head = run("head", method=MethodConfig(name="head"))
+    lines = (texts / "test.csv").read_text().splitlines()
+    (texts / "fewer.csv").write_text("\n".join(lines[:9]) + "\n")
+    other_data = run("other-data", data=replace(text_config.data, test=str(texts / "fewer.csv")))
+    shutil.copytree(bert, tmp_path / "bert2")
+    (tmp_path / "bert2" / "note.txt").write_text("another")
+    other_base = run("other-base", model=str(tmp_path / "bert2"))
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(first, unfinished)
+    (unfinished / "record.json").unlink()
+    bare = tmp_path / "bare"
+    shutil.copytree(first, bare)
+    shutil.rmtree(bare / "adapter")
+    full_of = tmp_path / "full"
+    full_of.mkdir()
+    (full_of / "thesis.txt").write_text("mine")
+    out = ("--output", tmp_path / "out")
+
+    for words, message in [
+        (("cka", first, other_base), "one base model"),
+        (("cka", first, other_data), "the same test data"),
+        (("cka", first, head), "trained weights"),
+        (("cka", first, unfinished), "a finished run"),
+        (("cka", first, bare), "no adapter/"),
+        (("cka", first, tmp_path / "nothing"), "a run's folder"),
+        (("cka", first), "two or more"),
+        (("cka", first, first), "twice"),
+        (("cka", first, second, "--split", "validation"), "data to look at"),
+        (("cka", first, second, "--examples", 3), "4 or more"),
+        (("cka", first, second, "--batch-size", 3), "4 or more"),
+        (("landscape", first, second), "expected three"),
+        (("landscape", first, second, other_base), "one base model"),
+        (("landscape", first, second, other_data, "--grid", 1), "2 or more"),
+        (("landscape", first, second, other_data, "--margin", "nan"), "0 or more"),
+        (("spectrum", head), "trained weights"),
+        (("spectrum", unfinished), "a finished run"),
+        (("spectrum", bare), "no adapter/"),
+        (("spectrum", first, "--directions", 0), "1 or more"),
+        (("spectrum", tmp_path / "nothing"), "adapter"),
+        (("spectre", first), "invalid choice"),
+    ]:
+        assert message in _refused(capsys, *words, *out), words
+        assert not (tmp_path / "out").exists()
+    assert "thesis.txt" in _refused(capsys, "spectrum", first, "--output", full_of)
+    assert [path.name for path in full_of.iterdir()] == ["thesis.txt"]
+    assert not (first / "analysis").exists()
+    assert "thesis.txt" in _refused(capsys, "spectrum", first, "--output", full_of / "thesis.txt")
+
+
+def test_both_towers_of_clip(image_config, tmp_path, capsys):
+    data = replace(image_config.data, prompt_templates=["a photo of a {}.", "a {} ."])  # six captions
+    for name, method in (("a", MethodConfig(r=4)), ("b", MethodConfig(name="lora", r=2))):
+        train(replace(image_config, data=data, method=method, output=str(tmp_path / name)))
+    words = ["analyze", "cka", str(tmp_path / "a"), str(tmp_path / "b"), "--batch-size", "6"]
+    assert main(words) == 0, capsys.readouterr().err
+    numbers = json.loads((tmp_path / "a" / "analysis" / "cka.json").read_text(encoding="utf-8"))
+    found = {(row["layer"], row["block"]) for row in numbers["layers"]}
+    assert found == {
+        (f"clip.{tower}_model.encoder.layers.{layer}.{name}", kind)
+        for tower in ("text", "vision")
+        for layer in (0, 1)
+        for name, kind in (("self_attn", "attention"), ("mlp", "mlp"))
+    }
+    assert all(-1 < row["a ~ b"] <= 1 + 1e-9 for row in numbers["layers"])
+
+
+def test_a_language_model_and_an_adapter_folder(sft_config, tmp_path, capsys):
+    for name, method in (("a", MethodConfig(r=4)), ("b", MethodConfig(name="dora", r=2))):
+        train(replace(sft_config, method=method, output=str(tmp_path / name)))
+    words = ["analyze", "cka", str(tmp_path / "a"), str(tmp_path / "b"), "--batch-size", "4"]
+    assert main(words) == 0, capsys.readouterr().err
+    adapter = str(tmp_path / "b" / "adapter")
+    assert main(["analyze", "spectrum", adapter, "--output", str(tmp_path / "out")]) == 0, capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "spectrum.json").read_text(encoding="utf-8"))["layers"]
