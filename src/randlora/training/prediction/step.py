@@ -59,9 +59,9 @@ def predict(config: TrainConfig, task: Task, model: nn.Module) -> Prediction:
     """
     optimization = config.optimization
     passes = min(2, optimization.gradient_accumulation_steps)  # from the second on, gradients are there already
-    rows, assumed = task.largest(passes * optimization.batch_size)
     with TemporaryDirectory() as folder:
         arguments = training_arguments(config, task, Path(folder))
+        rows, assumed = task.largest(passes * arguments.per_device_train_batch_size)
         trainer_class, _ = task.trainer_classes()
         inputs = {"train_dataset": rows, "eval_dataset": rows, **task.inputs()}
         trainer = run_trainer(trainer_class)(model=model, args=arguments, **inputs)
