@@ -128,6 +128,14 @@ def test_refusals_write_nothing(tmp_path, options, rank, adapter, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("options", [{"use_dora": True}, {"alora_invocation_tokens": [1]}])
+def test_variants_of_lora_that_do_more_than_add_are_refused(tmp_path, options):
+    model = peft.get_peft_model(Net(), peft.LoraConfig(r=2, target_modules=["a"], **options))
+    with pytest.raises(LayerError, match="expected an update that adds a ΔW to the weight"):
+        export_lora(model, 2, tmp_path / "lora")
+    assert not (tmp_path / "lora").exists()
+
+
 def test_what_is_not_finite_not_an_adapter_or_not_empty(tmp_path):
     model = adapted()
     with torch.no_grad():

@@ -17,6 +17,7 @@ from randlora.adapter.kinds import find_kind, kind_of
 from randlora.adapter.parameters import AdaptedModule
 from randlora.analysis.runs import FinishedRun, open_runs
 from randlora.errors import CheckpointError
+from randlora.formats.export import adds_delta
 from randlora.training.adapted import load_adapted
 from randlora.training.methods import build, is_head, load_model
 from randlora.training.run.folder import CONFIG
@@ -117,14 +118,9 @@ class AdapterDeltas(Deltas):
         kind = kind_of(base)
         if isinstance(layer, AdapterLayer):
             return kind.read(base), layer.delta_weight(self.adapter_name)
-        if self._adds(layer) and not isinstance(base, Conv1D):
+        if adds_delta(layer, self.adapter_name) and not isinstance(base, Conv1D):
             return kind.read(base), layer.get_delta_weight(self.adapter_name).reshape(kind.full_shape(base))
         return self._difference_of_merge(layer, base)
-
-    def _adds(self, layer: Any) -> bool:
-        """Whether a layer of PEFT's adds its get_delta_weight and no more: DoRA, a variant of LoRA, scales the sum."""
-        varied = self.adapter_name in getattr(layer, "lora_variant", {})
-        return not varied and bool(layer.supports_lora_conversion(self.adapter_name))
 
     def _difference_of_merge(self, layer: Any, base: nn.Module) -> tuple[Tensor, Tensor]:
         """W₀ and what a merge adds to it; the layer is left as it was, to the bit."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import peft
 import torch
@@ -117,6 +118,19 @@ def export_lora(model: peft.PeftModel, rank: int, path: str | Path, adapter_name
     return LoraExport(rank, tuple(exported))
 
 
+def adds_delta(layer: Any, adapter_name: str) -> bool:
+    """Whether a tuner's layer adds its `get_delta_weight` to the weight and does no more.
+
+    PEFT says of DoRA, which also scales the sum, that it can become a LoRA; so of every variant of LoRA.
+
+    Args:
+        layer: The layer.
+        adapter_name: Which adapter.
+    """
+    varied = adapter_name in getattr(layer, "lora_variant", {})
+    return not varied and bool(layer.supports_lora_conversion(adapter_name))
+
+
 def _adapted_layers(model: peft.PeftModel, adapter_name: str) -> dict[str, BaseTunerLayer]:
     if not isinstance(model, peft.PeftModel):
         raise ConfigError("model", expected="a PeftModel", got=type(model).__name__, hint="it was trained without one")
@@ -133,7 +147,7 @@ def _adapted_layers(model: peft.PeftModel, adapter_name: str) -> dict[str, BaseT
         base_layer = module.get_base_layer()
         if not isinstance(base_layer, (nn.Linear, Conv1D)):
             raise LayerError(name, expected="a linear layer", got=type(base_layer).__name__)
-        if not module.supports_lora_conversion(adapter_name):
+        if not adds_delta(module, adapter_name):
             raise LayerError(name, expected="an update that adds a ΔW to the weight", got=type(module).__name__)
         layers[name] = module
     return layers
