@@ -133,8 +133,6 @@ def wait_for(moment, checkpoints, process):
     ("task", "packing", "quantization", "moment"),
     [
         ("sft", True, "nf4", "between checkpoints"),
-        ("sft", False, None, "in a checkpoint"),
-        ("preference", False, "int8", "between checkpoints"),
         ("preference", False, None, "in a checkpoint"),
     ],
 )

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from randlora.tasks.language.sft import Sft
 from randlora.training import MethodConfig, OptimizationConfig, train
 
 pytestmark = pytest.mark.slow
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.slow
 BASES = [{}, {"dtype": "bfloat16"}, {"dtype": "float16"}, {"quantization": "nf4"}, {"quantization": "int8"}]
 
 
-@pytest.mark.parametrize("batch_size", [1, OptimizationConfig().batch_size])
+@pytest.mark.parametrize("batch_size", [1, Sft.defaults.batch_size])
 @pytest.mark.parametrize("base", BASES, ids=str)
 def test_losses_are_finite_and_fall(sft_config, base, batch_size):
     if "quantization" in base:

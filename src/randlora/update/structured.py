@@ -220,4 +220,6 @@ def _kronecker(outer: Tensor, inner: Tensor, matrix: Float[Tensor, "n w"], scale
 
 def _scaled_product(left: Float[Tensor, "p q"], right: Float[Tensor, "q s"], scale: float) -> Float[Tensor, "p s"]:
     """Scale · left · right in one operation."""
-    return torch.addmm(right.new_empty(1, 1), left, right, beta=0, alpha=scale)  # with beta 0 nobody reads the first
+    # With beta 0 an operation that runs at once does not read the first; transforms and compilers may multiply it by 0.
+    first = right.new_empty(1, 1) if eager(right) else right.new_zeros(1, 1)
+    return torch.addmm(first, left, right, beta=0, alpha=scale)

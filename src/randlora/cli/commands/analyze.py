@@ -65,9 +65,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _folder(arguments: argparse.Namespace, first: str) -> Path:
     """Where to write to, checked before anything is computed."""
-    require("pydantic", "train")
-    require("datasets", "train")
-    require("matplotlib", "report")
+    require("pydantic", "datasets", "matplotlib")
     from randlora.analysis.folder import output_folder
 
     return output_folder(arguments.output or Path(first).expanduser() / "analysis")
