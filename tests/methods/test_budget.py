@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import peft
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +36,14 @@ def test_no_other_rank_is_nearer(budget):
     distances = {r: abs(_trained(RandLoraConfig(r=r, target_modules=TARGETS)) - budget) for r in range(1, 14)}
     assert distances[found.r] == min(distances.values())
     assert config.r == 16
+
+
+@pytest.mark.parametrize(("within", "r"), [(0.0, 11), (0.1, 11), (0.15, 12), (0.5, 12)])
+def test_within_a_share_of_the_budget_blocks_are_even(within, r):
+    net = torch.nn.Sequential(torch.nn.Linear(96, 96), torch.nn.Linear(96, 48))
+    wanted = sum(RandLoraConfig(r=11).trained_numbers(shape, 11) for shape in ((96, 96), (48, 96)))
+    found = fit_rank(RandLoraConfig(target_modules=["0", "1"]), net, parameters=wanted, within=within)
+    assert found.r == r
 
 
 def test_as_many_as_a_lora():

@@ -24,7 +24,12 @@ def fits_budget(config: type) -> bool:
 
 
 def fit_rank(
-    config: Config, model: nn.Module, *, parameters: int | None = None, lora_rank: int | None = None
+    config: Config,
+    model: nn.Module,
+    *,
+    parameters: int | None = None,
+    lora_rank: int | None = None,
+    within: float = 0.0,
 ) -> Config:
     """The config with the basis rank whose number of trained numbers is nearest to a budget.
 
@@ -34,6 +39,8 @@ def fit_rank(
         model: The base model, not changed.
         parameters: The budget, in trained numbers.
         lora_rank: Or: as many as LoRA of this rank on the same layers.
+        within: A share of the budget. Of the ranks that miss it by no more the one is taken that divides the smaller
+            sides of most layers: their blocks are then of one width, which takes fewer operations.
 
     Returns:
         A config of its own.
@@ -75,7 +82,12 @@ def fit_rank(
     # RandLoRA's bases are no larger than a layer's smaller side whatever r says; other methods refuse such an r.
     largest = max if isinstance(config, RandLoraConfig) else min
     totals = {r: trained(r) for r in range(1, largest(map(min, shapes)) + 1)}
-    best = min(totals, key=lambda r: abs(totals[r] - budget))
+    near = [r for r in totals if abs(totals[r] - budget) <= within * budget]
+
+    def uneven(r: int) -> int:
+        return sum(count for shape, count in shapes.items() if min(shape) % r)
+
+    best = min(near or totals, key=lambda r: (uneven(r) if near else 0, abs(totals[r] - budget)))
     if isinstance(config, RandLoraConfig) and config.alpha == default_alpha(config.bases, config.r):
         return _with(config, r=best, alpha=None)
     return _with(config, r=best)

@@ -98,7 +98,9 @@ def _peft_config(task: Task, method: MethodConfig) -> peft.PeftConfig:
     elif exclusion is not None:
         targets = _matching(task.backbone, targets, exclusion, task.task_type)
     config: Any = adapter_config(method, target_modules=targets, **common)
-    return fit_rank(config, task.backbone, lora_rank=method.r["as_lora"]) if isinstance(method.r, dict) else config
+    if isinstance(method.r, dict):
+        return fit_rank(config, task.backbone, lora_rank=method.r["as_lora"], within=0.1)
+    return config
 
 
 def _matching(backbone: nn.Module, targets: list[str] | str, exclusion: str, task_type: str | None) -> list[str]:
