@@ -86,8 +86,8 @@ def command_line(description: str | None, methods: Iterable[str], runs: str) -> 
 
 def report(file_name: str, name: str, result: dict) -> None:
     """Print one method's result and put it into a file of results, which several processes may be filling."""
-    spread = "" if result["spread"] is None else f" ± {result['spread']:.2f}"
-    print(f"{name}: {result['mean']:.2f}{spread} % at {result['best_learning_rate']:g}", flush=True)
+    spread = "" if result["spread"] is None else f" ± {result['spread']:.2g}"
+    print(f"{name}: {result['mean']:.4g}{spread} at {result['best_learning_rate']:g}", flush=True)
     path = RESULTS / file_name
     summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     summary[name] = result
