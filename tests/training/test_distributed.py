@@ -38,10 +38,8 @@ def launch(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("method", ["randlora", "lora"])
-def test_two_processes_train_what_one_does(sft_config, method, launch):
+def test_two_processes_train_what_one_does(sft_config, launch):
     config = sft_config
-    config.method.name = method
     config.optimization.batch_size = 8
     one, alone = launch(config, 1)
     two, together = launch(config, 2, batch_size=4)

@@ -13,8 +13,7 @@ pytestmark = pytest.mark.slow
 BASES = [{}, {"dtype": "bfloat16"}, {"dtype": "float16"}, {"quantization": "nf4"}, {"quantization": "int8"}]
 
 
-@pytest.mark.parametrize("batch_size", [1, Sft.defaults.batch_size])
-@pytest.mark.parametrize("base", BASES, ids=str)
+@pytest.mark.parametrize(("base", "batch_size"), [*((base, 1) for base in BASES), ({}, Sft.defaults.batch_size)])
 def test_losses_are_finite_and_fall(sft_config, base, batch_size):
     if "quantization" in base:
         pytest.importorskip({"nf4": "bitsandbytes", "int8": "torchao"}[base["quantization"]])

@@ -45,7 +45,10 @@ def serving(source, port, folder):
     }
     words = [sys.executable, "-m", "randlora", "serve", str(source), "--port", str(port), "--engine", "transformers"]
     with (folder / "errors").open("w") as errors:
+        # Tests may run in the background, where a shell lets processes ignore the interrupt.
+        with_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True, env=variables)
+        signal.signal(signal.SIGINT, with_interrupt)
     try:
         lines = [process.stdout.readline(), process.stdout.readline()]
         assert "curl" in lines[1], (folder / "errors").read_text()
