@@ -24,7 +24,7 @@ def adapter_config(method: MethodConfig, **common: Any) -> peft.PeftConfig:
     """The PEFT config of a resolved method config.
 
     Args:
-        method: The method; one of `METHODS`. A rank that is as LoRA's is left at its default; `fitted` finds it.
+        method: The method; one of `METHODS`. A rank that is as LoRA's is left at its default; `fit_rank` finds it.
         common: What every method is told about the model: target modules, task type, ...
 
     Raises:
