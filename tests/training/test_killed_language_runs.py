@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import asdict, replace
 from itertools import islice, product
@@ -15,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from randlora.cli import main
+from processes import TOOL, Child
 from randlora.training import MethodConfig, PreferenceData, Record, train
 from randlora.training.run.folder import RunFolder, as_dict
 
@@ -86,46 +84,41 @@ def test_an_interrupted_run_that_began_with_another_ends_with_the_same_bits(run_
     require_same(tmp_path / "whole", config.output)
 
 
-def command(config, folder):
-    """The words of `randlora train` for a config, and the variables of its process."""
+def started(config, folder):
+    """`randlora train` on a config, in a process of its own."""
     path = folder / f"{Path(config.output).name}.yaml"
     path.write_text(yaml.safe_dump(as_dict(config)), encoding="utf-8")
-    source = str(Path(main.__code__.co_filename).parents[2])
-    paths = os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return [sys.executable, "-m", "randlora", "train", str(path)], {**os.environ, "PYTHONPATH": paths}
+    return Child(TOOL, ["train", path], folder=folder)
 
 
 def finish(config, folder):
-    words, variables = command(config, folder)
-    done = subprocess.run(words, env=variables, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    child = started(config, folder)
+    assert child.wait() == 0, child.errors
 
 
 def kill(config, folder, moment):
     """Kill `randlora train` from outside, as an operating system without memory does."""
-    words, variables = command(config, folder)
-    checkpoints = RunFolder(config.output).checkpoints
-    with subprocess.Popen(words, env=variables, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            wait_for(moment, checkpoints, process)
-        finally:
-            process.kill()
-        assert process.wait() == -signal.SIGKILL, process.stderr.read()
+    child = started(config, folder)
+    try:
+        wait_for(moment, RunFolder(config.output).checkpoints, child)
+    finally:
+        child.process.kill()
+    assert child.wait() == -signal.SIGKILL, child.errors
 
 
-def wait_for(moment, checkpoints, process):
-    while process.poll() is None:
+def wait_for(moment, checkpoints, child):
+    while child.process.is_alive():
         unfinished = [path for path in checkpoints.glob("checkpoint-*") if not (path / "progress.json").is_file()]
         whole = [path for path in checkpoints.glob("checkpoint-*") if path not in unfinished]
         if moment == "between checkpoints" and whole:
             time.sleep(os.getpid() % 30 / 100)  # anywhere: in a step, or in the next checkpoint
             return
         if moment == "in a checkpoint" and whole and unfinished:
-            process.send_signal(signal.SIGSTOP)  # it may have written its last file since
+            os.kill(child.process.pid, signal.SIGSTOP)  # it may have written its last file since
             if not (unfinished[0] / "progress.json").is_file() and unfinished[0].is_dir():
                 return
-            process.send_signal(signal.SIGCONT)
-    pytest.fail(f"not killed {moment}: {process.stderr.read()}")
+            os.kill(child.process.pid, signal.SIGCONT)
+    pytest.fail(f"not killed {moment}: {child.errors}")
 
 
 @pytest.mark.timeout(600)

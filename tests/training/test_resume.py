@@ -1,7 +1,5 @@
 import re
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from processes import Child
 from randlora.training import train
 from randlora.training.run.folder import RunFolder, as_dict
 from randlora.training.run.progress import Progress
@@ -17,11 +16,8 @@ from randlora.training.run.progress import Progress
 # Dies by SIGKILL at the end of a step, or while it writes checkpoint-4.
 CHILD = """
 import os, signal, sys
-import torch
 from randlora.training import load_config, train
 from randlora.training.run.progress import Progress, Stopwatch
-
-torch.set_num_threads(int(sys.argv[3]))
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -48,10 +44,8 @@ def killed(config, moment, folder):
     """Run a config in a process of its own until it is killed."""
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(as_dict(config)), encoding="utf-8")
-    # Bits depend on how the sums are split, and an explicit number of threads splits them otherwise than the default.
-    words = [str(path), moment, str(torch.get_num_threads())]
-    child = subprocess.run([sys.executable, "-c", CHILD, *words], check=False, capture_output=True)
-    assert child.returncode == -signal.SIGKILL, child.stderr.decode()
+    child = Child(CHILD, [path, moment], folder=folder)
+    assert child.wait() == -signal.SIGKILL, child.errors
 
 
 def tensors(output):
