@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from randlora.update.coefficients import DenseCoefficients
 from randlora.update.operators import Rates, Sizes, Work
 from randlora.update.scratch import eager_on_cpu, scratch
 from randlora.update.sparse import ENTRY_PRICE, SparseMatrix, SparseRows
@@ -125,10 +126,9 @@ def _work(sizes: Sizes, tokens: int, density: float) -> Work:
 
 @dataclass(frozen=True)
 class DenseOperator:
-    """The operator of stored bases; C is a matrix (r·n, m) whose row k·n + j belongs to basis j and its column k.
+    """The operator of stored bases; its C is a `DenseCoefficients`.
 
-    A has r rows, shared by all bases (eq. 4), or r·n (eq. 3), its row k·n + j for basis j as in C. Where most of B is
-    zero it may be there as a sparse matrix too, for the large products.
+    Where most of B is zero it may be there as a sparse matrix too, for the large products.
     """
 
     A: Float[Tensor, "rows m"]
@@ -143,30 +143,23 @@ class DenseOperator:
 
     def coefficients(
         self, lambda_: Float[Tensor, "t r"], gamma: Float[Tensor, "t m"], scaling: float, dtype: torch.dtype
-    ) -> Float[Tensor, "rn m"]:
-        """C, in two elementwise products; the next call may overwrite it."""
-        r, bases_count = lambda_.shape[1], self._bases_count(lambda_)
-        shape = (r, *gamma.shape)
-        A = self.A.unflatten(0, (r, -1))
-        if gamma.shape[0] > A.shape[1] > 1:
-            A = A.repeat(1, gamma.shape[0] // bases_count, 1)
-        product = torch.mul(gamma, A, out=scratch("product", gamma, shape))
-        product = product.mul_((scaling * lambda_.T)[:, :, None])
-        if gamma.shape[0] > bases_count:
-            product = product.unflatten(1, (-1, bases_count)).sum(dim=1)
-        product = product.flatten(0, 1)
-        memory = scratch("coefficients", gamma, product.shape, dtype)
-        return product.to(dtype) if memory is None else memory.copy_(product)
+    ) -> DenseCoefficients:
+        """C by its factors."""
+        return DenseCoefficients(lambda_, gamma, self.A, self.B.shape[1] // lambda_.shape[1], scaling, dtype)
 
-    def mix(self, coefficients: Float[Tensor, "rn m"], small: Float[Tensor, "T m"]) -> Float[Tensor, "T rn"]:
+    def mix(self, coefficients: DenseCoefficients, small: Float[Tensor, "T m"]) -> Float[Tensor, "T rn"]:
         """Small · Cᵀ."""
-        return small @ coefficients.T
+        return coefficients.mix(small) if coefficients.serves(small) else small @ coefficients.matrix().T
 
     def unmix(
-        self, coefficients: Float[Tensor, "rn m"], hidden: Float[Tensor, "T rn"], onto: Tensor | None = None
+        self, coefficients: DenseCoefficients, hidden: Float[Tensor, "T rn"], onto: Tensor | None = None
     ) -> Float[Tensor, "T m"]:
         """Hidden · C."""
-        return hidden @ coefficients if onto is None else onto.addmm_(hidden, coefficients)
+        if coefficients.serves(hidden):
+            product = coefficients.unmix(hidden)
+            return product if onto is None else onto.add_(product)
+        C = coefficients.matrix()
+        return hidden @ C if onto is None else onto.addmm_(hidden, C)
 
     def expand(self, hidden: Float[Tensor, "T rn"], onto: Tensor | None = None) -> Float[Tensor, "T M"]:
         """Hidden · Bᵀ."""
@@ -180,24 +173,28 @@ class DenseOperator:
         return sparse.transposed.times(large.T).T
 
     def fold(
-        self, coefficients: Float[Tensor, "rn m"], weight: Float[Tensor, "M m"], out: Float[Tensor, "M m"] | None = None
+        self,
+        coefficients: DenseCoefficients,
+        weight: Float[Tensor, "M m"],
+        out: Float[Tensor, "M m"] | None = None,
     ) -> Float[Tensor, "M m"]:
         """Weight + B · C, in one product where the dtypes are the same and the product is dense."""
+        C = coefficients.matrix()
         columnwise = weight.stride(0) < weight.stride(1)
-        sparse = self._sparse_for(coefficients)
+        sparse = self._sparse_for(C)
         if sparse is not None:
-            update = sparse.by_rows.times(coefficients)
+            update = sparse.by_rows.times(C)
             # Copied in the order of the weight: a sum across orders takes longer.
             return torch.add(weight, update.T.contiguous().T if columnwise else update, out=out)
-        if weight.dtype != coefficients.dtype:
-            return torch.add(weight, self.B @ coefficients, out=out)
+        if weight.dtype != C.dtype:
+            return torch.add(weight, self.B @ C, out=out)
         if columnwise:
-            return torch.addmm(weight.T, coefficients.T, self.B.T, out=None if out is None else out.T).T
-        return torch.addmm(weight, self.B, coefficients, out=out)
+            return torch.addmm(weight.T, C.T, self.B.T, out=None if out is None else out.T).T
+        return torch.addmm(weight, self.B, C, out=out)
 
-    def rows(self, coefficients: Float[Tensor, "rn m"], index: Int[Tensor, " T"]) -> Float[Tensor, "T m"]:
+    def rows(self, coefficients: DenseCoefficients, index: Int[Tensor, " T"]) -> Float[Tensor, "T m"]:
         """Rows of B, times C."""
-        return self.B[index] @ coefficients
+        return self.B[index] @ coefficients.matrix()
 
     def gradients(
         self,
@@ -208,26 +205,22 @@ class DenseOperator:
         scaling: float,
         projected: Float[Tensor, "T rn"] | None = None,
     ) -> tuple[Float[Tensor, "t r"], Float[Tensor, "t m"]]:
-        """DC by way of G or of large · B, whichever `gradient_counts` finds cheaper."""
-        r, bases_count = lambda_.shape[1], self._bases_count(lambda_)
-        memory = scratch("gradient", small, (r * bases_count, small.shape[1]))
+        """By way of dC, Bᵀ · G or (large · B)ᵀ · small as `gradient_counts` finds cheaper; of a few rows without it."""
+        coefficients = self.coefficients(lambda_, gamma, scaling, small.dtype)
+        if coefficients.serves(small):
+            return coefficients.gradients_by_factors(self.project(large) if projected is None else projected, small)
+        hidden = self.B.shape[1]
+        memory = scratch("gradient", small, (hidden, small.shape[1]))
         sparse = self._sparse_for(large)
         density = 1.0 if sparse is None else sparse.density()
-        by_weight, by_rows = gradient_counts(small.shape[0], small.shape[1], large.shape[1], r * bases_count, density)
+        by_weight, by_rows = gradient_counts(small.shape[0], small.shape[1], large.shape[1], hidden, density)
         if projected is None and by_weight < by_rows:
             product = torch.mm(large.T, small, out=scratch("G", small, (large.shape[1], small.shape[1])))
             gradient = torch.mm(self.B.T, product, out=memory) if sparse is None else sparse.transposed.times(product)
         else:
             gradient = torch.mm((self.project(large) if projected is None else projected).T, small, out=memory)
-        by_basis = gradient.unflatten(0, (r, bases_count))
-        scaled = (scaling * self.A.to(gamma.dtype)).unflatten(0, (r, -1))
-        weighted = torch.mul(by_basis, scaled, out=scratch("product", gamma, by_basis.shape)).transpose(0, 1)
-        weighted = weighted.repeat(gamma.shape[0] // bases_count, 1, 1) if gamma.shape[0] > bases_count else weighted
-        return torch.bmm(weighted, gamma[:, :, None])[:, :, 0], torch.bmm(lambda_[:, None, :], weighted)[:, 0]
+        return coefficients.gradients(gradient)
 
     def _sparse_for(self, operand: Tensor) -> SparseMatrix | None:
         """B for a sparse product with this operand; None where the product is to be dense."""
         return self.sparse if eager_on_cpu(operand) else None
-
-    def _bases_count(self, lambda_: Tensor) -> int:
-        return self.B.shape[1] // lambda_.shape[1]

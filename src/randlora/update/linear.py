@@ -98,7 +98,7 @@ class _AdaptedLinear(torch.autograd.Function):
         return (dx, None, bias_gradient, lambda_gradient, gamma_gradient, down_gradient, up_gradient, *none)
 
 
-def _add_product(x: Tensor, output: Tensor, coefficients: Tensor, spec: UpdateSpec, operator: Operator) -> None:
+def _add_product(x: Tensor, output: Tensor, coefficients: Any, spec: UpdateSpec, operator: Operator) -> None:
     """Output += x·ΔWᵀ."""
     if spec.small_is_input:
         operator.expand(operator.mix(coefficients, x), onto=output)
@@ -107,7 +107,7 @@ def _add_product(x: Tensor, output: Tensor, coefficients: Tensor, spec: UpdateSp
 
 
 def _add_transposed_product(
-    dy: Tensor, dx: Tensor, coefficients: Tensor, spec: UpdateSpec, operator: Operator
+    dy: Tensor, dx: Tensor, coefficients: Any, spec: UpdateSpec, operator: Operator
 ) -> Tensor | None:
     """∂x += ∂y·ΔW; returns ∂y·B where the gradients of λ and γ can use it."""
     if not spec.small_is_input:
@@ -118,7 +118,7 @@ def _add_transposed_product(
     return projected
 
 
-def _fold_once(weight: Tensor, coefficients: Tensor, spec: UpdateSpec, operator: Operator) -> Tensor:
+def _fold_once(weight: Tensor, coefficients: Any, spec: UpdateSpec, operator: Operator) -> Tensor:
     """W₀ + ΔW in the dtype of C, for one product: the next fold may overwrite it."""
     large_by_small = weight if spec.small_is_input else weight.T
     folded = operator.fold(coefficients, large_by_small, out=scratch_like("weight", large_by_small)).to(

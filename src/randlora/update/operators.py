@@ -8,7 +8,7 @@ the family's own form too.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -51,7 +51,7 @@ class Operator(Protocol):
     """The arithmetic of one family for one layer shape.
 
     Attributes:
-        keeps_coefficients: Whether C is no larger than γ, so that it may wait for the backward pass.
+        keeps_coefficients: Whether C is a tensor no larger than γ, so that it may wait for the backward pass.
     """
 
     keeps_coefficients: ClassVar[bool]
@@ -59,13 +59,13 @@ class Operator(Protocol):
     def pair(self) -> tuple[Tensor, Tensor]:
         """A (r, m) and B (M, r·n) written out, for the reference."""
 
-    def coefficients(self, lambda_: Tensor, gamma: Tensor, scaling: float, dtype: torch.dtype) -> Tensor:
-        """C, computed in the dtype of λ (n, r) and γ (n, m) and rounded once to `dtype`."""
+    def coefficients(self, lambda_: Tensor, gamma: Tensor, scaling: float, dtype: torch.dtype) -> Any:
+        """C in the family's form, computed in the dtype of λ (n, r) and γ (n, m) and rounded once to `dtype`."""
 
-    def mix(self, coefficients: Tensor, small: Tensor) -> Tensor:
+    def mix(self, coefficients: Any, small: Tensor) -> Tensor:
         """Small · Cᵀ: (T, m) -> hidden."""
 
-    def unmix(self, coefficients: Tensor, hidden: Tensor, onto: Tensor | None = None) -> Tensor:
+    def unmix(self, coefficients: Any, hidden: Tensor, onto: Tensor | None = None) -> Tensor:
         """Hidden · C: hidden -> (T, m); added to `onto`, in place, where that is given."""
 
     def expand(self, hidden: Tensor, onto: Tensor | None = None) -> Tensor:
@@ -74,10 +74,10 @@ class Operator(Protocol):
     def project(self, large: Tensor) -> Tensor:
         """Large · B: (T, M) -> hidden."""
 
-    def fold(self, coefficients: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+    def fold(self, coefficients: Any, weight: Tensor, out: Tensor | None = None) -> Tensor:
         """Weight + B · C for (M, m), in the weight's dtype or C's; every sum is rounded once; into `out` if given."""
 
-    def rows(self, coefficients: Tensor, index: Tensor) -> Tensor:
+    def rows(self, coefficients: Any, index: Tensor) -> Tensor:
         """Rows of B · C by their numbers (T,): (T, m). In differentiable operations."""
 
     def gradients(
