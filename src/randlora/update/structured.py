@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from randlora.update.columnwise import fold_columnwise
 from randlora.update.kernels import available, structured_fold, structured_gradients
 from randlora.update.operators import Rates, Sizes, Work
 from randlora.update.partition import Partition
@@ -144,8 +145,13 @@ class StructuredOperator:
         if out is None and eager(weight) and weight.dtype != coefficients.dtype:
             out = torch.empty_like(weight, dtype=coefficients.dtype)  # rounded as it is written
         update = columns.join(coefficients)
+        columnwise = weight.stride(0) < weight.stride(1)
+        if columnwise and eager_on_cpu(weight):
+            out = torch.empty_like(weight) if out is None else out
+            fold_columnwise(weight.T, update.T.contiguous(), self.left, columns, rows, out.T)
+            return out
         signs = columns.join(self.left[:, :, None].expand(-1, -1, columns.width))
-        if weight.stride(0) < weight.stride(1):  # so that the pass reads them in the order of the weight
+        if columnwise:  # so that the pass reads them in the order of the weight
             update, signs = update.T.contiguous().T, signs.T.contiguous().T
         folded = []
         for part, which, height in rows.groups:
