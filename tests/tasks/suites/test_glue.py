@@ -21,6 +21,7 @@ from randlora.tasks.fingerprint import examples_fingerprint
 from randlora.tasks.suites.registry import suite_entries
 from randlora.training import MethodConfig, OptimizationConfig, TrainConfig, evaluate, load_config, search, train
 from randlora.training.data_view import look_at
+from randlora.training.methods import load_model
 
 GLUE = {name: entry for name, entry in suite_entries().items() if name.startswith("glue/")}
 
@@ -277,6 +278,17 @@ def similarity(tmp_path, bert):
         data=data,
         optimization=optimization,
     )
+
+
+def test_the_largest_example_is_a_pair_with_a_number(similarity):
+    task = TASKS["text-classification"](similarity.data, seed=0)
+    load_model(task, similarity)
+    (row, _), words = task.largest(2)
+    assert row["labels"] == 0.0
+    assert isinstance(row["labels"], float)
+    longest = max(len(task.tokenizer(*texts)["input_ids"]) for texts in (("my money", "my card"),))
+    assert len(row["input_ids"]) == longest
+    assert f"texts of {longest} tokens" in words
 
 
 @pytest.mark.slow
