@@ -119,7 +119,7 @@ def test_data(sft_config, text_config, capsys, tmp_path):
         (["serve", "RUN", "--engine", "mine"], "mine"),
         (["serve", "RUN", "--engine", "vllm"], "pip install vllm"),
         (["evaluate", "RUN", "--tasks", "boolq"], "--tasks: expected --commonsense with it"),
-        (["evaluate", "RUN", "--limit", "3"], "--limit: expected --commonsense or --harness with it"),
+        (["evaluate", "RUN", "--limit", "3"], "--limit: expected --commonsense or --e2e or --harness with it"),
         (["evaluate", "RUN", "--commonsense", ".", "--harness-tasks", "."], "--harness-tasks: expected --harness"),
         (["evaluate", "RUN", "--commonsense", ".", "--harness", "piqa"], "one suite at a time"),
         (["evaluate", "RUN", "--commonsense", ".", "--split", "test"], "--split"),
