@@ -112,6 +112,9 @@ def test_one_line_reads_glues_own_files(name, tmp_path):
 def test_given_keys_win_and_a_run_keeps_what_was_filled_in(tmp_path):
     config = config_of(tmp_path, suite="glue/mrpc", metrics=["f1"], test="mine.csv", fraction=0.5)
     assert (config.data.metrics, config.data.test, config.data.text_pair_column) == (["f1"], "mine.csv", "sentence2")
+    own = config_of(tmp_path, suite="glue/mrpc", train="mine.csv").data
+    assert (own.train, own.test, own.subset, own.text_pair_column) == ("mine.csv", None, None, "sentence2")
+    config_of(tmp_path, suite="glue/mrpc")
     words = ["--data.suite", "glue/qqp", "--data.label_column", "other"]
     changed = load_config(tmp_path / "config.yaml", words)
     assert (changed.data.text_column, changed.data.label_column) == ("question1", "other")

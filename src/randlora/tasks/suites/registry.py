@@ -15,6 +15,8 @@ from randlora.messages import closest
 FILES = ("glue", "language", "vision")
 """Names of the YAML files beside this module, `NAME.yaml`."""
 
+_SPLITS = ("validation", "test", "subset")
+
 
 @dataclass(frozen=True)
 class SuiteEntry:
@@ -52,6 +54,8 @@ def suite_entries() -> Mapping[str, SuiteEntry]:
 def with_suite(task: str, data: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
     """A data section with the values of the suite that it names, where it has none of its own.
 
+    With training data of its own it takes none of the suite's splits.
+
     Args:
         task: The task's name.
         data: Keys and values as a config file has them.
@@ -73,6 +77,8 @@ def with_suite(task: str, data: Mapping[str, Any], keys: Collection[str]) -> dic
             hint = f"that is for task: {' or '.join(entry.tasks)}"
         raise ConfigError("data.suite", expected=f"a suite of {task}, {known}", got=repr(name), hint=hint)
     values = entry.data
+    if data.get("train"):  # the suite's other splits do not belong to it
+        values = {key: value for key, value in values.items() if key not in _SPLITS or not isinstance(value, str)}
     if str(data.get("train", "")).lower().endswith(".tsv"):
         values = {**values, **entry.files}
     return {**{key: value for key, value in values.items() if key in keys}, **data}
