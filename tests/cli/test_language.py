@@ -136,6 +136,9 @@ def test_data(sft_config, text_config, capsys, tmp_path):
         ),
         (["evaluate", "RUN", "--commonsense", "SUITE"], "row 0, column 'answer': expected one of true, false"),
         (["evaluate", "./absent", "--commonsense", "SUITE"], "absent"),
+        (["evaluate", "RUN", "--e2e", "absent"], "absent: expected a data file, got nothing"),
+        (["evaluate", "RUN", "--e2e", "taken"], "expected a file ending in .csv"),
+        (["evaluate", "RUN", "--e2e", "taken", "--protocol", "fixed"], "--protocol: expected --commonsense with it"),
     ],
 )
 def test_wrong_words_are_one_line_and_leave_nothing(

@@ -11,6 +11,7 @@ from randlora.tasks.language.conversation import text_in
 from randlora.tasks.language.forms import E2E, normalise
 from randlora.tasks.language.questions import Question
 from randlora.tasks.language.records import read_records
+from randlora.tasks.paths import FILE, kind_of
 
 DECODING: Mapping[str, Any] = MappingProxyType({"num_beams": 10, "length_penalty": 0.8, "no_repeat_ngram_size": 4})
 """The LoRA paper's, as arguments of transformers' `generate`; there the prompt's words count as repeated, too."""
@@ -41,6 +42,8 @@ def read_meanings(path: Path, limit: int | None = None) -> list[Meaning]:
     Raises:
         DataError: It cannot be read, or a row is of another make; the message names it.
     """
+    if (kind := kind_of(path)) != FILE:
+        raise DataError(str(path), expected="a data file", got=kind)
     records = read_records(str(path))
     missing = [column for column in E2E.needs if column not in records.columns]
     if missing:
