@@ -19,8 +19,7 @@ def examples_fingerprint(examples: Examples) -> str:
     if isinstance(rows.features[examples.column], datasets.Image):
         rows = rows.cast_column(examples.column, datasets.Image(decode=False))
     found = hashlib.sha256()
-    columns = [examples.column] if examples.pair is None else [examples.column, examples.pair]
-    for *values, label in zip(*(rows[column] for column in columns), examples.labels, strict=True):
+    for *values, label in zip(*(rows[column] for column in examples.inputs), examples.labels, strict=True):
         found.update(f"{label} ".encode())
         for value in values:
             content = _content(value, folder)

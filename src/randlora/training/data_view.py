@@ -114,7 +114,7 @@ def _examples(train: Examples, count: int, word: Callable[[Any], str]) -> list[t
     shown = []
     for index in _spread(count, len(train)):
         row = train.rows[index]
-        cells = [_cell(row[column]) for column in (train.column, train.pair) if column is not None]
+        cells = [_cell(row[column]) for column in train.inputs]
         title = f"train, example {index + 1:,} of {len(train):,}: {word(train.labels[index])}"
         shown.append((title, "\n".join(cells)))
     return shown

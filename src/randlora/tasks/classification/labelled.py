@@ -49,6 +49,11 @@ class Examples:
         numbers = [self.row(index) for index in indices]
         return replace(self, rows=self.rows.select(indices), labels=labels, numbers=numbers)
 
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the input columns: one, or two of texts."""
+        return [self.column] if self.pair is None else [self.column, self.pair]
+
     def row(self, index: int) -> int:
         """The row of an example in the source."""
         return self.numbers[index] if self.numbers else index
@@ -213,10 +218,9 @@ def require_texts(examples: Examples) -> None:
     Raises:
         DataError: One is not; the message names the row.
     """
-    columns = [examples.column] if examples.pair is None else [examples.column, examples.pair]
-    for index, values in enumerate(zip(*(examples.rows[column] for column in columns), strict=True)):
+    for index, values in enumerate(zip(*(examples.rows[column] for column in examples.inputs), strict=True)):
         blank = not any(isinstance(value, str) and value.strip() for value in values)
-        for column, value in zip(columns, values, strict=True):
+        for column, value in zip(examples.inputs, values, strict=True):
             if blank or not isinstance(value, str):
                 raise DataError(
                     f"{examples.source}: row {examples.row(index)}, column '{column}'",

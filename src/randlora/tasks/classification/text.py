@@ -36,7 +36,7 @@ class TextRows(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.examples.rows[index]
-        texts = [row[column] for column in (self.examples.column, self.examples.pair) if column is not None]
+        texts = [row[column] for column in self.examples.inputs]
         return {**self.tokenize(*texts), "labels": self.examples.labels[index]}
 
 
@@ -168,5 +168,4 @@ class TextClassification(Classification):
 
 def _texts(examples: Examples) -> list[tuple[str, ...]]:
     """The texts of each example."""
-    columns = [examples.column] if examples.pair is None else [examples.column, examples.pair]
-    return list(zip(*(examples.rows[column] for column in columns), strict=True))
+    return list(zip(*(examples.rows[column] for column in examples.inputs), strict=True))
