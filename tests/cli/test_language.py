@@ -119,7 +119,7 @@ def test_data(sft_config, text_config, capsys, tmp_path):
         (["serve", "RUN", "--engine", "mine"], "mine"),
         (["serve", "RUN", "--engine", "vllm"], "pip install vllm"),
         (["evaluate", "RUN", "--tasks", "boolq"], "--tasks: expected --commonsense with it"),
-        (["evaluate", "RUN", "--limit", "3"], "--limit: expected --commonsense or --harness with it"),
+        (["evaluate", "RUN", "--limit", "3"], "--limit: expected --commonsense or --e2e or --harness with it"),
         (["evaluate", "RUN", "--commonsense", ".", "--harness-tasks", "."], "--harness-tasks: expected --harness"),
         (["evaluate", "RUN", "--commonsense", ".", "--harness", "piqa"], "one suite at a time"),
         (["evaluate", "RUN", "--commonsense", ".", "--split", "test"], "--split"),
@@ -136,6 +136,9 @@ def test_data(sft_config, text_config, capsys, tmp_path):
         ),
         (["evaluate", "RUN", "--commonsense", "SUITE"], "row 0, column 'answer': expected one of true, false"),
         (["evaluate", "./absent", "--commonsense", "SUITE"], "absent"),
+        (["evaluate", "RUN", "--e2e", "absent"], "absent: expected a data file, got nothing"),
+        (["evaluate", "RUN", "--e2e", "taken"], "expected a file ending in .csv"),
+        (["evaluate", "RUN", "--e2e", "taken", "--protocol", "fixed"], "--protocol: expected --commonsense with it"),
     ],
 )
 def test_wrong_words_are_one_line_and_leave_nothing(

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from randlora.errors import ConfigError
-from randlora.tasks.classification.task import accuracy, classification_loss
+from randlora.tasks.classification.metrics import score_function
+from randlora.tasks.classification.task import classification_loss
 from randlora.tasks.sources import locate
 
 
@@ -19,7 +20,7 @@ def test_the_loss_is_the_mean_over_the_whole_accumulated_batch():
 
 def test_accuracy_is_in_percent():
     prediction = SimpleNamespace(predictions=np.eye(4), label_ids=np.array([0, 1, 2, 0]))
-    assert accuracy(prediction) == {"accuracy": 75.0}
+    assert score_function(["accuracy"])(prediction) == {"accuracy": 75.0}
 
 
 def test_locate_finds_a_folder_of_an_installed_package():

@@ -23,5 +23,5 @@ def require_columns(source: str, wanted: Sequence[str], found: Sequence[str]) ->
                 source,
                 expected=f"{'one' if count else 'a'} column '{column}'",
                 got=f"the columns {', '.join(found)}" if found else "none",
-                hint="name the right ones in data.text_column, data.image_column and data.label_column",
+                hint="name the right ones in data.text_column, text_pair_column, image_column and label_column",
             )

@@ -19,9 +19,11 @@ def examples_fingerprint(examples: Examples) -> str:
     if isinstance(rows.features[examples.column], datasets.Image):
         rows = rows.cast_column(examples.column, datasets.Image(decode=False))
     found = hashlib.sha256()
-    for value, label in zip(rows[examples.column], examples.labels, strict=True):
-        content = _content(value, folder)
-        found.update(f"{label} {len(content)} ".encode() + content)
+    for *values, label in zip(*(rows[column] for column in examples.inputs), examples.labels, strict=True):
+        found.update(f"{label} ".encode())
+        for value in values:
+            content = _content(value, folder)
+            found.update(f"{len(content)} ".encode() + content)
     return found.hexdigest()
 
 

@@ -1,6 +1,7 @@
 """Rows of a data set: from the hub, a file or an image folder to one table."""
 
 import re
+from collections.abc import Sequence
 
 import datasets
 
@@ -62,38 +63,48 @@ def check_source(source: str, key: str) -> None:
         raise DataError(key, expected="a data file with rows", got=f"{source}, which is empty")
 
 
-def load_rows(source: str, *, split: str, columns: tuple[str, str]) -> datasets.Dataset:
+def load_rows(
+    source: str,
+    *,
+    split: str,
+    columns: Sequence[str],
+    subset: str | None = None,
+    names: Sequence[str] | None = None,
+) -> datasets.Dataset:
     """Read one split.
 
     Args:
         source: Hub name, alone or as `NAME:SPLIT`, file or image folder.
         split: The hub data set's split where the name has none; a file or folder holds one split only.
-        columns: Names of the input and the label column.
+        columns: Names of the input columns, and of the label column.
+        subset: The hub data set's configuration, where it has several.
+        names: Names of all columns of CSV and TSV files without a line of them.
 
     Returns:
-        A table with at least these two columns and at least one row.
+        A table with at least these columns and at least one row.
 
     Raises:
         DataError: It cannot be read, is empty, or lacks a column.
     """
-    if columns[0] == columns[1]:
-        raise DataError("data.label_column", expected="another column than that of the inputs", got=f"'{columns[0]}'")
+    if columns[-1] in columns[:-1]:
+        raise DataError("data.label_column", expected="another column than that of the inputs", got=f"'{columns[-1]}'")
     path = local(source)
     if not is_local(source):
-        rows = _from_hub(source, split)
+        rows = _from_hub(source, split, subset)
         require_columns(source, columns, rows.column_names)
     else:
         check_source(source, source)
-        rows = read_image_folder(path, columns) if kind_of(path) == FOLDER else read_table(path, columns)
+        folder = kind_of(path) == FOLDER
+        rows = read_image_folder(path, (columns[0], columns[-1])) if folder else read_table(path, columns, names)
     if len(rows) == 0:
         raise DataError(source, expected="at least one row", got="none")
     return rows
 
 
-def _from_hub(source: str, split: str) -> datasets.Dataset:
+def _from_hub(source: str, split: str, subset: str | None) -> datasets.Dataset:
     name, split = named_split(source, split)
     try:
-        return datasets.load_dataset(name, split=split)
+        return datasets.load_dataset(name, subset, split=split)
     # `datasets` wraps whatever its parsers and the network raise in several unrelated classes.
     except Exception as error:
         cause = error.__cause__ or error

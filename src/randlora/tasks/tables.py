@@ -11,20 +11,21 @@ from randlora.errors import DataError
 from randlora.tasks.parquet import read_parquet
 from randlora.tasks.text_files import Cells, csv_rows, json_rows, refuse_compressed
 
-READERS = {".csv": csv_rows, ".json": json_rows, ".jsonl": json_rows}
-SUFFIXES = (*READERS, ".parquet")
+SEPARATED = (".csv", ".tsv")
+SUFFIXES = (*SEPARATED, ".json", ".jsonl", ".parquet")
 """File endings that can be read, in any case."""
 
 CHUNK = 10_000
 """Rows that are Python strings at one time; the others lie in Arrow's compact form."""
 
 
-def read_table(path: Path, columns: Sequence[str]) -> datasets.Dataset:
+def read_table(path: Path, columns: Sequence[str], names: Sequence[str] | None = None) -> datasets.Dataset:
     """Read columns of a data file.
 
     Args:
         path: A regular file with one of `SUFFIXES`.
         columns: Names of the columns wanted.
+        names: Names of all columns of a CSV or TSV file without a line of them.
 
     Returns:
         A table of these columns. Those of CSV and JSON are strings as written, None where JSON has null, NaN or no such
@@ -35,8 +36,11 @@ def read_table(path: Path, columns: Sequence[str]) -> datasets.Dataset:
     """
     try:
         refuse_compressed(path)
-        reader = READERS.get(path.suffix.lower())
-        return read_parquet(path, columns) if reader is None else _gather(reader(path, columns), columns)
+        kind = path.suffix.lower()
+        if kind == ".parquet":
+            return read_parquet(path, columns)
+        rows = csv_rows(path, columns, names) if kind in SEPARATED else json_rows(path, columns)
+        return _gather(rows, columns)
     except OSError as error:
         raise DataError(str(path), expected="a file that can be read", got=error.strerror or str(error)) from error
 

@@ -77,7 +77,8 @@ class Task(ABC):
     """
 
     data_class: ClassVar[type[DataConfig]]
-    goal: ClassVar[Goal]
+    goal: Goal
+    """What most tasks are judged by; an instance's follows its data section, see `goal_for`."""
     defaults: ClassVar[Defaults] = Defaults()
     task_type: ClassVar[str | None] = None
     """PEFT's name of the task."""
@@ -93,6 +94,12 @@ class Task(ABC):
     def __init__(self, data: Any, *, seed: int, facts: Mapping[str, Any] | None = None) -> None:
         self.data, self.seed = data, seed
         self.known = facts
+        self.goal = self.goal_for(data)
+
+    @classmethod
+    def goal_for(cls, data: Any) -> Goal:  # noqa: ARG003 - most tasks have one goal
+        """The metric that a task with this data section is judged by."""
+        return cls.goal
 
     @classmethod
     @abstractmethod

@@ -20,6 +20,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 """A NUL, or a byte that is not UTF-8 in the form in which Python hands it on."""
 
+_HINTS = ("put cells with commas or line breaks in double quotes", "cells hold neither tabs nor line breaks")
+"""For a line of CSV, and of TSV."""
+
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"PK\x03\x04": "zip",
@@ -42,12 +45,13 @@ def refuse_compressed(path: Path) -> None:
             raise DataError(str(path), expected="a file that is not compressed", got=name, hint="unpack it first")
 
 
-def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Cells]:
-    """Read CSV with commas, double quotes and the columns' names in the first line.
+def csv_rows(path: Path, columns: Sequence[str], names: Sequence[str] | None = None) -> Iterator[Cells]:
+    """Read CSV with commas and double quotes, or TSV with tabs and quotes that are letters like others.
 
     Args:
-        path: The file.
+        path: The file; its ending tells which.
         columns: Names of the columns wanted.
+        names: Names of all columns, where they do not stand in the first line.
 
     Yields:
         The cells of a row. Blank lines are no rows.
@@ -55,11 +59,14 @@ def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Cells]:
     Raises:
         DataError: A line has more or fewer cells than the first, a quote is not closed, or a column is missing.
     """
-    reader = csv.reader(text_lines(path), strict=True)
+    reader = csv.reader(text_lines(path), **dialect(path))
     limit_before = csv.field_size_limit(LARGEST_CELL)
-    header: list[str] = []
+    header = list(names or [])
     line = 1
     try:
+        if header:
+            require_columns(str(path), columns, header)
+            places = [header.index(column) for column in columns]
         for cells in reader:
             if cells and not header:
                 header = cells
@@ -68,9 +75,9 @@ def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Cells]:
             elif cells and len(cells) != len(header):
                 raise DataError(
                     f"{path}: line {line}",
-                    expected=f"{len(header)} cells, as in the first line",
+                    expected=f"{len(header)} cells, as {'in the first line' if names is None else 'data.columns says'}",
                     got=str(len(cells)),
-                    hint="put cells with commas or line breaks in double quotes",
+                    hint=_HINTS[path.suffix.lower() == ".tsv"],
                 )
             elif cells:
                 yield tuple(cells[place] for place in places)
@@ -82,6 +89,13 @@ def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Cells]:
     finally:
         csv.field_size_limit(limit_before)
     require_columns(str(path), columns, header)
+
+
+def dialect(path: Path) -> dict[str, Any]:
+    """Arguments of `csv.reader` for a file of this name."""
+    if path.suffix.lower() == ".tsv":
+        return {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "strict": True}
+    return {"strict": True}
 
 
 def json_rows(path: Path, columns: Sequence[str]) -> Iterator[Cells]:

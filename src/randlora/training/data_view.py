@@ -1,13 +1,15 @@
 """What a config's data are, before anything is trained: numbers of each split, and examples as training sees them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 from randlora.errors import ConfigError
 from randlora.messages import printable
 from randlora.tasks import TASKS, Split
+from randlora.tasks.classification.labelled import Examples
 from randlora.tasks.classification.task import Classification
 from randlora.tasks.language.encoding import IGNORED
 from randlora.tasks.language.pairs import COLUMNS
@@ -59,6 +61,8 @@ def look_at(config: TrainConfig, *, examples: int = 3, colour: bool = False) -> 
         locate(config.model)
         task.load_tokenizer(BaseModel(config.model, config.trust_remote_code))
         return _of_texts(task, splits, examples, colour=colour)
+    if isinstance(task, Classification) and task.columns.numbers:
+        return _of_numbers(task, splits, examples)
     if isinstance(task, Classification):
         return _of_classes(task, splits, examples)
     raise ConfigError("task", expected="one whose data can be shown", got=config.task)
@@ -93,14 +97,27 @@ def _of_classes(task: Classification, splits: Sequence[Split], count: int) -> Da
         for label, name in enumerate(names)
     ]
     table.append({"class": "all", **{split: len(examples) for split, examples in found.items()}})
-    train = found["train"]
+    return DataView(counts=table, examples=_examples(found["train"], count, lambda label: printable(names[label])))
+
+
+def _of_numbers(task: Classification, splits: Sequence[Split], count: int) -> DataView:
+    found = {split: task.examples(split) for split in splits}
+    words: dict[str, str] = {
+        split: f"{len(examples):,} examples, labels from {min(examples.labels):g} to {max(examples.labels):g}, "
+        f"{fmean(examples.labels):.3g} on average"
+        for split, examples in found.items()
+    }
+    return DataView(statistics=words, examples=_examples(found["train"], count, "{:g}".format))
+
+
+def _examples(train: Examples, count: int, word: Callable[[Any], str]) -> list[tuple[str, str]]:
     shown = []
     for index in _spread(count, len(train)):
-        label = printable(names[train.labels[index]])
-        shown.append(
-            (f"train, example {index + 1:,} of {len(train):,}: {label}", _cell(train.rows[index][train.column]))
-        )
-    return DataView(counts=table, examples=shown)
+        row = train.rows[index]
+        cells = [_cell(row[column]) for column in train.inputs]
+        title = f"train, example {index + 1:,} of {len(train):,}: {word(train.labels[index])}"
+        shown.append((title, "\n".join(cells)))
+    return shown
 
 
 def _cell(value: Any) -> str:

@@ -74,7 +74,7 @@ def search(config: TrainConfig, learning_rates: Sequence[float], seeds: Sequence
     if config.data.validation is None:
         hint = "a file, a hub split, or a share of the training data such as 0.1"
         raise ConfigError("data.validation", expected="one, for the search", got="none", hint=hint)
-    goal = TASKS[config.task].goal
+    goal = TASKS[config.task].goal_for(config.data)
     tried: dict[float, Record | None] = {}
     while rates:
         tried |= {rate: _attempt(_variant(config, rate, seeds[0])) for rate in rates}

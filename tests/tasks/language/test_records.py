@@ -77,7 +77,7 @@ def test_nulls_that_a_table_sets_in_objects_are_no_values(tmp_path):
         ("data.json", "[]", "expected at least one row, got none"),
         ("data.csv", "prompt,completion\na\n", "line 2: expected 2 cells"),
         ("data.parquet", b"PAR1", "expected a readable parquet file"),
-        ("data.txt", "a", "expected a file ending in .csv, .json, .jsonl, .parquet"),
+        ("data.txt", "a", "expected a file ending in .csv, .tsv, .json, .jsonl, .parquet"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, name, text, message):

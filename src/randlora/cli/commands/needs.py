@@ -12,6 +12,7 @@ _EXTRAS = {
     "quantized": ("bitsandbytes", "torchao"),
     "serve": ("fastapi", "uvicorn", "openai", "typer", "rich"),
     "harness": ("lm_eval",),
+    "suites": ("sacrebleu", "nltk", "pycocoevalcap"),
 }
 """Modules by the extra of this package that brings them."""
 

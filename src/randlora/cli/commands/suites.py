@@ -1,4 +1,4 @@
-"""`evaluate` on suites of others: the commonsense tasks of LLM-Adapters, and those of lm-evaluation-harness."""
+"""`evaluate` on suites of others: LLM-Adapters' commonsense tasks, the E2E challenge, lm-evaluation-harness."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 from randlora.cli.commands.needs import require, training
 from randlora.errors import ConfigError
 
-_SUITES = ("commonsense", "harness")
+_SUITES = ("commonsense", "e2e", "harness")
 
 _NEEDS = {
     "protocol": ("commonsense",),
@@ -29,6 +29,7 @@ def add_suites(parser: argparse.ArgumentParser) -> None:
         help="of --commonsense: as the run was trained (fixed), or with the reference's faults, for its tables",
     )
     group.add_argument("--tasks", help="of --commonsense, such as ARC-Easy,boolq (all that FOLDER has)")
+    group.add_argument("--e2e", metavar="FILE", help="say the E2E challenge's meanings, of a file with mr and ref")
     group.add_argument("--harness", metavar="TASKS", help="score tasks of lm-evaluation-harness, such as arc_easy,piqa")
     group.add_argument(
         "--harness-tasks", metavar="FOLDER", help="of --harness: more tasks, YAML files whose Python code is run"
@@ -41,7 +42,7 @@ def asks_for_suite(arguments: argparse.Namespace) -> bool:
     """Whether the words ask for a suite.
 
     Raises:
-        ConfigError: They ask for a suite's options without it, for both suites, or for a split beside one.
+        ConfigError: They ask for a suite's options without it, for two suites, or for a split beside one.
     """
     wanted = [suite for suite in _SUITES if getattr(arguments, suite) is not None]
     for option, suites in _NEEDS.items():
@@ -49,14 +50,16 @@ def asks_for_suite(arguments: argparse.Namespace) -> bool:
             expected = " or ".join(f"--{suite}" for suite in suites)
             raise ConfigError(f"--{option.replace('_', '-')}", expected=f"{expected} with it", got="none")
     if len(wanted) > 1:
-        raise ConfigError("evaluate", expected="one suite at a time", got="--commonsense and --harness")
+        raise ConfigError(
+            "evaluate", expected="one suite at a time", got=" and ".join(f"--{suite}" for suite in wanted)
+        )
     if wanted and arguments.split is not None:
         raise ConfigError("--split", expected="none with a suite, which has data of its own", got=arguments.split)
     return bool(wanted)
 
 
 def evaluate_suite(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """`randlora evaluate RUN --commonsense FOLDER […]`, or `--harness TASKS […]`."""
+    """`randlora evaluate RUN --commonsense FOLDER […]`, `--e2e FILE […]`, or `--harness TASKS […]`."""
     training()
     options = {
         "model": _only_model(overrides),
@@ -64,6 +67,8 @@ def evaluate_suite(arguments: argparse.Namespace, overrides: Sequence[str]) -> i
         "batch_size": 8 if arguments.batch_size is None else arguments.batch_size,
         "trust_remote_code": arguments.trust_remote_code,
     }
+    if arguments.e2e is not None:
+        return _e2e(arguments, options)
     return _commonsense(arguments, options) if arguments.harness is None else _harness(arguments, options)
 
 
@@ -99,6 +104,25 @@ def _commonsense(arguments: argparse.Namespace, options: dict[str, Any]) -> int:
     )
     print(text_table(rows, columns))
     print(f"protocol {protocol}; {result.file}")
+    return 0
+
+
+def _e2e(arguments: argparse.Namespace, options: dict[str, Any]) -> int:
+    require("sacrebleu", "nltk", "pycocoevalcap")
+    from dataclasses import asdict
+
+    from randlora.report import Column, text_table
+    from randlora.training.language.e2e import evaluate_e2e
+
+    scores, file = evaluate_e2e(arguments.run, arguments.e2e, **options)
+    columns = (
+        Column("metric", "metric"),
+        Column("value", "value", "{:.2f}".format),
+        Column("by", "implementation"),
+        Column("with the official scripts", "comparable"),
+    )
+    print(text_table([asdict(score) for score in scores], columns))
+    print(file)
     return 0
 
 

@@ -1,10 +1,15 @@
 """The data sections of the classification tasks."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from randlora.tasks.config import DataConfig
 from randlora.values import Flag, PositiveCount, Share
+
+TextMetrics = Annotated[
+    list[Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]],
+    "a list of 'accuracy', 'f1', 'matthews_correlation', or of 'pearson', 'spearman', in brackets",
+]
 
 
 @dataclass
@@ -12,6 +17,7 @@ class ClassificationData(DataConfig):
     """Labelled examples.
 
     Attributes:
+        subset: The hub data set's configuration, where it has several.
         label_column: Column with the labels: strings, whole numbers or a schema's class labels. In CSV and JSON they
             are strings as written. The classes are in the schema's order, by value where all are numbers, otherwise by
             code point.
@@ -19,6 +25,7 @@ class ClassificationData(DataConfig):
         fraction: Train on this fraction (0 to 1] of each class, drawn by the run's seed. None means all.
     """
 
+    subset: str | None = None
     label_column: str = "label"
     shots: PositiveCount | None = None
     fraction: Share | None = None
@@ -30,6 +37,12 @@ class TextData(ClassificationData):
 
     Attributes:
         text_column: Column with the texts.
+        text_pair_column: Column with a second text, which the model reads behind the first. None means none.
+        columns: Names of the columns of .csv and .tsv files that begin with a row in place of these names.
+        regression: Whether the labels are numbers to predict (by mean squared error) and not classes.
+        metrics: What is scored beside the loss, times 100; the first is the goal. For classes "accuracy", "f1" (of the
+            second class; with more than two, the mean over all) and "matthews_correlation"; for numbers "pearson" and
+            "spearman". None means accuracy, or both for numbers.
         max_length: Longest text in tokens, at most what the model has positions for; longer ones are cut.
         pooling: What the head reads: "model" is the architecture's own head, "mean" the mean of the tokens, which is
             right for sentence encoders.
@@ -37,6 +50,10 @@ class TextData(ClassificationData):
     """
 
     text_column: str = "text"
+    text_pair_column: str | None = None
+    columns: list[str] | None = None
+    regression: Flag = False
+    metrics: TextMetrics | None = None
     max_length: PositiveCount = 128
     pooling: Literal["model", "mean"] = "model"
     group_by_length: Flag = False

@@ -1,10 +1,9 @@
 """Labelled examples: rows with their labels as numbers, the same numbers in training and test."""
 
-import random
+import math
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +11,7 @@ import datasets
 
 from randlora.errors import DataError
 from randlora.tasks.classification.config import ClassificationData
+from randlora.tasks.classification.drawing import draw, hold_out
 from randlora.tasks.rows import load_rows
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
@@ -27,16 +27,18 @@ class Examples:
     Attributes:
         rows: The table.
         column: Name of the input column in it.
-        labels: Class of each row, counted from 0.
+        labels: Class of each row, counted from 0; in a regression its number.
         source: Where the rows come from, for messages.
         numbers: The row of each example in the source; empty where they are all rows in their order.
+        pair: Name of the column of second texts, or None.
     """
 
     rows: datasets.Dataset
     column: str
-    labels: list[int]
+    labels: list[Any]
     source: str
     numbers: Sequence[int] = ()
+    pair: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,48 +47,85 @@ class Examples:
         """The examples at `indices`, in that order."""
         labels = [self.labels[index] for index in indices]
         numbers = [self.row(index) for index in indices]
-        return Examples(self.rows.select(indices), self.column, labels, self.source, numbers)
+        return replace(self, rows=self.rows.select(indices), labels=labels, numbers=numbers)
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the input columns: one, or two of texts."""
+        return [self.column] if self.pair is None else [self.column, self.pair]
 
     def row(self, index: int) -> int:
         """The row of an example in the source."""
         return self.numbers[index] if self.numbers else index
 
 
-def load_training(data: ClassificationData, column: str, *, seed: int) -> tuple[Examples, Examples | None, list[str]]:
+@dataclass(frozen=True)
+class Columns:
+    """What a task reads of a table.
+
+    Attributes:
+        text: Name of the input column.
+        pair: Name of the column of second texts, or None.
+        names: Names of all columns of files without a line of them, or None.
+        numbers: Whether the labels are numbers to predict.
+    """
+
+    text: str
+    pair: str | None = None
+    names: Sequence[str] | None = None
+    numbers: bool = False
+
+
+def load_training(
+    data: ClassificationData, columns: Columns | str, *, seed: int
+) -> tuple[Examples, Examples | None, list[str]]:
     """Read the training data, name its classes, set a validation split apart, and draw the shots or the fraction.
 
     The validation split is drawn before the shots, so it is the same for all budgets.
 
     Args:
         data: The data section of the config.
-        column: Name of the input column.
+        columns: What is read; a string is the name of the input column.
         seed: Seed of the draws; the same seed draws the same rows.
 
     Returns:
         The training examples, the validation examples that were set apart (None where `data.validation` is not a share
-        or a number), and the label names in the order of their numbers.
+        or a number), and the label names in the order of their numbers; of a regression that of the label column.
 
     Raises:
         DataError: The data cannot be read, a label is missing, all labels are the same, a class has fewer rows than
             `data.shots`, or `data.validation` leaves too few rows.
     """
-    rows = load_rows(data.train, split="train", columns=(column, data.label_column))
-    values = _label_texts(rows, data.label_column, data.train)
-    names = _label_names(rows, data.label_column, values)
-    if len(set(values)) == 1:
-        raise DataError(
-            f"{data.train}: column '{data.label_column}'", expected="two classes or more", got=f"only '{values[0]}'"
-        )
-    number = {name: index for index, name in enumerate(names)}
-    examples = Examples(rows, column, [number[value] for value in values], data.train)
-    held_out = None
+    columns = Columns(columns) if isinstance(columns, str) else columns
+    rows = _load(data.train, "train", data, columns)
+    if columns.numbers:
+        names = [data.label_column]
+        labels: list[Any] = _label_numbers(rows, data.label_column, data.train)
+        strata = [0] * len(labels)
+    else:
+        values = _label_texts(rows, data.label_column, data.train)
+        names = _label_names(rows, data.label_column, values)
+        number = {name: index for index, name in enumerate(names)}
+        strata = [number[value] for value in values]
+        labels = list(strata)
+    if len(set(labels)) == 1:
+        expected, got = ("two numbers", labels[0]) if columns.numbers else ("two classes", names[labels[0]])
+        place = f"{data.train}: column '{data.label_column}'"
+        raise DataError(place, expected=f"{expected} or more", got=f"only '{got}'")
+    examples = Examples(rows, columns.text, labels, data.train, pair=columns.pair)
+    held: list[int] = []
     if isinstance(data.validation, int | float):
-        examples, held_out = _hold_out(examples, data.validation, seed)
-    return _draw(examples, names, data, seed), held_out, names
+        held = hold_out(strata, data.validation, seed, data.train)
+    without = set(held)
+    left = [row for row in range(len(labels)) if row not in without]
+    drawn = draw([strata[row] for row in left], names, data, seed)
+    chosen = [left[place] for place in drawn]
+    train = examples if len(chosen) == len(labels) else examples.select(chosen)
+    return train, examples.select(held) if held else None, names
 
 
 def load_labelled(
-    source: str, split: str, data: ClassificationData, column: str, label_names: Sequence[str]
+    source: str, split: str, data: ClassificationData, columns: Columns | str, label_names: Sequence[str]
 ) -> Examples:
     """Read a split beside the training data, with the label numbers of these.
 
@@ -94,13 +133,17 @@ def load_labelled(
         source: Hub name, file or folder.
         split: "validation" or "test": the hub data set's split where the name has none.
         data: The data section of the config.
-        column: Name of the input column.
+        columns: What is read; a string is the name of the input column.
         label_names: Names of the classes in training, in the order of their numbers.
 
     Raises:
         DataError: The data cannot be read, or a label was not seen in training.
     """
-    rows = load_rows(source, split=split, columns=(column, data.label_column))
+    columns = Columns(columns) if isinstance(columns, str) else columns
+    rows = _load(source, split, data, columns)
+    if columns.numbers:
+        labels = _label_numbers(rows, data.label_column, source)
+        return Examples(rows, columns.text, labels, source, pair=columns.pair)
     number = {name: index for index, name in enumerate(label_names)}
     values = _label_texts(rows, data.label_column, source)
     unseen: dict[str, int] = {}
@@ -115,29 +158,28 @@ def load_labelled(
             got=shown + (f" and {len(unseen) - UNSEEN_SHOWN} others" if len(unseen) > UNSEEN_SHOWN else ""),
             hint="remove the rows or train with these labels",
         )
-    return Examples(rows, column, [number[value] for value in values], source)
+    return Examples(rows, columns.text, [number[value] for value in values], source, pair=columns.pair)
 
 
-def _hold_out(examples: Examples, wanted: float, seed: int) -> tuple[Examples, Examples]:
-    """A seeded draw of validation examples, a share or a number; each class keeps one to train on."""
-    count = round(wanted * len(examples)) if wanted < 1 else int(wanted)
-    left = Counter(examples.labels)
-    order = list(range(len(examples)))
-    random.Random(seed).shuffle(order)  # noqa: S311 - a repeatable draw, nothing secret
-    held_out: set[int] = set()
-    for row in order:
-        if len(held_out) < count and left[examples.labels[row]] > 1:
-            left[examples.labels[row]] -= 1
-            held_out.add(row)
-    if not held_out or len(held_out) < count:
-        raise DataError(
-            "data.validation",
-            expected=f"from 1 to {len(examples) - len(left)} of the {len(examples)} rows of {examples.source}",
-            got=f"{wanted:g}, which is {count}",
-            hint="each class keeps a row to train on",
-        )
-    rest = [row for row in range(len(examples)) if row not in held_out]
-    return examples.select(rest), examples.select(sorted(held_out))
+def _load(source: str, split: str, data: ClassificationData, columns: Columns) -> datasets.Dataset:
+    inputs = [columns.text] if columns.pair is None else [columns.text, columns.pair]
+    wanted = (*inputs, data.label_column)
+    return load_rows(source, split=split, columns=wanted, subset=data.subset, names=columns.names)
+
+
+def _label_numbers(rows: datasets.Dataset, column: str, source: str) -> list[float]:
+    """The labels as numbers; those of CSV and JSON are strings as written."""
+    numbers = []
+    for row, value in enumerate(rows[column]):
+        try:
+            number = float("nan" if value is None or isinstance(value, bool) else value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            place = f"{source}: row {row}, column '{column}'"
+            raise DataError(place, expected="a number as label", got="none" if value in (None, "") else repr(value))
+        numbers.append(number)
+    return numbers
 
 
 def _label_texts(rows: datasets.Dataset, column: str, source: str) -> list[str]:
@@ -170,39 +212,18 @@ def _label_names(rows: datasets.Dataset, column: str, values: list[str]) -> list
     return sorted(names, key=Decimal) if all(_NUMBER.fullmatch(name) for name in names) else names
 
 
-def _draw(examples: Examples, names: Sequence[str], data: ClassificationData, seed: int) -> Examples:
-    """A seeded draw of `data.shots` rows, or of the fraction `data.fraction`, from each class."""
-    if data.shots is None and data.fraction is None:
-        return examples
-    members: dict[int, list[int]] = {}
-    for row, label in enumerate(examples.labels):
-        members.setdefault(label, []).append(row)
-    generator = random.Random(seed)  # noqa: S311 - a repeatable draw, nothing secret
-    chosen: list[int] = []
-    for label in sorted(members):
-        rows = members[label]
-        count = data.shots if data.shots is not None else max(1, round((data.fraction or 1.0) * len(rows)))
-        if count > len(rows):
-            raise DataError(
-                "data.shots",
-                expected=f"at most {len(rows)}, the rows of class '{names[label]}' in {examples.source}",
-                got=str(count),
-            )
-        chosen.extend(generator.sample(rows, count))
-    return examples.select(sorted(chosen))
-
-
 def require_texts(examples: Examples) -> None:
-    """Check that every input is a string with something in it.
+    """Check that every input is a string with something in it; of two texts one may be empty.
 
     Raises:
         DataError: One is not; the message names the row.
     """
-    values: Iterable[Any] = examples.rows[examples.column]
-    for index, value in enumerate(values):
-        if not isinstance(value, str) or not value.strip():
-            raise DataError(
-                f"{examples.source}: row {examples.row(index)}, column '{examples.column}'",
-                expected="a text",
-                got="an image" if isinstance(value, dict) else repr(value),
-            )
+    for index, values in enumerate(zip(*(examples.rows[column] for column in examples.inputs), strict=True)):
+        blank = not any(isinstance(value, str) and value.strip() for value in values)
+        for column, value in zip(examples.inputs, values, strict=True):
+            if blank or not isinstance(value, str):
+                raise DataError(
+                    f"{examples.source}: row {examples.row(index)}, column '{column}'",
+                    expected="a text",
+                    got="an image" if isinstance(value, dict) else repr(value),
+                )

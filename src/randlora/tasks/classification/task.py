@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from randlora.errors import ConfigError, DataError
 from randlora.tasks.classification.config import ClassificationData
-from randlora.tasks.classification.labelled import Examples, load_labelled, load_training
+from randlora.tasks.classification.labelled import Columns, Examples, load_labelled, load_training
+from randlora.tasks.classification.metrics import score_function
 from randlora.tasks.fingerprint import examples_fingerprint
 from randlora.tasks.rows import check_source, is_local
 from randlora.tasks.task import Goal, Split, Task
@@ -36,15 +36,9 @@ def classification_loss(
     return nn.functional.cross_entropy(logits, labels, reduction="sum") / num_items_in_batch
 
 
-def accuracy(prediction: Any) -> dict[str, float]:
-    """Share of right answers in percent, from the Trainer's `EvalPrediction`."""
-    logits, labels = prediction.predictions, prediction.label_ids
-    return {"accuracy": 100.0 * float(np.mean(np.argmax(logits, axis=-1) == labels))}
-
-
 def labels_of(batch: list[dict[str, Any]]) -> Tensor:
-    """The labels of a batch, (batch,)."""
-    return torch.tensor([example["labels"] for example in batch], dtype=torch.long)
+    """The labels of a batch, (batch,): whole numbers, or in a regression floats."""
+    return torch.tensor([example["labels"] for example in batch])
 
 
 class Classification(Task):
@@ -85,6 +79,11 @@ class Classification(Task):
         return cls(data, seed=0, facts={"label_names": ["0", "1"]})
 
     @property
+    def columns(self) -> Columns:
+        """What is read of the data's tables."""
+        return Columns(getattr(self.data, self.input_column))
+
+    @property
     def label_names(self) -> list[str]:
         """Names of the classes, in the order of their numbers."""
         if self._label_names is None:
@@ -99,12 +98,12 @@ class Classification(Task):
         """A split's rows with the numbers of their labels."""
         if split in self._splits:
             return self._splits[split]
-        data, column = self.data, getattr(self.data, self.input_column)
+        data, columns = self.data, self.columns
         source = {"train": None, "validation": data.validation, "test": data.test or data.train}[split]
         if isinstance(source, str):
-            self._splits[split] = load_labelled(source, split, data, column, self.label_names)
+            self._splits[split] = load_labelled(source, split, data, columns, self.label_names)
         else:
-            train, held_out, names = load_training(data, column, seed=self.seed)
+            train, held_out, names = load_training(data, columns, seed=self.seed)
             self._splits["train"], self._label_names = train, self._label_names or names
             if held_out is not None:
                 self._splits["validation"] = held_out
@@ -123,7 +122,7 @@ class Classification(Task):
         return {
             "data_collator": self.collate,
             "compute_loss_func": classification_loss,
-            "compute_metrics": accuracy,
+            "compute_metrics": score_function(["accuracy"]),
         }
 
     def collate(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:

@@ -12,12 +12,14 @@ from randlora.errors import ConfigError
 from randlora.messages import note
 from randlora.tasks.classification.classifiers import fit_loaded_head, head_of, load_classifier
 from randlora.tasks.classification.config import TextData
-from randlora.tasks.classification.labelled import Examples, require_texts
+from randlora.tasks.classification.labelled import Columns, Examples, require_texts
 from randlora.tasks.classification.mean_pooling import MeanPoolingClassifier
+from randlora.tasks.classification.metrics import METRICS, score_function
 from randlora.tasks.classification.task import Classification, labels_of
+from randlora.tasks.classification.text_options import check_text_data, metric_names, regression_loss
 from randlora.tasks.positions import longest_text
 from randlora.tasks.sources import BaseModel, load
-from randlora.tasks.task import Split
+from randlora.tasks.task import Goal, Split
 
 _LONG_TEXTS = 100
 """Texts with the most characters, among which the one with the most tokens is looked for."""
@@ -26,7 +28,7 @@ _LONG_TEXTS = 100
 class TextRows(Dataset[dict[str, Any]]):
     """Token ids and labels, row by row; `TextClassification.collate` pads them."""
 
-    def __init__(self, examples: Examples, tokenize: Callable[[str], Mapping[str, Any]]) -> None:
+    def __init__(self, examples: Examples, tokenize: Callable[..., Mapping[str, Any]]) -> None:
         self.examples, self.tokenize = examples, tokenize
 
     def __len__(self) -> int:
@@ -34,7 +36,8 @@ class TextRows(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.examples.rows[index]
-        return {**self.tokenize(row[self.examples.column]), "labels": self.examples.labels[index]}
+        texts = [row[column] for column in self.examples.inputs]
+        return {**self.tokenize(*texts), "labels": self.examples.labels[index]}
 
 
 class TextClassification(Classification):
@@ -49,6 +52,29 @@ class TextClassification(Classification):
     input_column = "text_column"
     task_type = "SEQ_CLS"
     data: TextData
+
+    @classmethod
+    def check(cls, data: Any) -> None:
+        """See `Task.check`."""
+        super().check(data)
+        check_text_data(data)
+
+    @classmethod
+    def goal_for(cls, data: Any) -> Goal:
+        """See `Task.goal_for`: the first metric."""
+        name = metric_names(data)[0]
+        return Goal(name, unit=METRICS[name].unit)
+
+    @classmethod
+    def without_data(cls, data: Any) -> "TextClassification":
+        """See `Task.without_data`: two classes, or one number."""
+        return cls(data, seed=0, facts={"label_names": [data.label_column] if data.regression else ["0", "1"]})
+
+    @property
+    def columns(self) -> Columns:
+        """See `Classification.columns`."""
+        data = self.data
+        return Columns(data.text_column, data.text_pair_column, data.columns, data.regression)
 
     def load_model(self, base: BaseModel) -> None:
         """See `Task.load_model`; `data.max_length` must leave room for a text."""
@@ -77,7 +103,7 @@ class TextClassification(Classification):
         self.backbone.config.pad_token_id = self.tokenizer.pad_token_id
         self.head = head_of(self.backbone, report)
         self.max_length = min(data.max_length, longest_text(self.backbone, self.tokenizer))
-        special = self.tokenizer.num_special_tokens_to_add()
+        special = self.tokenizer.num_special_tokens_to_add(pair=self.data.text_pair_column is not None)
         if self.max_length <= special:
             raise ConfigError(
                 "data.max_length", expected=f"more than the {special} tokens around each text", got=str(self.max_length)
@@ -98,8 +124,8 @@ class TextClassification(Classification):
         while self._untold:
             note(self._untold.pop())
         if split != "train":
-            texts = examples.rows[examples.column]
-            examples = examples.select(sorted(range(len(examples)), key=lambda row: len(texts[row])))
+            lengths = [sum(map(len, texts)) for texts in _texts(examples)]
+            examples = examples.select(sorted(range(len(examples)), key=lambda row: lengths[row]))
         return TextRows(examples, partial(self.tokenizer, truncation=True, max_length=self.max_length))
 
     def largest(self, count: int) -> tuple[Any, str]:
@@ -107,17 +133,28 @@ class TextClassification(Classification):
         length, words = self.max_length, f"texts of {self.max_length:,} tokens, the most that data.max_length keeps"
         if self.known is None:
             examples = self.examples("train")
-            texts = sorted(examples.rows[examples.column], key=len)[-_LONG_TEXTS:]
-            tokens = self.tokenizer(texts, truncation=True, max_length=length)["input_ids"]
+            longest = sorted(_texts(examples), key=lambda texts: sum(map(len, texts)))[-_LONG_TEXTS:]
+            tokens = self.tokenizer(*map(list, zip(*longest, strict=True)), truncation=True, max_length=length)[
+                "input_ids"
+            ]
             length = max(map(len, tokens))
             words = f"texts of {length:,} tokens, the longest of the training data"
-        row = {"input_ids": [self.tokenizer.pad_token_id] * length, "attention_mask": [1] * length, "labels": 0}
+        row = {
+            "input_ids": [self.tokenizer.pad_token_id] * length,
+            "attention_mask": [1] * length,
+            "labels": 0.0 if self.data.regression else 0,
+        }
         return [row] * count, words
 
     def arguments(self) -> dict[str, Any]:
         """How training texts are put into batches."""
         sampling = "group_by_length" if self.data.group_by_length else "random"
         return {**super().arguments(), "train_sampling_strategy": sampling}
+
+    def inputs(self) -> dict[str, Any]:
+        """See `Classification.inputs`; of numbers the mean squared error."""
+        found = {**super().inputs(), "compute_metrics": score_function(metric_names(self.data))}
+        return found | ({"compute_loss_func": regression_loss} if self.data.regression else {})
 
     def collate(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Token ids and mask, (batch, longest text of the batch), and labels (batch,)."""
@@ -127,3 +164,8 @@ class TextClassification(Classification):
     def wrap(self, adapted: nn.Module, *, train_head: bool) -> nn.Module:  # noqa: ARG002
         """The adapted model itself: it ends in the head already."""
         return adapted
+
+
+def _texts(examples: Examples) -> list[tuple[str, ...]]:
+    """The texts of each example."""
+    return list(zip(*(examples.rows[column] for column in examples.inputs), strict=True))

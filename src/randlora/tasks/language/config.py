@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from randlora.tasks.config import DataConfig
-from randlora.values import Flag, NotNegative, OpenShare, PositiveCount
+from randlora.values import BelowOne, Flag, NotNegative, OpenShare, PositiveCount
 
 Sources = Annotated[
     str | list[str | dict[str, Any]], "a file, a hub name, or a list of these or of mappings with source and weight"
@@ -20,12 +20,12 @@ class LanguageData(DataConfig):
     """Texts, in any of the common forms, which is known by the columns.
 
     The forms are `messages`; `prompt` and `completion`; `text`; alpaca's `instruction`, `input` and `output`;
-    sharegpt's `conversations`; and `prompt`, `chosen` and `rejected`.
+    sharegpt's `conversations`; the E2E challenge's `mr` and `ref`; and `prompt`, `chosen` and `rejected`.
 
     Attributes:
-        train: Training data: a hub data set's name (`NAME` or `NAME:SPLIT`), a .csv, .json, .jsonl or .parquet file, or
-            a list of these, each alone or as a mapping of `source`, `weight` (times that its rows are learned in an
-            epoch), `split` and `form`.
+        train: Training data: a hub data set's name (`NAME` or `NAME:SPLIT`), a .csv, .tsv, .json, .jsonl or .parquet
+            file, or a list of these, each alone or as a mapping of `source`, `weight` (times that its rows are learned
+            in an epoch), `split` and `form`.
         validation: Validation data: likewise, or a share of the training data (below 1), or a number of its examples,
             drawn by the run's seed and left out of the training. None means none.
         test: Test data: likewise. None means none.
@@ -62,6 +62,8 @@ class SftData(LanguageData):
         packing: Lay several examples into one row of `max_length` tokens. They do not see one another; a model that
             cannot keep them apart is refused.
         neftune_noise_alpha: Size of noise on the embeddings in training (NEFTune). None means none.
+        label_smoothing_factor: Share of a label's weight that all words of the vocabulary have alike in training, in
+            [0, 1).
         metrics: What is scored beside the loss, on validation and test examples with a prompt: "exact_match" (the
             likeliest answer, token by token, has the example's words) and "choice_accuracy" (of the answers to choose
             from, the right one is the likeliest; also by its length, as "choice_accuracy_norm"). None means nothing,
@@ -77,6 +79,7 @@ class SftData(LanguageData):
     train_on_inputs: Flag = False
     packing: Flag = False
     neftune_noise_alpha: NotNegative | None = None
+    label_smoothing_factor: BelowOne = 0.0
     metrics: Metrics | None = None
     choices: list[str] | None = None
     max_new_tokens: PositiveCount | None = None

@@ -1,7 +1,7 @@
 """Forms of language data, known by their columns, and the one normal form that all rows are brought to."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from randlora.errors import DataError
 from randlora.tasks.language.alpaca import WORDINGS, Wording
 from randlora.tasks.language.choices import COLUMN as CHOICES
 from randlora.tasks.language.conversation import check_order, kind, read_messages, text_in
+from randlora.tasks.language.meanings import prompt_of_meaning
 from randlora.tasks.language.preferences import read_preference
 from randlora.tasks.language.samples import Completion, Conversation, Message, Sample, Text
 
@@ -28,13 +29,20 @@ class Form:
     may: tuple[str, ...] = ()
 
 
+E2E = Form("e2e", ("mr", "ref"))
+"""The E2E challenge's: a meaning representation, and a text that says it."""
+
+_COMPLETION = Form("completion", ("prompt", "completion"), ("tools",))
+_TEXT = Form("text", ("text",))
+
 FORMS = (
     Form("messages", ("messages",), ("tools",)),
-    Form("completion", ("prompt", "completion"), ("tools",)),
+    _COMPLETION,
     Form("preference", ("chosen", "rejected"), ("prompt", "tools")),
     Form("alpaca", ("instruction", "output"), ("input",)),
     Form("sharegpt", ("conversations",)),
-    Form("text", ("text",)),
+    E2E,
+    _TEXT,
 )
 
 SHARED = frozenset({"tools", CHOICES})
@@ -93,14 +101,12 @@ def normalise(row: Mapping[str, Any], form: Form, where: str, *, wording: Wordin
     Raises:
         DataError: A value is of the wrong type or empty, or the speakers are in another order.
     """
-    if form.name == "text":
-        return Text(text_in(row.get("text"), f"{where}, column 'text'"))
     if form.name == "alpaca":
         return _alpaca(row, where, wording)
     if form.name == "preference":
         return read_preference(row, where, _tools(row, where))
-    if form.name == "completion":
-        return _completion(row, where)
+    if form in _TEXTS:
+        return _TEXTS[form](row, where)
     if form.name == "sharegpt":
         return _conversation(_from_sharegpt(row.get("conversations"), f"{where}, column 'conversations'"), where)
     return _conversation(read_messages(row.get("messages"), f"{where}, column 'messages'"), where, _tools(row, where))
@@ -125,6 +131,15 @@ def _completion(row: Mapping[str, Any], where: str) -> Completion | Conversation
             got=f"{kind(prompt)} and {kind(completion)}",
         )
     return Completion(text_in(prompt, places[0]), text_in(completion, places[1]))
+
+
+def _text(row: Mapping[str, Any], where: str) -> Text:
+    return Text(text_in(row.get("text"), f"{where}, column 'text'"))
+
+
+def _meaning(row: Mapping[str, Any], where: str) -> Completion:
+    prompt = prompt_of_meaning(row.get("mr"), f"{where}, column 'mr'")
+    return Completion(prompt, " " + text_in(row.get("ref"), f"{where}, column 'ref'"))
 
 
 def _alpaca(row: Mapping[str, Any], where: str, wording: Wording | None) -> Completion | Conversation:
@@ -169,5 +184,12 @@ def _tools(row: Mapping[str, Any], where: str) -> list[Any] | None:
 def _listed(columns: Iterable[str]) -> str:
     return ", ".join(f"'{column}'" for column in columns) or "none"
 
+
+_TEXTS: dict[Form, Callable[[Mapping[str, Any], str], Sample]] = {
+    _COMPLETION: _completion,
+    E2E: _meaning,
+    _TEXT: _text,
+}
+"""Forms whose rows are texts."""
 
 _FORMS = "; ".join(f"{form.name} ({', '.join(form.needs)})" for form in FORMS)

@@ -16,8 +16,8 @@ from randlora.tasks.language.json_lines import json_records, load_json
 from randlora.tasks.parquet import read_parquet
 from randlora.tasks.paths import FILE, NOTHING, kind_of, local
 from randlora.tasks.rows import is_local
-from randlora.tasks.tables import SUFFIXES
-from randlora.tasks.text_files import csv_rows, refuse_compressed
+from randlora.tasks.tables import SEPARATED, SUFFIXES
+from randlora.tasks.text_files import csv_rows, dialect, refuse_compressed
 
 CHUNK = 10_000
 """Rows that are Python strings at one time."""
@@ -63,7 +63,7 @@ def read_records(source: str, split: str = "train", subset: str | None = None) -
     """Read the rows of a file or of a data set on the hub.
 
     Args:
-        source: A `.json`, `.jsonl`, `.csv` or `.parquet` file, or a hub name.
+        source: A `.json`, `.jsonl`, `.csv`, `.tsv` or `.parquet` file, or a hub name.
         split: The hub data set's split; a file has one only.
         subset: The hub data set's configuration, where it has several.
 
@@ -95,7 +95,7 @@ def _from_file(source: str) -> Records:
         refuse_compressed(path)
         if suffix == ".parquet":
             return _from_parquet(path)
-        return _from_csv(path) if suffix == ".csv" else _from_json(path)
+        return _from_csv(path) if suffix in SEPARATED else _from_json(path)
     except OSError as error:
         raise DataError(source, expected="a file that can be read", got=error.strerror or str(error)) from error
 
@@ -122,7 +122,7 @@ def _from_csv(path: Path) -> Records:
 def _header(path: Path) -> list[str]:
     """The columns to read of a CSV file: those that some form has, or all where there is none, for the message."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        names = next((cells for cells in csv.reader(line for line in file) if cells), [])
+        names = next((cells for cells in csv.reader(file, **dialect(path)) if cells), [])
     return [name for name in dict.fromkeys(names) if name in COLUMNS] or names
 
 

@@ -83,6 +83,7 @@ class Sft(LanguageTask):
             "eval_packing": False,
             "dataset_kwargs": None if data.packing else {"skip_prepare_dataset": True},
             "neftune_noise_alpha": data.neftune_noise_alpha,
+            "label_smoothing_factor": data.label_smoothing_factor,
             "gradient_checkpointing": False,  # where it is wanted, the model has it on already
             "prediction_loss_only": True,
             "completion_only_loss": False,  # the labels say it

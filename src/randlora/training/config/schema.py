@@ -11,6 +11,7 @@ from randlora.adapter_config import check_choice
 from randlora.errors import ConfigError
 from randlora.messages import closest
 from randlora.tasks import TASKS
+from randlora.tasks.suites.registry import with_suite
 from randlora.training.config.method_table import check_method
 from randlora.training.config.sections import TrainConfig
 
@@ -42,10 +43,20 @@ def config_of(values: Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: A key is unknown, or a value is of another type, out of range, or not one of its choices.
     """
+    values = _filled(values)
     try:
         return _CONFIG.validate_python(dict(values))
     except ValidationError as error:
         raise _explained(error, values) from error
+
+
+def _filled(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values with those of the suite that the data section names."""
+    task, data = values.get("task", TrainConfig.task), values.get("data")
+    if not isinstance(data, Mapping) or not isinstance(task, str) or task not in TASKS:
+        return values
+    fields = [field.name for field in dataclasses.fields(TASKS[task].data_class)]
+    return {**values, "data": with_suite(task, data, fields)}
 
 
 def check_values(config: TrainConfig) -> None:
