@@ -12,6 +12,7 @@ _EXTRAS = {
     "quantized": ("bitsandbytes", "torchao"),
     "serve": ("fastapi", "uvicorn", "openai", "typer", "rich"),
     "harness": ("lm_eval",),
+    "study": ("optuna", "scipy", "submitit"),
 }
 """Modules by the extra of this package that brings them."""
 
