@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from randlora.errors import ConfigError, RandLoraError
@@ -34,6 +34,7 @@ class Cell:
         config: Of its runs, but for learning rate, seed and output.
         rates: Learning rates to begin with, ascending.
         seeds: Of the runs at the best rate.
+        units: The runs that have been asked for so far, since to name one takes a while.
     """
 
     task: str
@@ -44,6 +45,7 @@ class Cell:
     config: TrainConfig
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
+    units: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     @property
     def column(self) -> str:

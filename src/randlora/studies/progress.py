@@ -124,6 +124,10 @@ def _search(cell: Cell, found: Progress, outcome_of: Callable[[Unit], Outcome]) 
 
 
 def _unit(cell: Cell, rate: float, seed: int, *, scores_test: bool) -> Unit:
-    config = with_rate(cell.config, rate, seed)
-    words = f"{cell.column}, {cell.row}, learning rate {rate:g}, seed {seed}"
-    return Unit(run_key(config), config, scores_test, words)
+    place = (rate, seed, scores_test)
+    if place not in cell.units:
+        config = with_rate(cell.config, rate, seed)
+        words = f"{cell.column}, {cell.row}, learning rate {rate:g}, seed {seed}"
+        cell.units[place] = Unit(run_key(config), config, scores_test, words)
+    unit: Unit = cell.units[place]
+    return unit

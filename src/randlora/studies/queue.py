@@ -120,8 +120,7 @@ class Queue:
         """End an attempt, with how it went."""
         kinds = {"done": TrialState.COMPLETE, "dropped": TrialState.PRUNED}
         try:
-            for name, value in (("error", error), ("seconds", seconds), ("state", state)):
-                self._storage.set_trial_user_attr(claimed, name, value)
+            self._storage.set_trial_user_attr(claimed, "end", {"state": state, "error": error, "seconds": seconds})
             values = [seconds or 0.0] if state == "done" else None
             self._storage.set_trial_state_values(claimed, kinds.get(state, TrialState.FAIL), values)
         except UpdateFinishedTrialError:  # somebody took this process for dead
@@ -134,10 +133,10 @@ class Queue:
 
     def _read(self, trial: FrozenTrial) -> Attempt:
         known = trial.user_attrs
-        state = known.get("state", "running")
-        if state == "running" and not self._watch.lives(trial.number, known):
-            state = "dropped"
-        return Attempt(trial.number, known["unit"], state, known.get("error", ""), known.get("seconds"))
+        end = known.get("end")
+        if end is None:
+            end = {"state": "running" if self._watch.lives(trial.number, known) else "dropped"}
+        return Attempt(trial.number, known["unit"], end["state"], end.get("error", ""), end.get("seconds"))
 
     def _find(self, name: str) -> int:
         try:

@@ -43,6 +43,8 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
             raise ConfigError(key, expected="a value after it", got="nothing")
         _override(values, key, text)
     suite = suite_of(values)
+    for paper in suite.paper:  # the words may have taken rows away
+        paper.methods = {row: name for row, name in paper.methods.items() if row in rows_of(suite)}
     cells_of(suite)
     return suite
 

@@ -15,13 +15,13 @@ from randlora.studies.progress import Progress, Unit
 from randlora.studies.queue import Queue
 from randlora.studies.study import Study
 from randlora.tasks.bars import progress_bar
-from randlora.training.config import validate
+from randlora.training.config import TrainConfig, validate
 from randlora.training.run import train
 
 POLL_SECONDS = 2.0
 """How long a worker waits that has nothing to do before it looks again what others have finished."""
 
-Train = Callable[..., Any]
+Run = Callable[..., Any]
 
 
 def check_here(study: Study) -> None:
@@ -35,13 +35,18 @@ def check_here(study: Study) -> None:
             validate(replace(cell.config, output=str(study.folder / "runs")))
 
 
-def work(study: Study, *, retry_failed: bool = False, train: Train = train, poll: float = POLL_SECONDS) -> int:
+def _train(config: TrainConfig, *, score_test: bool) -> None:
+    train(config, score_test=score_test)
+    gc.collect()  # a model is a circle of references, and the next one needs its place
+
+
+def work(study: Study, *, retry_failed: bool = False, run: Run = _train, poll: float = POLL_SECONDS) -> int:
     """Take runs until none are left that this process could do, now or later.
 
     Args:
         study: The study, begun.
         retry_failed: Let what has failed so far count for nothing.
-        train: What runs a config; `randlora.training.train`.
+        run: What trains a config, and is given `score_test`.
         poll: Seconds between two looks, while others are at all that is left.
 
     Returns:
@@ -67,17 +72,17 @@ def work(study: Study, *, retry_failed: bool = False, train: Train = train, poll
             for unit in missing.values():
                 claimed = queue.claim(unit.name)
                 if claimed is not None:
-                    done += _attempt(study, queue, unit, claimed, train)
+                    done += _attempt(study, queue, unit, claimed, run)
                     break
 
 
-def _attempt(study: Study, queue: Queue, unit: Unit, claimed: int, train: Train) -> bool:
+def _attempt(study: Study, queue: Queue, unit: Unit, claimed: int, run: Run) -> bool:
     """Do a unit; whether it is done."""
     config = replace(unit.config, output=str(study.run_folder(unit)))
     began = time.monotonic()
     try:
         with beating(partial(queue.beat, claimed)):
-            train(config, score_test=unit.scores_test)
+            run(config, score_test=unit.scores_test)
     except (KeyboardInterrupt, SystemExit):
         queue.end(claimed, "dropped")
         raise
@@ -90,7 +95,6 @@ def _attempt(study: Study, queue: Queue, unit: Unit, claimed: int, train: Train)
         queue.end(claimed, "diverged" if isinstance(error, TrainingError) else "failed", line)
         return False
     queue.end(claimed, "done", seconds=time.monotonic() - began)
-    gc.collect()  # a model is a circle of references, and the next one needs its place
     return True
 
 
