@@ -97,5 +97,3 @@ def suite(**changes):
 def trained_times(folder):
     """Run folder -> how often it was trained."""
     return {path.parent.name: len(path.read_text()) for path in Path(folder).glob("runs/*/times")}
-
-

@@ -1,15 +1,18 @@
 import dataclasses
+import hashlib
+import json
 import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from study_stand_in import suite
 
 from randlora.errors import ConfigError, RandLoraError
 from randlora.studies.cells import cells_of, rows_of, run_key
 from randlora.training import MethodConfig, OptimizationConfig, TextData, TrainConfig
+from randlora.training.config import resolve
 from randlora.training.config.schema import config_of
+from study_stand_in import suite
 
 
 def test_every_place_of_the_grid_is_a_cell_once():
@@ -95,14 +98,16 @@ def test_a_runs_key_follows_from_what_is_trained_alone(config, order: random.Ran
 
 @given(CONFIGS, CONFIGS)
 def test_other_runs_have_other_keys(one, other):
-    from randlora.training import resolve
-
     assert (run_key(one) == run_key(other)) == (resolve(one) == resolve(other))
 
 
-def test_a_runs_key_is_the_same_in_another_process(in_new_process):
-    config = TrainConfig(model="m", method=MethodConfig(r=4), data=TextData(train="a.csv", test="b.csv"))
-    assert run_key(config) == "KEY_OF_THE_CONFIG"
+def test_a_runs_key_is_a_digest_of_its_config():
+    config = TrainConfig(model="m", method=MethodConfig(r=4), data=TextData(train="a.csv", test="b.csv"), output="x")
+    content = dataclasses.asdict(resolve(config))
+    content.pop("output")
+    content.pop("fingerprint")
+    text = json.dumps(content, sort_keys=True)
+    assert run_key(config) == hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
 @pytest.mark.parametrize(
@@ -110,22 +115,37 @@ def test_a_runs_key_is_the_same_in_another_process(in_new_process):
     [
         ({"methods": {"a": {"name": "lorra"}}}, r"one, a as_lora=4: method\.name: expected .*lora"),
         ({"methods": {"a": {}}}, r"methods\.a\.name: expected the name of a method, got None"),
-        ({"methods": {"a": {"name": "lora", "bases": "uniform"}}}, r"one, a as_lora=4: method\.bases: expected nothing"),
+        (
+            {"methods": {"a": {"name": "lora", "bases": "uniform"}}},
+            r"a as_lora=4: method\.bases: expected nothing",
+        ),
         ({"methods": {"a": {"name": "lora", "ranks": 4}}}, r"one, a as_lora=4: method\.ranks: expected a known config"),
         ({"methods": {"a": {"name": "lora", "r": 4, "budgets": [4]}}}, r"methods\.a\.budgets: expected none beside r"),
         ({"methods": {"a": {"name": "lora", "budgets": ["x"]}}}, r"methods\.a\.budgets: expected"),
-        ({"methods": {"a": {"name": "lora", "learning_rates": [0]}}}, r"methods\.a\.learning_rates: expected a list of"),
+        (
+            {"methods": {"a": {"name": "lora", "learning_rates": [0]}}},
+            r"methods\.a\.learning_rates: expected a list",
+        ),
         (
             {"methods": {"a": {"name": "lora"}, "b": {"name": "full", "learning_rates": [1e-4]}}},
             r"methods\.b\.learning_rates: expected 3 rates, as many as a has, got 1",
         ),
-        ({"budgets": [{"as_lora": 4}], "methods": {"a": {"name": "vera"}}}, r"one, a as_lora=4: method\.r: expected a n"),
+        (
+            {"budgets": [{"as_lora": 4}], "methods": {"a": {"name": "vera"}}},
+            r"a as_lora=4: method\.r: expected a n",
+        ),
         ({"tasks": {"one": {"data.trian": "x"}}}, r"one, lora as_lora=4: data\.trian: .*did you mean data\.train"),
         ({"tasks": {"one": {"seed": 4}}}, r"tasks\.one\.seed: expected nothing: a study sets it, got 4"),
         ({"tasks": {"one": {"optimization": {"learning_rate": 1}}}}, r"optimization\.learning_rate: expected nothing"),
         ({"tasks": {"one": {"method": {"r": 1}}}}, r"tasks\.one\.method\.r: expected nothing"),
-        ({"tasks": {"one": {"data.train": "x", "data": {"train": "y"}}}}, r"tasks\.one\.data\.train: expected one value"),
-        ({"tasks": {"one": {"data.validation": None}}}, r"data\.validation: expected one, to choose the learning rate on"),
+        (
+            {"tasks": {"one": {"data.train": "x", "data": {"train": "y"}}}},
+            r"tasks\.one\.data\.train: expected one",
+        ),
+        (
+            {"tasks": {"one": {"data.validation": None}}},
+            r"data\.validation: expected one, to choose",
+        ),
         ({"tasks": {"one": {"data.test": None}}}, r"data\.test: expected data to score the chosen runs on"),
         ({"base": {}}, r"model: expected a hub id"),
     ],

@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from study_stand_in import RECORD, suite
 
 from randlora.studies.cells import cells_of
 from randlora.studies.progress import Outcome, progress_of
+from study_stand_in import RECORD, suite
 
 CELL = cells_of(suite(tasks={"one": {}}, budgets=[4]))[0]
 
@@ -58,7 +58,7 @@ def test_a_rate_that_diverged_is_passed_over_and_all_of_them_end_the_cell():
     found, _ = simulated(lambda rate: None if rate > 5e-3 else rate, lambda units: units[0])
     assert found.scores[1e-2] is None
     assert found.chosen == 3e-3
-    found, done = simulated(lambda rate: None, lambda units: units[0])
+    found, done = simulated(lambda _: None, lambda units: units[0])
     assert (found.chosen, found.to_come, len(done)) == (None, 0, 3)
 
 
@@ -74,5 +74,5 @@ def test_a_failed_rate_keeps_the_others_from_being_chosen():
 
 @pytest.mark.parametrize("state", ["missing", "running"])
 def test_what_is_to_come_is_counted_before_it_is_asked_for(state):
-    found = progress_of(CELL, lambda unit: Outcome(state))
+    found = progress_of(CELL, lambda _: Outcome(state))
     assert (found.count(state), found.to_come, found.records()) == (3, 2, [])

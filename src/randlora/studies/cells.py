@@ -9,7 +9,7 @@ from typing import Any
 
 from randlora.errors import ConfigError, RandLoraError
 from randlora.studies.keys import SHARED, flat
-from randlora.studies.suite import Budget, Rates, Suite
+from randlora.studies.suite import Budget, Budgets, Rates, Suite
 from randlora.tasks import TASKS
 from randlora.training.config import TrainConfig, resolve
 from randlora.training.config.method_table import LORAS
@@ -129,7 +129,7 @@ def _budgets(suite: Suite, section: dict[str, Any], where: str) -> list[Budget |
     """What a method's r is set to; None leaves it as it is."""
     own = section.pop("budgets", None)
     if own is not None:
-        check_value(f"{where}.budgets", own, list[Budget])
+        check_value(f"{where}.budgets", own, Budgets)
         if own and "r" in section:
             raise ConfigError(f"{where}.budgets", expected="none beside r", got=repr(own))
     elif section.get("name") in _UNBUDGETED or "r" in section:

@@ -18,13 +18,15 @@ from randlora.studies.leases import Watch, holder
 
 JOURNAL = "journal.log"
 _VERSION, _FORGIVEN = "version", "forgiven"
+_GRACE_SECONDS = 30
+"""After how long the lock of a writer that was killed counts for nothing; to write takes less than one."""
 
 
 class _Lock(JournalFileOpenLock):
     """Optuna's, which mends the journal: a writer that was killed may have left half a line, to be read by nobody."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(path)
+        super().__init__(path, _GRACE_SECONDS)
         self._path = path
 
     def acquire(self) -> bool:

@@ -76,7 +76,11 @@ def _counted(name: str, model: str, _method: str, _data: tuple[Any, ...], held: 
             task = TASKS[name].without_data(config.data)
             task.backbone = backbone
             if kind not in (AutoModel, AutoModelForCausalLM):
-                children = ((key, child) for key, child in backbone.named_children() if any(child.parameters()))
+                children = (
+                    (key, child)
+                    for key, child in backbone.named_children()
+                    if next(child.parameters(), None) is not None
+                )
                 task.head = tuple(key for key, _ in children if key != backbone.base_model_prefix)
             adapted = attach(task, config.method) if config.method.name in METHODS else backbone
             trained = ((key, part) for key, part in adapted.named_parameters() if part.requires_grad)

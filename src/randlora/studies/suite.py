@@ -23,6 +23,8 @@ Name = Annotated[
 Budget = PositiveCount | AsLora
 """A value of `method.r`."""
 
+Budgets = Annotated[list[Budget], "ranks or {as_lora: RANK}, in a list"]
+
 Section = dict[str, Any]
 """Keys of a run's config, dotted or nested, and their values."""
 
@@ -82,7 +84,7 @@ class Suite:
     methods: Annotated[dict[Name, Section], Len(1), "names with a section each"]
     learning_rates: Rates
     description: str = ""
-    budgets: list[Budget] = field(default_factory=list)
+    budgets: Budgets = field(default_factory=list)
     shots: dict[Name, Section] = field(default_factory=dict)
     seeds: Annotated[list[Seed], Len(1), "a list of whole numbers of at least 0"] = field(default_factory=lambda: [0])
     paper: list[Paper] = field(default_factory=list)
