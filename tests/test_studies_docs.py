@@ -10,6 +10,7 @@ import yaml
 
 from randlora.cli import main
 from randlora.studies.schema import load_suite
+from randlora.training import rates
 
 PAGE = (Path(__file__).parent.parent / "docs" / "studies.md").read_text(encoding="utf-8")
 (SUITE,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
@@ -30,6 +31,7 @@ def test_the_schemas_page_shows_a_suite(tmp_path):
 @pytest.mark.slow
 def test_commands_run_in_the_order_they_are_shown(bert, texts, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(texts)
+    monkeypatch.setattr(rates, "WIDENINGS", 0)
     values = yaml.safe_load(SUITE)
     values["base"] |= {"model": str(bert), "optimization": {"max_steps": 1, "precision": "fp32", "device": "cpu"}}
     Path("suite.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
@@ -46,9 +48,8 @@ def test_commands_run_in_the_order_they_are_shown(bert, texts, tmp_path, monkeyp
     assert ran == again  # there was nothing left to do
     assert Path("table.md").read_text(encoding="utf-8").startswith("# Study first\n")
     assert len(status.splitlines()) == 5
-    records = [
-        json.loads(path.read_text(encoding="utf-8")) for path in Path("runs/study/first/runs").glob("*/record.json")
-    ]
+    runs = Path("runs/study/first/runs")
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in runs.glob("*/record.json")]
     # Only runs at the best rate have scored the test split, each seed's.
     tested = [record for record in records if "test_accuracy" in record["metrics"]]
     assert sorted((record["method"], record["seed"]) for record in tested) == [
@@ -57,12 +58,7 @@ def test_commands_run_in_the_order_they_are_shown(bert, texts, tmp_path, monkeyp
         ("randlora", 0),
         ("randlora", 1),
     ]
-    assert len(records) > len(tested)
-    # A seed more is all that is run, also where the study is named by its folder.
-    written = {path: path.stat().st_mtime_ns for path in Path("runs/study/first/runs").glob("*/adapter")}
-    assert main(["study", "run", "runs/study/first", "--seeds", "[0, 1, 2]"]) == 0
-    assert {path: path.stat().st_mtime_ns for path in written} == written
-    assert len(list(Path("runs/study/first/runs").glob("*/record.json"))) == len(records) + 2
+    assert len(records) == 2 * (2 + 1)
     # What the data lack is said before anything is run.
     assert main(["study", "run", "suite.yaml", "--base.data.train", "none.csv", "--output", "new"]) == 2
     assert "intents, lora as_lora=2: data.train: expected a data file" in capsys.readouterr().err
