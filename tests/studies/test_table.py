@@ -60,6 +60,7 @@ def test_every_form_says_the_same(result):
     assert "the paper's: Table 4, RoBERTa-base; 10 epochs" in page
     assert "| lora as_lora=4 | 94.50 ± 0.71 | 58.4 | 95.50 ± 0.71 |" in page
     assert "| lora as_lora=4 | 100 | 0.7M |" in page
+    assert "ours: m; 2 epochs; learning rate chosen on the validation split from 3 and more" in page
     assert "Which is best?" in page
     rows = list(csv.DictReader(io.StringIO(FORMATS["csv"](result))))
     assert len(rows) == 6

@@ -9,6 +9,7 @@ from randlora.studies.paper import paper_figure, paper_trained
 from randlora.studies.progress import Progress, goal_of
 from randlora.studies.ranks import mean_ranks
 from randlora.studies.study import Study
+from randlora.training.config import OptimizationConfig
 from randlora.training.run import Record
 
 
@@ -123,13 +124,18 @@ def _conditions(study: Study, found: list[Progress]) -> dict[str, Any]:
             "seeds": list(study.suite.seeds),
             "rates": sorted({len(entry.cell.rates) for entry in found}),
             "batch_size": config.optimization.batch_size,
-            "epochs": sorted({entry.cell.config.optimization.epochs for entry in found}),
+            "lengths": sorted({_length(entry.cell.config.optimization) for entry in found}),
         },
         "paper": [
             {"table": paper.table, "backbone": paper.backbone, "conditions": paper.conditions}
             for paper in study.suite.paper
         ],
     }
+
+
+def _length(optimization: OptimizationConfig) -> str:
+    """How long a run trains, in words."""
+    return f"{optimization.max_steps} steps" if optimization.max_steps > 0 else f"{optimization.epochs:g} epochs"
 
 
 def _summary(study: Study, cells: list[dict[str, Any]], conditions: dict[str, Any]) -> list[str]:
@@ -141,9 +147,8 @@ def _summary(study: Study, cells: list[dict[str, Any]], conditions: dict[str, An
         if rates > 1
         else "one learning rate"
     )
-    epochs = " or ".join(f"{value:g}" for value in ours["epochs"])
     lines = [
-        f"ours: {', '.join(ours['models'])}; {epochs} epochs; {chosen}; "
+        f"ours: {', '.join(ours['models'])}; {' or '.join(ours['lengths'])}; {chosen}; "
         f"test split, mean ± standard deviation over {seeds} {'seed' if seeds == 1 else 'seeds'}"
     ]
     for paper in conditions["paper"]:
