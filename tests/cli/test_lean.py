@@ -10,6 +10,7 @@ import pytest
         ["--version"],
         ["train", "--help"],
         ["analyze", "cka", "--help"],
+        ["study", "run", "--help"],
         ["trian"],
         ["merge", "run"],
         ["doctor", "--fast"],

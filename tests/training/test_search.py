@@ -7,7 +7,7 @@ import pytest
 from randlora.errors import ConfigError
 from randlora.training import search
 from randlora.training import search as search_function
-from randlora.training.search import _best, _beyond
+from randlora.training.rates import best_rate, rates_beyond
 
 pytestmark = pytest.mark.slow
 
@@ -56,13 +56,8 @@ def test_a_rate_that_diverges_is_passed_over(config):
 def test_the_grid_is_widened_while_the_best_is_at_an_edge(config, scores, wanted):
     from randlora.tasks import Goal
 
-    class Stub:
-        def __init__(self, after):
-            self.after = after
-
-    tried = {rate: None if value is None else Stub(value) for rate, value in scores.items()}
-    assert _beyond(tried, Goal("accuracy")) == wanted
-    assert _best(tried, Goal("loss", higher=False)) == min((v, k) for k, v in scores.items() if v)[1]
+    assert rates_beyond(scores, Goal("accuracy"), 3) == wanted
+    assert best_rate(scores, Goal("loss", higher=False)) == min((v, k) for k, v in scores.items() if v)[1]
 
 
 def test_nothing_to_try_and_nothing_to_choose_on(config):

@@ -4,6 +4,6 @@ An analysis takes finished runs and gives a `Result`: rows, lines that say what 
 draws nothing; `randlora.report.analysis` writes results as tables and pictures.
 """
 
-from randlora.analysis.result import Result
+from randlora.result import Result
 
 __all__ = ["Result"]

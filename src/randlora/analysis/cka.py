@@ -11,9 +11,9 @@ from randlora.analysis.bars import bar
 from randlora.analysis.evaluating import Evaluator
 from randlora.analysis.features import GramCollector
 from randlora.analysis.hsic import SMALLEST, minibatch_cka
-from randlora.analysis.result import Result
 from randlora.analysis.runs import FinishedRun, choose_split, open_runs, require_same_base, require_same_data
 from randlora.errors import ConfigError
+from randlora.result import Result
 from randlora.tasks import Split
 
 

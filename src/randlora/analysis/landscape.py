@@ -13,10 +13,10 @@ from randlora.analysis.corners import Corners, base_model, write_corner
 from randlora.analysis.evaluating import Evaluator
 from randlora.analysis.partial import PartialLosses
 from randlora.analysis.plane import PAPER, Plane, Point, orthonormal
-from randlora.analysis.result import Result
 from randlora.analysis.runs import FinishedRun, choose_split, open_runs, require_same_base, require_same_data
 from randlora.errors import ConfigError
 from randlora.files import digest
+from randlora.result import Result
 from randlora.tasks import Split
 from randlora.training.methods import load_model
 

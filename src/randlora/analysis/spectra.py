@@ -6,9 +6,9 @@ from typing import Any
 
 from randlora.analysis.bars import bar
 from randlora.analysis.deltas import Deltas, LayerDelta, deltas_of
-from randlora.analysis.result import Result
 from randlora.analysis.spectrum import EXACT_SIDE, Spectrum, alignment, spectrum_of
 from randlora.errors import ConfigError
+from randlora.result import Result
 
 SHARES = (0.5, 0.9, 0.99)
 """Shares of the energy whose ranks are told."""

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from randlora.adapter import AdapterLayer
 from randlora.adapter_config import AdapterConfig
 from randlora.analysis.bars import bar
-from randlora.analysis.result import Result
 from randlora.errors import ConfigError
 from randlora.methods.budget import fit_rank
 from randlora.methods.randlora import RandLoraConfig
+from randlora.result import Result
 
 METHODS: dict[str, AdapterConfig] = {
     "structured": RandLoraConfig(bases="structured", target_modules=["0"]),

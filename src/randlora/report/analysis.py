@@ -10,10 +10,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from randlora.analysis.folder import PARTIAL, output_folder
-from randlora.analysis.result import Result
 from randlora.files import write_atomically, writing
 from randlora.report.analysis_plots import FIGURES
 from randlora.report.table import Column, markdown_table, text_table
+from randlora.result import Result
 
 
 def _shares(digits: int) -> Callable[[Any], str]:

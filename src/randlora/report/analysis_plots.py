@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from randlora.analysis.result import Result
 from randlora.report.plots import COLOURS
+from randlora.result import Result
 
 LINES = ("o-", "s--", "^:", "D-.")
 

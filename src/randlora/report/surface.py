@@ -4,8 +4,8 @@ import html
 
 import plotly.graph_objects as go
 
-from randlora.analysis.result import Result
 from randlora.report.analysis_plots import clipped
+from randlora.result import Result
 
 
 def surface_page(result: Result) -> str:

@@ -48,7 +48,7 @@ def build(task: Task, method: MethodConfig, start: str | None = None) -> nn.Modu
     """
     train_head = method.name == "head"
     if method.name in METHODS:
-        adapted = load_adapter(task.backbone, start, is_trainable=True) if start else _attach(task, method)
+        adapted = load_adapter(task.backbone, start, is_trainable=True) if start else attach(task, method)
     else:
         adapted = task.backbone
         adapted.requires_grad_(not train_head)
@@ -64,7 +64,13 @@ def is_head(name: str, task: Task) -> bool:
     return not set(task.head).isdisjoint(name.split("."))
 
 
-def _attach(task: Task, method: MethodConfig) -> nn.Module:
+def attach(task: Task, method: MethodConfig) -> nn.Module:
+    """Put a method's adapter on a task's backbone.
+
+    Raises:
+        ConfigError: A value of the method's does not fit.
+        LayerError: No layer matches, or one that the method cannot adapt does.
+    """
     try:
         return peft.get_peft_model(task.backbone, _peft_config(task, method))
     except ConfigError as error:

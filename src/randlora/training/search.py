@@ -10,13 +10,11 @@ from pathlib import Path
 from randlora.errors import ConfigError, TrainingError
 from randlora.files import write_atomically
 from randlora.messages import note
-from randlora.tasks import TASKS, Goal
+from randlora.tasks import TASKS
 from randlora.training.config.sections import TrainConfig
+from randlora.training.rates import best_rate, rates_beyond, with_rate
 from randlora.training.run.record import Record
 from randlora.training.run.training_run import train
-
-WIDENINGS = 4
-"""Rates that a search tries beyond its grid, at most."""
 
 FILE_NAME = "search.json"
 
@@ -78,11 +76,12 @@ def search(config: TrainConfig, learning_rates: Sequence[float], seeds: Sequence
     tried: dict[float, Record | None] = {}
     while rates:
         tried |= {rate: _attempt(_variant(config, rate, seeds[0])) for rate in rates}
-        rates = _beyond(tried, goal) if len(tried) < len(set(learning_rates)) + WIDENINGS else []
-    best = _best(tried, goal)
+        scores = {rate: record.after if record else None for rate, record in sorted(tried.items())}
+        rates = rates_beyond(scores, goal, len(set(learning_rates)))
+    best = best_rate(scores, goal)
     found = Found(
         best,
-        {rate: record.after if record else None for rate, record in sorted(tried.items())},
+        scores,
         {rate: record.history for rate, record in sorted(tried.items()) if record},
         [train(_variant(config, best, seed)) for seed in seeds],
     )
@@ -99,33 +98,5 @@ def _attempt(config: TrainConfig) -> Record | None:
         return None
 
 
-def _best(tried: dict[float, Record | None], goal: Goal) -> float:
-    scores = {rate: record.after for rate, record in tried.items() if record and record.after is not None}
-    if not scores:
-        raise TrainingError("search", expected="a learning rate that does not diverge", got="none", hint="lower them")
-    best: float = goal.best(scores)
-    return best
-
-
-def _beyond(tried: dict[float, Record | None], goal: Goal) -> list[float]:
-    """The next learning rate where the best is at an edge."""
-    rates, best = sorted(tried), _best(tried, goal)
-    if best == rates[0]:
-        return [_rounded(best * best / rates[1])]
-    if best == rates[-1]:
-        return [_rounded(best * best / rates[-2])]
-    return []
-
-
-def _rounded(rate: float) -> float:
-    """To two digits: 3e-3 follows 1e-3 and 3e-4."""
-    return float(f"{rate:.1e}")
-
-
 def _variant(config: TrainConfig, rate: float, seed: int) -> TrainConfig:
-    return replace(
-        config,
-        seed=seed,
-        output=str(Path(config.output) / f"lr{rate:g}-seed{seed}"),
-        optimization=replace(config.optimization, learning_rate=rate),
-    )
+    return replace(with_rate(config, rate, seed), output=str(Path(config.output) / f"lr{rate:g}-seed{seed}"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from randlora.cli.commands.needs import add_trust, require
 
 if TYPE_CHECKING:
-    from randlora.analysis import Result
+    from randlora.result import Result
 
 
 def add_to(actions: "argparse._SubParsersAction[Any]") -> None:

@@ -13,6 +13,7 @@ _EXTRAS = {
     "serve": ("fastapi", "uvicorn", "openai", "typer", "rich"),
     "harness": ("lm_eval",),
     "suites": ("sacrebleu", "nltk", "pycocoevalcap"),
+    "study": ("optuna", "scipy", "submitit"),
 }
 """Modules by the extra of this package that brings them."""
 

@@ -1,6 +1,6 @@
 """Training configs from YAML files and command-line words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +30,23 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     Raises:
         ConfigError: The file cannot be read, a key is unknown or there twice, or a value has the wrong type.
     """
-    values = rename(_read(Path(path)))
+    values = rename(read_mapping(Path(path)))
     config_of(values)  # the file's faults are the file's, whatever the words replace
-    words = _parse(overrides)
+    words = _words(overrides)
     task = words.get("task", values.get("task", TrainConfig.task))
     known = keys(str(task))
     for key, text in words.items():
         check_key(key, [*known, *(key for section in _OPEN if key.rpartition(".")[0] == section)])
-        put(values, key, _typed(key, text, known.get(key, Any)), replace=True)
+        put(values, key, typed(key, text, known.get(key, Any)), replace=True)
     return config_of(values)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file.
+
+    Raises:
+        ConfigError: It cannot be read, or holds something else.
+    """
     if (kind := kind_of(path)) != FILE:
         raise ConfigError(str(path), expected="a YAML file", got=kind)
     try:
@@ -55,26 +60,46 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _parse(words: Sequence[str]) -> dict[str, str]:
-    """Our dotted keys and the texts of `--key value` and `--key=value`."""
+def _words(words: Sequence[str]) -> dict[str, str]:
+    """Our dotted keys and the texts of command-line words."""
     found: dict[str, str] = {}
+    for key, text in pairs(words):
+        if text is None:
+            check_key(ours(key), keys(TrainConfig.task))
+            raise ConfigError(key, expected="a value after it", got="nothing")
+        found[ours(key)] = text
+    return found
+
+
+def pairs(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """The keys and texts of `--key value` and `--key=value`; None for a last key with nothing behind it.
+
+    Raises:
+        ConfigError: A word is no key where one should be.
+    """
     rest = list(words)
     while rest:
         word = rest.pop(0)
         if not word.startswith("--"):
             raise ConfigError(word, expected="--key value")
         key, equals, text = word[2:].partition("=")
-        if not equals:
-            if not rest:
-                check_key(ours(key), keys(TrainConfig.task))
-                raise ConfigError(key, expected="a value after it", got="nothing")
-            text = rest.pop(0)
-        found[ours(key)] = text
-    return found
+        if equals:
+            yield key, text
+        else:
+            yield key, rest.pop(0) if rest else None
 
 
-def _typed(key: str, text: str, kind: Any) -> Any:
-    """A word as the type of its key: a string as it is where the key takes strings and no such number."""
+def typed(key: str, text: str, kind: Any) -> Any:
+    """A word as the type of its key: a string as it is where the key takes strings and no such number.
+
+    Args:
+        key: The key, for the message.
+        text: The word.
+        kind: The type.
+
+    Raises:
+        ConfigError: The word does not fit it.
+    """
     try:
         value = strict_yaml.load(text)
     except yaml.YAMLError:

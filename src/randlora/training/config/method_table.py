@@ -132,7 +132,8 @@ def check_method(name: str) -> None:
         raise ConfigError("method.name", expected="a method that adapts layers", got=name, hint=reason)
 
 
-_AS_LORA = ("lora", "rslora", "dora", "pissa", "adalora")
+LORAS = ("lora", "rslora", "dora", "pissa", "adalora")
+"""LoRA and its kin, whose r is a rank of LoRA's."""
 
 
 CHOICES = ("bases", "sparsity", "seed", "strategy")
@@ -162,11 +163,11 @@ def default_keys(name: str, r: Rank, alpha: float | None, bases: str | None) -> 
     if name not in METHODS:
         return r, alpha
     if r is None:
-        r = 16 if name in _AS_LORA else METHODS[name].default("r")
+        r = 16 if name in LORAS else METHODS[name].default("r")
     if isinstance(r, dict):
         return r, alpha
     if alpha is None and is_randlora(name):
         alpha = default_alpha(bases or METHODS[name].default("bases"), r or 1)
     elif alpha is None:
-        alpha = 2.0 * (r or 1) if name in _AS_LORA else METHODS[name].default("alpha")
+        alpha = 2.0 * (r or 1) if name in LORAS else METHODS[name].default("alpha")
     return r, alpha

@@ -34,11 +34,7 @@ def validate(config: TrainConfig) -> None:
     _check_optimization(config.optimization)
     _check_validation(config)
     _check_base(config)
-    resolved = resolve(config).method
-    if resolved.name in METHODS:
-        adapter_config(resolved)
-    else:
-        _check_method_without_adapter(config.method)
+    check_method_section(config)
     if not config.model:
         raise ConfigError("model", expected="a hub id, a folder or package:NAME/PATH", got="nothing")
     locate(config.model)
@@ -46,6 +42,19 @@ def validate(config: TrainConfig) -> None:
     _check_trackers(config.report_to)
     check_device(config.optimization.device, config.optimization.precision)
     _check_output(config.output)
+
+
+def check_method_section(config: TrainConfig) -> None:
+    """Check that the method has a use for every key that it is given.
+
+    Raises:
+        ConfigError: It has not.
+    """
+    resolved = resolve(config).method
+    if resolved.name in METHODS:
+        adapter_config(resolved)
+    else:
+        _check_method_without_adapter(config.method)
 
 
 def check_device(device: str, precision: str) -> None:

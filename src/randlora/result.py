@@ -1,4 +1,4 @@
-"""What every analysis gives."""
+"""What every analysis, and every study, gives: numbers and words, which the report draws."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Result:
-    """Numbers and words of an analysis, without any picture.
+    """Numbers and words of an analysis or a study, without any picture.
 
     Attributes:
         name: Which analysis; the stem of its files.

@@ -1,0 +1,205 @@
+"""Studies: whole grids of runs, and their tables."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from randlora.cli.commands.needs import require, training
+from randlora.errors import ConfigError
+
+if TYPE_CHECKING:
+    from randlora.studies.study import Study
+
+
+def add_to(actions: "argparse._SubParsersAction[Any]") -> None:
+    """Add the command."""
+    parser = actions.add_parser("study", help="run a whole suite of tasks, methods and budgets", allow_abbrev=False)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    parser = verbs.add_parser(
+        "run",
+        help="plan and run what is missing; the same command again goes on",
+        epilog="Any key of the suite can be given as --key value, such as --base.data.train FILE.",
+        allow_abbrev=False,
+    )
+    _add_common(parser)
+    parser.add_argument("--retry-failed", action="store_true", help="run again what has failed")
+    parser.add_argument("--dry-run", action="store_true", help="show the cells and what they would train, and stop")
+    parser.set_defaults(call=run, interrupted=_GOES_ON)
+
+    parser = verbs.add_parser("work", help="help with a study that was begun, from any machine", allow_abbrev=False)
+    _add_common(parser)
+    parser.add_argument("--retry-failed", action="store_true", help="run again what has failed")
+    parser.add_argument("--slurm", type=int, metavar="N", help="submit N workers to SLURM in place of working here")
+    parser.add_argument("--partition", help="with --slurm: the partition")
+    parser.add_argument("--time", type=int, metavar="MINUTES", help="with --slurm: minutes of a worker")
+    parser.add_argument("--gpus", type=int, help="with --slurm: GPUs of a worker")
+    parser.add_argument("--cpus", type=int, help="with --slurm: processor cores of a worker")
+    parser.set_defaults(call=work, interrupted=_GOES_ON)
+
+    parser = verbs.add_parser("status", help="what is done, running, failed and missing, by cell", allow_abbrev=False)
+    _add_common(parser)
+    parser.set_defaults(call=status, interrupted="interrupted")
+
+    parser = verbs.add_parser("table", help="what was found, the paper's figures beside it", allow_abbrev=False)
+    _add_common(parser)
+    parser.add_argument("--format", choices=("markdown", "csv", "json"), help="in place of text for the terminal")
+    parser.add_argument("--to", metavar="FILE", help="file to write to, in place of the terminal")
+    parser.set_defaults(call=table, interrupted="interrupted")
+
+
+_GOES_ON = "interrupted; the same command again goes on where it was"
+
+
+_OF_A_JOB = {
+    "partition": "slurm_partition",
+    "time": "timeout_min",
+    "gpus": "slurm_gpus_per_node",
+    "cpus": "slurm_cpus_per_task",
+}
+"""Options of a SLURM worker -> submitit's parameters."""
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("suite", help="YAML file, or the folder of a study that was begun")
+    parser.add_argument("--output", help="the study's folder (runs/study/NAME)")
+    parser.add_argument("--storage", metavar="URL", help="of a database for the queue (a journal in the folder)")
+    parser.set_defaults(takes_overrides=True)
+
+
+def _study(
+    arguments: argparse.Namespace, overrides: Sequence[str], *, begin: bool = False, planned: bool = True
+) -> "Study":
+    """The study; a `planned` one as `study run` last planned it, with the words that this was given."""
+    training()
+    require("optuna", "scipy")
+    from randlora.studies.schema import SUITE_FILE, load_suite
+    from randlora.studies.study import Study, study_folder
+
+    given = Path(arguments.suite).expanduser()
+    output = arguments.output or (given if given.is_dir() else None)
+    suite = load_suite(given, overrides)
+    if planned and not overrides:
+        copy = study_folder(suite, output) / SUITE_FILE
+        suite = load_suite(copy) if copy.is_file() else suite
+    return Study(suite, output, arguments.storage, begin=begin)
+
+
+def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """`randlora study run SUITE [--dry-run] [--retry-failed] [--key value …]`."""
+    if arguments.dry_run:
+        return _dry_run(_study(arguments, overrides, planned=False))
+    study = _study(arguments, overrides, begin=True, planned=False)
+    return _work(study, retry_failed=arguments.retry_failed)
+
+
+def work(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """`randlora study work SUITE [--slurm N [--partition NAME …]]`."""
+    wanted = {field: getattr(arguments, option) for option, field in _OF_A_JOB.items()}
+    for option, field in _OF_A_JOB.items():
+        if arguments.slurm is None and wanted[field] is not None:
+            raise ConfigError(f"--{option}", expected="--slurm with it", got="none")
+    if arguments.slurm is not None and arguments.slurm < 1:
+        raise ConfigError("--slurm", expected="a number of workers, 1 or more", got=str(arguments.slurm))
+    study = _study(arguments, overrides, begin=True)
+    if arguments.slurm is None:
+        return _work(study, retry_failed=arguments.retry_failed)
+    require("submitit")
+    from randlora.studies.slurm import submit_workers
+
+    folder = study.folder.resolve()
+    words = [sys.executable, "-m", "randlora", "study", "work", str(folder)]
+    words += ["--storage", arguments.storage] if arguments.storage else []
+    words += ["--retry-failed"] if arguments.retry_failed else []
+    jobs = submit_workers(words, folder / "slurm", arguments.slurm, name=study.suite.name, **wanted)
+    print(f"submitted {len(jobs)} workers: {', '.join(jobs)}; their logs: {folder / 'slurm'}")
+    return 0
+
+
+def _work(study: "Study", *, retry_failed: bool) -> int:
+    from randlora.report.study import study_in_text
+    from randlora.studies.table import study_table
+    from randlora.studies.worker import check_here
+    from randlora.studies.worker import work as take_units
+
+    check_here(study)
+    take_units(study, retry_failed=retry_failed)
+    print(study_in_text(study_table(study)))
+    print(study.folder)
+    failed = sum(entry.count("failed") for entry in study.progress())
+    if failed:
+        line = f"randlora: {failed} runs failed; `randlora study status` says why, --retry-failed runs them again"
+        print(line, file=sys.stderr)
+    return 2 if failed else 0
+
+
+def status(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """`randlora study status SUITE`."""
+    from randlora.report import Column, text_table
+    from randlora.report.table import count
+
+    study = _study(arguments, overrides)
+    from randlora.studies.progress import STATES
+
+    rows, errors = [], []
+    for entry in study.progress():
+        states: dict[str, int] = {state: entry.count(state) for state in STATES}
+        states["missing"] += entry.to_come
+        chosen = None if entry.chosen is None else f"{entry.chosen:g}"
+        rows.append({"column": entry.cell.column, "row": entry.cell.row, **states, "chosen": chosen})
+        errors += [f"{unit.words}: {outcome.error}" for unit, outcome in entry.units if outcome.state == "failed"]
+    columns = [Column("task", "column"), Column("method", "row")]
+    columns += [Column(name, name, count) for name in STATES]
+    print(text_table(rows, [*columns, Column("best rate", "chosen", str)]))
+    print("\n".join([*dict.fromkeys(errors), str(study.folder)]))
+    return 0
+
+
+def table(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """`randlora study table SUITE [--format markdown|csv|json] [--to FILE]`."""
+    from randlora.files import write_atomically, writing
+    from randlora.report.study import FORMATS, study_in_text
+    from randlora.studies.table import study_table
+
+    study = _study(arguments, overrides)
+    text = FORMATS.get(arguments.format, study_in_text)(study_table(study))
+    if arguments.to is None:
+        print(text.rstrip("\n"))
+        return 0
+    path = Path(arguments.to).expanduser()
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text if text.endswith("\n") else f"{text}\n")
+    print(path)
+    return 0
+
+
+def _dry_run(study: "Study") -> int:
+    from randlora.report import Column, text_table
+    from randlora.report.table import count
+    from randlora.studies.paper import paper_trained
+    from randlora.studies.sizes import trained_numbers
+
+    rows = []
+    for cell in study.cells:
+        trained = trained_numbers(cell)
+        rows.append(
+            {
+                "column": cell.column,
+                "row": cell.row,
+                "trained": "unknown" if trained is None else count(trained),
+                "paper": paper_trained(study.suite, cell.row),
+                "rates": " ".join(f"{rate:g}" for rate in cell.rates),
+                "runs": len(cell.seeds) + (len(cell.rates) - 1 if len(cell.rates) > 1 else 0),
+            }
+        )
+    columns = [Column("task", "column"), Column("method", "row"), Column("trained", "trained", str)]
+    if any(row["paper"] for row in rows):
+        columns.append(Column("paper", "paper", str))
+    columns += [Column("learning rates", "rates"), Column("runs", "runs", count)]
+    print(text_table(rows, columns))
+    total = sum(int(str(row["runs"])) for row in rows)
+    print(f"{len(rows)} cells, {total:,} runs, and more where the best rate is at an edge; {study.folder}")
+    return 0

@@ -1,0 +1,38 @@
+"""Keys of a run's config as a suite may write them: dotted or nested, in one form."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from randlora.errors import ConfigError
+from randlora.training.config.synonyms import ours
+
+_SECTIONS = ("method", "data", "optimization")
+SHARED = ("method.target_modules", "method.exclude_modules")
+"""Keys of the method section that a suite gives to every method with an adapter."""
+
+_SET = ("seed", "output", "start_from", "fingerprint", "optimization.learning_rate", "method")
+"""Keys that a study sets itself, or that would make one run depend on another."""
+
+
+def flat(section: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Dotted key -> value of a part of a suite.
+
+    Args:
+        section: Keys of a run's config, dotted or nested.
+        where: What it is called, for messages.
+
+    Raises:
+        ConfigError: A key is there twice, or is one that a study sets.
+    """
+    found: dict[str, Any] = {}
+    for name, value in section.items():
+        nested = isinstance(value, Mapping) and name in _SECTIONS
+        for given, inner in [(f"{name}.{key}", inner) for key, inner in value.items()] if nested else [(name, value)]:
+            key = ours(given)
+            if key in found:
+                raise ConfigError(f"{where}.{key}", expected="one value", got="two")
+            if key not in SHARED and (key in _SET or key.partition(".")[0] in ("method", "fingerprint")):
+                hint = "methods, seeds and learning_rates stand beside it"
+                raise ConfigError(f"{where}.{key}", expected="nothing: a study sets it", got=repr(inner), hint=hint)
+            found[key] = inner
+    return found

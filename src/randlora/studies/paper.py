@@ -1,0 +1,100 @@
+"""The paper's figures (arXiv 2502.00987v2), to stand beside a study's."""
+
+import csv
+from functools import lru_cache
+from importlib.resources import files
+
+from randlora.errors import ConfigError
+from randlora.messages import closest
+from randlora.studies.suite import Paper, Suite
+
+FILE_NAME = "paper.csv"
+"""table, backbone, setting, method, column, value: Tables 2 to 6, 10, 11 and 15, averages of 12 to 14, memory of
+Figures 2 and 3."""
+
+_Key = tuple[str, str, str, str, str]
+
+
+@lru_cache(maxsize=1)
+def figures() -> dict[_Key, str]:
+    """(table, backbone, setting, method, column) -> the figure as the paper prints it."""
+    text = files("randlora.studies").joinpath(FILE_NAME).read_text(encoding="utf-8")
+    rows = csv.DictReader(text.splitlines())
+    return {(row["table"], row["backbone"], row["setting"], row["method"], row["column"]): row["value"] for row in rows}
+
+
+def paper_figure(suite: Suite, row: str, task: str, shots: str | None) -> tuple[Paper, str] | None:
+    """The paper's figure for a cell, and where it stands; None where the suite names none.
+
+    Args:
+        suite: The suite.
+        row: A row of its table.
+        task: A task of its.
+        shots: Shots of its, or None.
+    """
+    for paper in suite.paper:
+        setting = paper.setting if shots is None else paper.settings.get(shots)
+        method, column = paper.methods.get(row), paper.columns.get(task)
+        if setting and method and column:
+            found = figures().get((paper.table, paper.backbone, setting, method, column))
+            if found is not None:
+                return paper, found
+    return None
+
+
+def paper_trained(suite: Suite, row: str) -> str | None:
+    """The paper's count of a row's trained numbers, as it prints it: `0.7M`, or `1.18 %` of the model's."""
+    for paper in suite.paper:
+        if paper.trained is None or row not in paper.methods:
+            continue
+        for setting in (paper.setting, *paper.settings.values()):
+            key = (paper.table, paper.backbone, setting or "", paper.methods[row], paper.trained)
+            if key in figures():
+                return f"{figures()[key]} %" if "percent" in paper.trained else figures()[key]
+    return None
+
+
+def check_paper(suite: Suite, rows: list[str]) -> None:
+    """Check that every name in a suite's `paper` is one of the paper's or of the suite's.
+
+    Args:
+        suite: The suite.
+        rows: The rows of its table.
+
+    Raises:
+        ConfigError: One is not.
+    """
+    for number, paper in enumerate(suite.paper):
+        where = f"paper.{number}"
+        here = _known(where, "table", paper.table, {key[0] for key in figures()}, [])
+        here = _known(where, "backbone", paper.backbone, {key[1] for key in here}, here)
+        settings = [paper.setting] if paper.setting is not None else []
+        if bool(suite.shots) == bool(settings):
+            expected = "settings, by shots" if suite.shots else "a setting, as the suite has no shots"
+            raise ConfigError(where, expected=expected, got="setting" if settings else "none")
+        for name in [*settings, *paper.settings.values()]:
+            _known(where, "setting", name, {key[2] for key in here}, here)
+        for kind, names, known in (
+            ("methods", paper.methods, rows),
+            ("columns", paper.columns, list(suite.tasks)),
+            ("settings", paper.settings, list(suite.shots)),
+        ):
+            for own in names:
+                if own not in known:
+                    raise ConfigError(f"{where}.{kind}", expected=f"one of {', '.join(known)}", got=repr(own))
+        for name in paper.methods.values():
+            _known(where, "method", name, {key[3] for key in here}, here)
+        for name in [*paper.columns.values(), *([paper.trained] if paper.trained else [])]:
+            _known(where, "column", name, {key[4] for key in here}, here)
+
+
+_PLACES = ("table", "backbone", "setting", "method", "column")
+
+
+def _known(where: str, what: str, name: str, names: set[str], here: list[_Key]) -> list[_Key]:
+    """The paper's figures with a name in its place, of those looked at so far."""
+    if name not in names:
+        near = closest(name, names)
+        hint = f"did you mean {near}?" if near else f"known: {', '.join(sorted(names))}"
+        raise ConfigError(f"{where}: {what}", expected="a name in paper.csv", got=repr(name), hint=hint)
+    return [key for key in here or figures() if key[_PLACES.index(what)] == name]

@@ -1,0 +1,172 @@
+"""The queue of a study: which runs were begun by whom, in Optuna's storage, which any number of processes may share."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from randlora import __version__
+from randlora.errors import ConfigError, OutputError
+from randlora.studies.leases import Watch, holder
+
+JOURNAL = "journal.log"
+_VERSION, _FORGIVEN = "version", "forgiven"
+_GRACE_SECONDS = 30
+"""After how long the lock of a writer that was killed counts for nothing; to write takes less than one."""
+
+
+class _Lock(JournalFileOpenLock):
+    """Optuna's, which mends the journal: a writer that was killed may have left half a line, to be read by nobody."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, _GRACE_SECONDS)
+        self._path = path
+
+    def acquire(self) -> bool:
+        """Take the lock, and cut off what is behind the last whole line."""
+        taken = super().acquire()
+        with Path(self._path).open("r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            if size and file.read() != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        return taken
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A run that somebody began.
+
+    Attributes:
+        number: Counts a study's attempts.
+        unit: What was to be run.
+        state: "running", "done", "failed", "diverged", or "dropped": given up for another to take.
+        error: Why it failed, in a line.
+        seconds: How long it took; None before its end.
+    """
+
+    number: int
+    unit: str
+    state: str
+    error: str
+    seconds: float | None
+
+
+class Queue:
+    """Optuna's storage, as a study uses it: an attempt is a trial, and nothing is sampled.
+
+    An attempt is claimed by writing it down. The storage numbers what is written, so of two processes that claim the
+    same unit at once, both know who was first; the other drops its own.
+
+    Args:
+        folder: The study's, where the journal lies; it must exist.
+        name: The study's.
+        url: Of a database that holds the queue in place of the journal, as SQLAlchemy takes it; or None.
+
+    Raises:
+        ConfigError: The database cannot be opened, or the study was begun by another version of this package.
+        OutputError: The journal cannot be written.
+    """
+
+    def __init__(self, folder: Path, name: str, url: str | None = None) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._storage = _opened(folder, url)
+        self._study = self._find(name)
+        self._watch = Watch()
+        self._check_version(name)
+
+    def attempts(self) -> list[Attempt]:
+        """All attempts that count, in their order; those of dead holders are dropped."""
+        forgiven = self._storage.get_study_user_attrs(self._study).get(_FORGIVEN, -1)
+        found = [self._read(trial) for trial in self._storage.get_all_trials(self._study, deepcopy=False)]
+        return [entry for entry in found if entry.state not in ("failed", "diverged") or entry.number > forgiven]
+
+    def claim(self, unit: str) -> int | None:
+        """Begin an attempt at a unit, unless a living process is at it.
+
+        Returns:
+            What `beat` and `end` take; None where another was first.
+        """
+        attrs = {"unit": unit, **holder()}
+        claimed = self._storage.create_new_trial(self._study, create_trial(state=TrialState.RUNNING, user_attrs=attrs))
+        number = self._storage.get_trial(claimed).number
+        if any(entry.unit == unit and entry.state == "running" and entry.number < number for entry in self.attempts()):
+            self.end(claimed, "dropped")
+            return None
+        return claimed
+
+    def is_held(self, unit: str, but: int) -> bool:
+        """Whether a living process is at a unit in an attempt other than a claimed one."""
+        number = self._storage.get_trial(but).number
+        return any(
+            entry.unit == unit and entry.state == "running" and entry.number != number for entry in self.attempts()
+        )
+
+    def beat(self, claimed: int, number: int) -> bool:
+        """Show that this process lives; False once the attempt has been ended."""
+        try:
+            self._storage.set_trial_user_attr(claimed, "beat", number)
+        except UpdateFinishedTrialError:
+            return False
+        return True
+
+    def end(self, claimed: int, state: str, error: str = "", seconds: float | None = None) -> None:
+        """End an attempt, with how it went."""
+        kinds = {"done": TrialState.COMPLETE, "dropped": TrialState.PRUNED}
+        try:
+            self._storage.set_trial_user_attr(claimed, "end", {"state": state, "error": error, "seconds": seconds})
+            values = [seconds or 0.0] if state == "done" else None
+            self._storage.set_trial_state_values(claimed, kinds.get(state, TrialState.FAIL), values)
+        except UpdateFinishedTrialError:  # somebody took this process for dead
+            return
+
+    def forgive(self) -> None:
+        """Let what has failed so far count for nothing."""
+        attempts = self._storage.get_all_trials(self._study, deepcopy=False)
+        self._storage.set_study_user_attr(self._study, _FORGIVEN, len(attempts) - 1)
+
+    def _read(self, trial: FrozenTrial) -> Attempt:
+        known = trial.user_attrs
+        end = known.get("end")
+        if end is None:
+            end = {"state": "running" if self._watch.lives(trial.number, known) else "dropped"}
+        return Attempt(trial.number, known["unit"], end["state"], end.get("error", ""), end.get("seconds"))
+
+    def _find(self, name: str) -> int:
+        try:
+            return self._storage.get_study_id_from_name(name)
+        except KeyError:
+            try:
+                return self._storage.create_new_study([StudyDirection.MINIMIZE], name)
+            except DuplicatedStudyError:  # another process was as quick
+                return self._storage.get_study_id_from_name(name)
+
+    def _check_version(self, name: str) -> None:
+        known = self._storage.get_study_user_attrs(self._study).get(_VERSION)
+        if known is None:
+            self._storage.set_study_user_attr(self._study, _VERSION, __version__)
+        elif known != __version__:
+            expected = f"randlora {known}, which began it"
+            hint = "install that version, or choose another --output"
+            raise ConfigError(f"study {name}", expected=expected, got=f"randlora {__version__}", hint=hint)
+
+
+def _opened(folder: Path, url: str | None) -> BaseStorage:
+    path = str(folder / JOURNAL)
+    try:
+        return JournalStorage(JournalFileBackend(path, _Lock(path))) if url is None else RDBStorage(url)
+    except OSError as error:
+        raise OutputError(path, expected="a file that can be written", got=str(error.strerror)) from error
+    except Exception as error:  # SQLAlchemy's, its drivers', and Python's for a driver that is missing
+        lines: Any = str(error).strip().splitlines() or [""]
+        got = f"{type(error).__name__}: {lines[0]}"
+        hint = "such as postgresql://user@host/database"
+        raise ConfigError("--storage", expected="the URL of a database", got=got, hint=hint) from error

@@ -1,0 +1,39 @@
+"""Workers on a cluster, submitted through submitit."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from randlora.errors import ConfigError
+
+
+def submit_workers(
+    command: Sequence[str], folder: Path, count: int, *, cluster: str = "slurm", **wanted: Any
+) -> list[str]:
+    """Submit workers as jobs.
+
+    Args:
+        command: What each runs.
+        folder: Where submitit keeps scripts and logs; it must be seen by the workers.
+        count: How many.
+        cluster: "slurm", or "local" for processes of this machine.
+        wanted: submitit's parameters of a job, such as `timeout_min`; None leaves a choice to the cluster.
+
+    Returns:
+        Numbers of the jobs.
+
+    Raises:
+        ConfigError: There is no SLURM here, or it refuses.
+    """
+    if cluster == "slurm" and shutil.which("sbatch") is None:
+        raise ConfigError("--slurm", expected="SLURM on this machine (sbatch)", got="none", hint="run `study work`")
+    executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+    executor.update_parameters(**{name: value for name, value in wanted.items() if value is not None})
+    try:
+        jobs = [executor.submit(submitit.helpers.CommandFunction(list(command))) for _ in range(count)]
+    except submitit.core.utils.FailedJobError as error:
+        raise ConfigError("--slurm", expected="a job that SLURM takes", got=" ".join(str(error).split())) from error
+    return [str(job.job_id) for job in jobs]

@@ -1,0 +1,139 @@
+"""A study: a suite, its folder, and what is known of its runs."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from randlora.errors import CheckpointError, OutputError
+from randlora.files import write_atomically, writing
+from randlora.studies.cells import cells_of
+from randlora.studies.progress import Outcome, Progress, State, Unit, progress_of
+from randlora.studies.queue import Queue
+from randlora.studies.schema import SUITE_FILE, in_yaml
+from randlora.studies.suite import Suite
+from randlora.training.run import Record
+from randlora.training.run.record import FILE_NAME as RECORD
+
+OWN = "study.json"
+"""Whose folder it is, and where its queue lies."""
+
+ROOT = "runs/study"
+
+
+class Study:
+    """A suite in its folder.
+
+    Args:
+        suite: The suite.
+        output: The study's folder; None means `runs/study/NAME`.
+        storage: URL of a database that holds the queue; None means a journal in the folder.
+        begin: Whether the folder is made, and the suite written into it; else a study that was not begun has no runs.
+
+    Attributes:
+        suite: The suite.
+        folder: The study's folder.
+        cells: Of the suite.
+        queue: None where the study was not begun.
+
+    Raises:
+        ConfigError: The study was begun by another version of this package, or the database cannot be opened.
+        OutputError: The folder holds another study or other files, has its queue elsewhere, or cannot be written.
+    """
+
+    def __init__(
+        self, suite: Suite, output: str | Path | None = None, storage: str | None = None, *, begin: bool = False
+    ) -> None:
+        self.suite, self.cells = suite, cells_of(suite)
+        self.folder = study_folder(suite, output)
+        self._check_folder(storage)
+        if begin:
+            with writing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_atomically(self.folder / OWN, json.dumps(self._own(storage), indent=1) + "\n")
+        begun = (self.folder / OWN).is_file()
+        self.queue = Queue(self.folder, suite.name, storage) if begun else None
+        if begin:  # only now is it known that the version is right
+            with writing(self.folder):
+                write_atomically(self.folder / SUITE_FILE, in_yaml(suite))
+        self._done: dict[str, Outcome] = {}
+
+    def run_folder(self, unit: Unit) -> Path:
+        """Where a unit's run lies."""
+        return self.folder / "runs" / unit.key
+
+    def progress(self) -> list[Progress]:
+        """How far every cell is, now."""
+        latest = (
+            {entry.unit: entry for entry in self.queue.attempts() if entry.state != "dropped"} if self.queue else {}
+        )
+
+        def outcome_of(unit: Unit) -> Outcome:
+            done = self._record(unit)
+            if done is not None:
+                return done
+            known = latest.get(unit.name)
+            if known is None or known.state == "done":  # the run's folder has been removed since
+                return Outcome("missing")
+            state: State = known.state  # type: ignore[assignment]
+            return Outcome(state, error=known.error)
+
+        return [progress_of(cell, outcome_of) for cell in self.cells]
+
+    def seconds(self) -> list[float]:
+        """How long each finished training took."""
+        attempts = self.queue.attempts() if self.queue else []
+        return [entry.seconds for entry in attempts if entry.seconds and entry.state == "done"]
+
+    def _record(self, unit: Unit) -> Outcome | None:
+        """What a finished run says; it is read once."""
+        if unit.name not in self._done:
+            folder = self.run_folder(unit)
+            if not (folder / RECORD).is_file():
+                return None
+            try:
+                record = Record.load(folder)
+            except CheckpointError as error:
+                return Outcome("failed", error=str(error))
+            if unit.scores_test and f"test_{record.goal}" not in record.metrics:
+                return None
+            self._done[unit.name] = Outcome("done", record)
+        return self._done[unit.name]
+
+    def _own(self, storage: str | None) -> dict[str, str]:
+        # A URL may hold a password, and so only its digest is kept.
+        where = "journal" if storage is None else hashlib.sha256(storage.encode()).hexdigest()
+        return {"study": self.suite.name, "queue": where}
+
+    def _check_folder(self, storage: str | None) -> None:
+        expected = f"a new or empty folder, or that of the study {self.suite.name}"
+        hint = "choose another --output"
+        path = self.folder / OWN
+        if not path.is_file():
+            if self.folder.exists() and (not self.folder.is_dir() or any(map(_is_foreign, self.folder.iterdir()))):
+                raise OutputError(str(self.folder), expected=expected, got="one that holds other files", hint=hint)
+            return
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+            name, queue = known["study"], known["queue"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise OutputError(str(path), expected="what a study writes", got=type(error).__name__, hint=hint) from error
+        if name != self.suite.name:
+            raise OutputError(str(self.folder), expected=expected, got=f"that of the study {name}", hint=hint)
+        if queue != self._own(storage)["queue"]:
+            where = "in its folder, without --storage" if queue == "journal" else "at the --storage that began it"
+            raise OutputError("--storage", expected=f"the queue of {name} {where}", got="another")
+
+
+def study_folder(suite: Suite, output: str | Path | None) -> Path:
+    """Where a suite's study lies.
+
+    Args:
+        suite: The suite.
+        output: What the user wants; None means `runs/study/NAME`.
+    """
+    return Path(output or Path(ROOT) / suite.name).expanduser()
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a file is other than what is left of a study that was killed as it began."""
+    return path.name != f".{OWN}.tmp"

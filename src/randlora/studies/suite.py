@@ -1,0 +1,90 @@
+"""The suite of a study: plain dataclasses, one field per key of its YAML file, checked by `schema`."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from annotated_types import Len
+from pydantic import ConfigDict, StringConstraints
+
+from randlora.values import AsLora, Positive, PositiveCount, Seed
+
+_NO_OTHER_KEYS = ConfigDict(extra="forbid")
+
+SuiteName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80),
+    "a name of letters, digits and . _ -",
+]
+Name = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _+%=-]*$", max_length=80),
+    "a name of letters, digits, blanks and _ + % = -",
+]
+Budget = PositiveCount | AsLora
+"""A value of `method.r`."""
+
+Budgets = Annotated[list[Budget], "ranks or {as_lora: RANK}, in a list"]
+
+Section = dict[str, Any]
+"""Keys of a run's config, dotted or nested, and their values."""
+
+Rates = Annotated[list[Positive], Len(1), "a list of numbers above 0"]
+
+
+@dataclass
+class Paper:
+    """Where in `paper.csv` the paper's figures stand that are shown beside a suite's.
+
+    Attributes:
+        table: The paper's table.
+        backbone: Its model, as the file calls it.
+        conditions: How the paper trained, in a line for the reader.
+        setting: Its setting, for a suite without shots.
+        settings: Shots of the suite -> the paper's setting.
+        columns: Task of the suite -> the paper's column.
+        methods: Row of the study's table -> the paper's method.
+        trained: The paper's column of trained numbers. None where the table has none.
+    """
+
+    __pydantic_config__ = _NO_OTHER_KEYS
+
+    table: str
+    backbone: str
+    conditions: str = ""
+    setting: str | None = None
+    settings: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
+    methods: dict[str, str] = field(default_factory=dict)
+    trained: str | None = None
+
+
+@dataclass
+class Suite:
+    """What a study runs: tasks × shots × methods × budgets, each a search over learning rates.
+
+    Attributes:
+        name: Of the study, and of its folder.
+        base: A run's config without method, seed, output and learning rate.
+        tasks: Name -> what differs from `base`.
+        methods: Name -> the method section of a run's config; beside its keys `learning_rates` and `budgets` of its
+            own.
+        learning_rates: What every method is tried at.
+        description: What the study asks, for the reader.
+        budgets: Values of `method.r`.
+        shots: Name -> what differs from the task. Empty means all data.
+        seeds: Of the runs at the best rate; the first is that of the search.
+        paper: Where the paper's figures stand.
+    """
+
+    __pydantic_config__ = _NO_OTHER_KEYS
+
+    name: SuiteName
+    base: Section
+    tasks: Annotated[dict[Name, Section], Len(1), "names with a section each"]
+    methods: Annotated[dict[Name, Section], Len(1), "names with a section each"]
+    learning_rates: Rates
+    description: str = ""
+    budgets: Budgets = field(default_factory=list)
+    shots: dict[Name, Section] = field(default_factory=dict)
+    seeds: Annotated[list[Seed], Len(1), "a list of whole numbers of at least 0"] = field(default_factory=lambda: [0])
+    paper: list[Paper] = field(default_factory=list)

@@ -1,0 +1,162 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from randlora.cli import main
+from randlora.errors import ConfigError
+from randlora.studies.cells import cells_of
+from randlora.studies.paper import figures, paper_figure, paper_trained
+from randlora.studies.schema import SUITE_FILE, in_yaml, load_suite
+from study_stand_in import suite
+
+SUITES = Path(__file__).parent.parent.parent / "suites" / "small"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text=None, **changes):
+        path = tmp_path / "suite.yaml"
+        path.write_text(in_yaml(suite(**changes)) if text is None else text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_a_suite_is_read_as_it_was_written(write):
+    assert load_suite(write()) == suite()
+    (write().parent / "study").mkdir()
+    (write().parent / "study" / SUITE_FILE).write_text(in_yaml(suite(name="other")), encoding="utf-8")
+    assert load_suite(write().parent / "study") == suite(name="other")
+
+
+def test_words_take_precedence(write):
+    words = ["--base.data.train", "c.csv", "--tasks.two.data.test=010", "--seeds", "[7]", "--base.num_epochs", "4"]
+    words += ["--methods.lora.alpha", "5"]
+    found = load_suite(write(), words)
+    cells = {(cell.task, cell.method): cell for cell in cells_of(found)}
+    assert found.seeds == [7]
+    assert cells["one", "lora"].config.data.train == "c.csv"
+    assert cells["two", "lora"].config.data.test == "010"
+    assert cells["one", "randlora"].config.optimization.epochs == 4.0
+    assert (cells["one", "lora"].config.method.alpha, cells["one", "full"].config.method.alpha) == (5.0, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": None}, r"seeds: expected a list of whole numbers of at least 0, got None"),
+        ({"learning_rates": [0.1, "fast"]}, r"learning_rates: expected a list of numbers above 0"),
+        ({"learning_rates": []}, r"learning_rates: expected a list of numbers above 0"),
+        ({"tasks": {}}, r"tasks: expected names with a section each"),
+        ({"tasks": {"a.b": {}}}, r"tasks: expected a name of letters, digits, blanks and .*, got 'a\.b'"),
+        ({"name": "../up"}, r"name: expected a name of letters, digits and \. _ -, got '\.\./up'"),
+        ({"budgets": [{"as_lora": 0}]}, r"budgets: expected ranks or \{as_lora: RANK\}"),
+        ({"paper": [{"table": "11", "backbone": "CLIP", "tabel": 1}]}, r"paper\.0\.tabel: expected a known key"),
+        (
+            {"paper": [{"table": "99", "backbone": "x", "setting": "y"}]},
+            r"paper\.0: table: expected a name in",
+        ),
+        ({"paper": [{"table": "4", "backbone": "RoBERTa", "setting": "full"}]}, r"did you mean RoBERTa-base\?"),
+        ({"paper": [{"table": "4", "backbone": "RoBERTa-base"}]}, r"paper\.0: expected a setting"),
+    ],
+)
+def test_what_is_wrong_with_a_suite_is_one_line(write, changes, message):
+    values = yaml.safe_load(in_yaml(suite())) | changes
+    with pytest.raises(ConfigError, match=message):
+        load_suite(write(yaml.safe_dump(values)))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--base.data.trian", "x"], r"data\.trian: expected a known config key"),
+        (["--task.one.data.train", "x"], r"expected a known key of a suite"),
+        (
+            ["--tasks.three.data.train", "x"],
+            r"tasks\.three: expected one of the suite's tasks and a key of it",
+        ),
+        (["--seeds", "many"], r"seeds: expected a list of whole numbers"),
+        (["--seeds"], r"seeds: expected a value after it, got nothing"),
+        (["--seeds.0", "1"], r"expected a known key of a suite"),
+        (["--base.output", "x"], r"base\.output: expected nothing: a study sets it"),
+    ],
+)
+def test_a_word_that_has_no_place_is_refused(write, words, message):
+    with pytest.raises(ConfigError, match=message):
+        load_suite(write(), words)
+
+
+def test_missing_and_unknown_keys_are_named(write):
+    values = yaml.safe_load(in_yaml(suite()))
+    del values["methods"]
+    with pytest.raises(ConfigError, match=r"methods: expected names with a section each, got nothing"):
+        load_suite(write(yaml.safe_dump(values)))
+    values["method"] = {}
+    values["methods"] = suite().methods
+    with pytest.raises(ConfigError, match=r"method: expected a known key of a suite \(did you mean methods\?\)"):
+        load_suite(write(yaml.safe_dump(values)))
+    with pytest.raises(ConfigError, match="expected a YAML file, got nothing"):
+        load_suite("nowhere.yaml")
+
+
+PAPER = {
+    "table": "4",
+    "backbone": "RoBERTa-base",
+    "setting": "full",
+    "trained": "params",
+    "columns": {"one": "CoLA"},
+    "methods": {"lora as_lora=4": "LoRA-4"},
+}
+
+
+def test_the_papers_figures_stand_beside_those_of_their_cell(write):
+    found = load_suite(write(paper=[PAPER]))
+    paper, figure = paper_figure(found, "lora as_lora=4", "one", None)
+    assert (paper.table, figure) == ("4", "58.4")
+    assert paper_figure(found, "lora as_lora=4", "two", None) is None
+    assert paper_figure(found, "full", "one", None) is None
+    assert (paper_trained(found, "lora as_lora=4"), paper_trained(found, "full")) == ("0.7M", None)
+    assert figures()["11", "CLIP-ViT-B/32", "100%", "RandLoRA-6", "CIFAR10"]
+    # With words that take a row away, its figures go too.
+    assert load_suite(write(paper=[PAPER]), ["--budgets", "[8]"]).paper[0].methods == {}
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("methods", {"lora": "LoRA-4"}, r"paper\.0\.methods: expected one of lora as_lora=4, .*, got 'lora'"),
+        ("methods", {"full": "FT"}, r"paper\.0: method: expected a name in paper\.csv, got 'FT'"),
+        ("columns", {"three": "CoLA"}, r"paper\.0\.columns: expected one of one, two, got 'three'"),
+        ("columns", {"one": "Cola"}, r"known: Average, CoLA, "),
+        ("trained", "percent", r"paper\.0: column: expected a name in paper\.csv"),
+        ("settings", {"few": "full"}, r"paper\.0\.settings: expected one of , got 'few'"),
+    ],
+)
+def test_names_that_the_paper_or_the_suite_has_not_are_refused(write, part, value, message):
+    with pytest.raises(ConfigError, match=message):
+        load_suite(write(paper=[PAPER | {part: value}]))
+
+
+@pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_small_suites_are_whole(path):
+    if path.stem == "screening":
+        pytest.importorskip("randlora.tasks.suites.registry")  # its tasks of GLUE
+    found = load_suite(path)
+    cells = cells_of(found)
+    assert found.name == path.stem
+    counts = {"cifar10-rank": 14, "screening": 33, "language": 8}
+    assert len(cells) == counts[path.stem]
+
+
+def test_the_command_says_what_is_wrong_in_one_line(write, capsys):
+    path = write(methods={"lora": {"name": "lorra"}})
+    for verb in ("run", "work", "status", "table"):
+        assert main(["study", verb, str(path)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "method.name" in line
+        assert "lorra" in line
+    assert main(["study", "work", str(write()), "--gpus", "1"]) == 2
+    assert "--gpus: expected --slurm with it" in capsys.readouterr().err
+    assert main(["study", "work", str(write()), "--slurm", "0"]) == 2
+    assert "--slurm: expected a number of workers" in capsys.readouterr().err

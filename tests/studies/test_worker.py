@@ -1,0 +1,219 @@
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from randlora.errors import ConfigError, OutputError
+from randlora.report.study import study_in_json
+from randlora.studies import leases, queue
+from randlora.studies.study import Study
+from randlora.studies.table import study_table
+from randlora.studies.worker import work
+from study_stand_in import DIVERGED, failing_at, slowly, suite, train, trained_times
+
+AT_ONCE = multiprocessing.get_context("fork")
+
+
+def done(folder, found=None, **options):
+    study = Study(found or suite(), folder, begin=True)
+    work(study, run=options.pop("run", train), poll=0.01, **options)
+    return study
+
+
+def test_a_study_is_run_once(tmp_path):
+    study = done(tmp_path / "s")
+    chosen = {entry.cell.row: entry.chosen for entry in study.progress()}
+    assert chosen["lora as_lora=4"] == 3e-3
+    assert chosen["full"] == 1e-4
+    assert all(entry.count("done") == len(entry.units) for entry in study.progress())
+    for entry in study.progress():
+        assert [record.seed for record in entry.records()] == [0, 1]
+    times = trained_times(study.folder)
+    before = (study.folder / "journal.log").stat().st_size
+    assert work(study, run=failing_at(3e-3)) == 0
+    assert trained_times(study.folder) == times
+    assert (study.folder / "journal.log").stat().st_size == before
+
+
+def test_what_is_added_is_all_that_is_run(tmp_path):
+    small = suite(methods={"lora": {"name": "lora"}}, seeds=[0])
+    done(tmp_path / "s", small)
+    before = trained_times(tmp_path / "s")
+    done(tmp_path / "s", suite())  # methods, and a seed
+    after = trained_times(tmp_path / "s")
+    assert {key: after[key] for key in before} == before
+    assert len(after) > len(before)
+    done(tmp_path / "s", small)  # cells that are no more
+    assert trained_times(tmp_path / "s") == after
+
+
+def test_cells_with_the_same_run_share_it(tmp_path):
+    found = suite(methods={"lora": {"name": "lora"}, "twin": {"name": "lora", "alpha": 8.0}}, budgets=[4])
+    done(tmp_path / "s", found)
+    alone = suite(methods={"lora": {"name": "lora"}}, budgets=[4])
+    done(tmp_path / "other", alone)
+    assert len(trained_times(tmp_path / "s")) == len(trained_times(tmp_path / "other"))
+
+
+def test_a_failure_is_written_down_and_stops_its_cell_alone(tmp_path, caplog):
+    study = done(tmp_path / "s", run=failing_at(1e-4))
+    entries = {(entry.cell.column, entry.cell.row): entry for entry in study.progress()}
+    failed = [outcome for entry in entries.values() for _, outcome in entry.units if outcome.state == "failed"]
+    assert [outcome.error for outcome in failed] == ["model: expected one that loads, got none"] * 2
+    assert "one, full, learning rate 0.0001, seed 0: model: expected" in caplog.text
+    assert entries["one", "full"].chosen is None
+    assert entries["one", "lora as_lora=4"].count("done") == 5
+    assert any("2 of 6 cells failed" in line for line in study_table(study).summary)
+    before = trained_times(tmp_path / "s")
+    assert work(study, run=train) == 0  # not again by itself
+    work(study, retry_failed=True, run=train)
+    assert not any(entry.count("failed") for entry in study.progress())
+    assert {key: trained_times(tmp_path / "s")[key] for key in before} == before
+
+
+def test_a_divergence_is_a_result(tmp_path):
+    study = done(tmp_path / "s", run=failing_at(1e-3, DIVERGED))
+    chosen = {entry.cell.row: entry for entry in study.progress()}
+    assert chosen["randlora as_lora=4"].scores[1e-3] is None
+    assert chosen["randlora as_lora=4"].chosen == 3e-3
+    assert not any(entry.count("failed") for entry in study.progress())
+
+
+def test_an_unexpected_error_is_one_line(tmp_path, caplog):
+    study = done(tmp_path / "s", run=failing_at(1e-4, ValueError("two\nlines")))
+    assert "ValueError: two lines" in caplog.text
+    assert {entry.count("failed") for entry in study.progress()} == {0, 1}
+
+
+def test_an_interrupted_run_is_left_for_others(tmp_path):
+    study = Study(suite(), tmp_path / "s", begin=True)
+    with pytest.raises(KeyboardInterrupt):
+        work(study, run=failing_at(3e-3, KeyboardInterrupt()))
+    assert not any(entry.count("running", "failed") for entry in study.progress())
+    work(study, run=train)
+    assert all(entry.records() for entry in study.progress())
+
+
+def _worker(folder, how):
+    work(Study(suite(), folder, begin=True), run=how, poll=0.02)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_leaves_no_trace_in_the_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(queue, "_GRACE_SECONDS", 1)  # one may die as it writes
+    undisturbed = done(tmp_path / "s" / "undisturbed")
+    folder = tmp_path / "disturbed"
+    workers = [AT_ONCE.Process(target=_worker, args=(folder, slowly)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for _ in range(2):  # one after the other dies in the middle of a run
+        time.sleep(0.4)
+        victim = workers.pop(0)
+        os.kill(victim.pid, signal.SIGKILL)
+        victim.join()
+        workers.append(AT_ONCE.Process(target=_worker, args=(folder, slowly)))
+        workers[-1].start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    disturbed = Study(suite(), folder)
+    assert study_in_json(study_table(disturbed)) == study_in_json(study_table(undisturbed))
+    # A run may have been done twice only where its worker died at it.
+    assert sum(trained_times(folder).values()) <= sum(trained_times(undisturbed.folder).values()) + 2
+
+
+def test_one_unit_is_not_taken_by_two(tmp_path):
+    study = Study(suite(), tmp_path / "s", begin=True)
+    other = queue.Queue(study.folder, "small")
+    claimed = study.queue.claim("x")
+    assert claimed is not None
+    assert other.claim("x") is None
+    assert other.claim("y") is not None
+    study.queue.end(claimed, "dropped")
+    assert other.claim("x") is not None
+
+
+def test_a_silent_worker_of_another_machine_is_dead_after_a_while(tmp_path, monkeypatch):
+    study = Study(suite(), tmp_path / "s", begin=True)
+    monkeypatch.setattr(queue, "holder", lambda: {"host": "elsewhere", "pid": 1, "born": 0.0, "beat": 0})
+    claimed = study.queue.claim("x")
+    now = time.monotonic()
+    monkeypatch.setattr(leases.time, "monotonic", lambda: now)
+    here = queue.Queue(study.folder, "small")
+    assert [attempt.state for attempt in here.attempts()] == ["running"]
+    now += leases.SILENCE_SECONDS - 1
+    study.queue.beat(claimed, 1)
+    assert [attempt.state for attempt in here.attempts()] == ["running"]
+    now += leases.SILENCE_SECONDS - 1
+    assert [attempt.state for attempt in here.attempts()] == ["running"]
+    now += 2
+    assert [attempt.state for attempt in here.attempts()] == ["dropped"]
+    study.queue.beat(claimed, 2)  # it was only slow
+    assert [attempt.state for attempt in here.attempts()] == ["running"]
+
+
+def test_beats_go_on_while_a_run_does(monkeypatch):
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.01)
+    beats = []
+    with leases.beating(lambda number: not beats.append(number)):
+        time.sleep(0.1)
+    seen = len(beats)
+    assert seen >= 2
+    time.sleep(0.05)
+    assert len(beats) == seen
+
+
+def test_half_a_line_in_the_journal_is_cut_off(tmp_path):
+    study = done(tmp_path / "s", suite(methods={"lora": {"name": "lora"}}))
+    journal = study.folder / "journal.log"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + whole.splitlines()[-1][:20])
+    again = done(tmp_path / "s")
+    assert all(entry.records() for entry in again.progress())
+    assert journal.read_bytes().startswith(whole)
+    for line in journal.read_text().splitlines():
+        json.loads(line)
+
+
+def test_a_database_in_place_of_the_journal(tmp_path):
+    url = f"sqlite:///{tmp_path}/queue.db"
+    small = suite(methods={"lora": {"name": "lora"}}, tasks={"one": {}}, budgets=[4])
+    study = Study(small, tmp_path / "s", url, begin=True)
+    work(study, run=train)
+    assert [entry.count("done") for entry in study.progress()] == [5]
+    assert not (study.folder / "journal.log").exists()
+    with pytest.raises(OutputError, match="--storage: expected the queue of small"):
+        Study(small, tmp_path / "s")
+
+
+def test_what_is_no_folder_of_this_study_is_refused(tmp_path):
+    done(tmp_path / "s", suite(methods={"lora": {"name": "lora"}}))
+    with pytest.raises(OutputError, match="or that of the study other, got that of the study small"):
+        Study(suite(name="other"), tmp_path / "s", begin=True)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="got one that holds other files"):
+        Study(suite(), tmp_path / "full", begin=True)
+    (tmp_path / "s" / "study.json").write_text("{")
+    with pytest.raises(OutputError, match="expected what a study writes"):
+        Study(suite(), tmp_path / "s")
+    with pytest.raises(ConfigError, match="--storage: expected the URL of a database"):
+        Study(suite(), tmp_path / "new", "no-url", begin=True)
+
+
+def test_another_version_is_refused(tmp_path, monkeypatch):
+    done(tmp_path / "s", suite(methods={"lora": {"name": "lora"}}))
+    monkeypatch.setattr(queue, "__version__", "99.0")
+    with pytest.raises(ConfigError, match=r"study small: expected randlora .*, which began it, got randlora 99\.0"):
+        Study(suite(), tmp_path / "s", begin=True)
+
+
+def test_a_study_that_was_not_begun_has_no_runs_and_makes_no_folder(tmp_path):
+    study = Study(suite(), tmp_path / "s")
+    assert {entry.count("missing") for entry in study.progress()} == {3}
+    assert not (tmp_path / "s").exists()
+    assert Path(Study(suite()).folder) == Path("runs/study/small")
