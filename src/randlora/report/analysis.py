@@ -13,6 +13,7 @@ from randlora.analysis.folder import PARTIAL, output_folder
 from randlora.analysis.result import Result
 from randlora.files import write_atomically, writing
 from randlora.report.analysis_plots import FIGURES
+from randlora.report.plots import literal
 from randlora.report.table import Column, markdown_table, text_table
 
 
@@ -20,7 +21,7 @@ def _shares(digits: int) -> Callable[[Any], str]:
     return f"{{:.{digits}f}}".format
 
 
-def _columns(result: Result) -> list[Column]:
+def columns_of(result: Result) -> list[Column]:
     """The columns of a result's table; those of an analysis that compares runs are its rows' own."""
     if result.name != "spectrum":
         words = {key for row in result.rows for key, value in row.items() if isinstance(value, str)}
@@ -43,14 +44,14 @@ def _number(value: Any) -> str:
 
 def in_text(result: Result) -> str:
     """A result for the terminal: its table and its summary."""
-    return "\n".join([text_table(result.rows, _columns(result)), *result.summary])
+    return "\n".join([text_table(result.rows, columns_of(result)), *result.summary])
 
 
 def in_markdown(result: Result) -> str:
     """A result as a page in Markdown, with its picture beside it."""
     picture = f"![{result.title}]({result.name}.png)"
     summary = [f"- {line}" for line in result.summary]
-    table = markdown_table(result.rows, _columns(result))
+    table = markdown_table(result.rows, columns_of(result))
     return "\n".join([f"# {result.title}", "", *summary, "", picture, "", table, ""])
 
 
@@ -69,7 +70,7 @@ def write_result(result: Result, folder: str | Path) -> list[Path]:
     """
     path = output_folder(folder)
     # Whatever can fail is done before the first file is written.
-    pictures = {kind: _drawn(FIGURES[result.name](result), kind) for kind in ("png", "svg")}
+    pictures = {kind: _drawn(literal(FIGURES[result.name](result)), kind) for kind in ("png", "svg")}
     page = in_markdown(result)
     numbers = json.dumps({"title": result.title, "summary": list(result.summary), **result.data}, indent=1) + "\n"
     texts = {"md": page, "json": numbers}

@@ -88,7 +88,9 @@ def landscape(result: Result) -> Figure:
     for name, (x, y) in zip(data["runs"], data["corners"], strict=True):
         plane.plot(x, y, "o", color="white", markeredgecolor="black")
         style = {"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
-        plane.annotate(name, (x, y), (0, 9), textcoords="offset points", ha="center", fontsize=9, bbox=style)
+        plane.annotate(
+            name, (x, y), (0, 9), textcoords="offset points", ha="center", fontsize=9, color="black", bbox=style
+        )
     plane.set_xlabel("x")
     plane.set_ylabel("y")
     if data["plane"] == "orthonormal":

@@ -1,0 +1,101 @@
+"""The results of analyses that lie beside runs, drawn again for the page."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from randlora.analysis.result import Result
+from randlora.messages import printable
+from randlora.report.analysis import columns_of
+from randlora.report.analysis_plots import FIGURES, clipped
+from randlora.report.page.drawing import Drawing, draw
+from randlora.report.page.finding import FoundAnalysis
+from randlora.report.page.tables import Cell, Table
+
+_ROWS = {"spectrum": "layers", "cka": "layers", "landscape": "edges", "theory": "rows", "transfer": "rows"}
+"""Where the rows of an analysis are in its file."""
+_CAPTIONS = {
+    "spectrum": "Singular values of every layer from dark (first) to light, and the ranks that hold the energy",
+    "cka": "CKA by depth",
+    "landscape": "Contours of the loss, and the loss along the edges of the triangle",
+    "theory": "The smallest error that was found, by trained numbers",
+    "transfer": "Before (hollow) and after (filled) training",
+}
+_MOST_ROWS = 400
+_DAMAGE = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
+"""What reading or drawing a file raises that is not what an analysis wrote."""
+
+
+@dataclass(frozen=True)
+class ShownAnalysis:
+    """An analysis on the page.
+
+    Attributes:
+        title: What was looked at.
+        place: Where the file is.
+        summary: What came out, a line each.
+        drawing: Its figure.
+        table: Its rows.
+        surface: Of a landscape, what the page draws as a surface to turn.
+    """
+
+    title: str
+    place: str
+    summary: list[str]
+    drawing: Drawing
+    table: Table
+    surface: dict[str, Any] | None
+
+
+def show(found: FoundAnalysis, number: int) -> ShownAnalysis | str:
+    """An analysis for the page, or a line that says why its file is passed over.
+
+    Args:
+        found: The file.
+        number: Its place on the page.
+    """
+    place = printable(str(found.path))
+    try:
+        result = _result(found)
+        name = f"analysis-{number}-{found.name}"
+        summary = list(result.summary)
+        drawing = draw(
+            name, result.title, _CAPTIONS[found.name], " ".join(summary), lambda: FIGURES[found.name](result)
+        )
+        return ShownAnalysis(result.title, place, summary, drawing, _table(result, name), _surface(result))
+    except _DAMAGE as error:
+        return f"{place}: not what an analysis writes ({type(error).__name__})"
+
+
+def _result(found: FoundAnalysis) -> Result:
+    content: dict[str, Any] = found.content
+    rows = [{key: value for key, value in row.items() if key != "losses"} for row in content[_ROWS[found.name]]]
+    summary = [printable(str(line)) for line in content["summary"]]
+    return Result(found.name, printable(str(content["title"])), summary, rows, content)
+
+
+def _table(result: Result, name: str) -> Table:
+    columns = columns_of(result)
+    rows = [[_cell(column.cell(row), row, column.key) for column in columns] for row in result.rows[:_MOST_ROWS]]
+    headings = [(printable(column.title), column.form is not None) for column in columns]
+    return Table(f"{name}-table", result.title, headings, rows)
+
+
+def _cell(text: str, row: Mapping[str, Any], key: str) -> Cell:
+    value = row.get(key)
+    return Cell(printable(text), value if isinstance(value, int | float) else None)
+
+
+def _surface(result: Result) -> dict[str, Any] | None:
+    if result.name != "landscape":
+        return None
+    data = result.data
+    heights, _ = clipped(data)
+    marks = zip(data["runs"], data["corners"], data["corner_losses"], strict=True)
+    return {
+        "x": [float(x) for x in data["x"]],
+        "y": [float(y) for y in data["y"]],
+        "z": [[round(float(z), 6) for z in line] for line in heights],
+        "marks": [{"name": printable(str(name)), "x": x, "y": y, "z": z} for name, (x, y), z in marks],
+    }
