@@ -154,9 +154,9 @@ def test_texts_from_outside_stay_texts(tmp_path):
 
 
 def test_fifty_runs_are_a_small_page(tmp_path):
-    history = [{"loss": 2 / (step + 1), "validation_accuracy": step / 40, "step": step} for step in range(1, 600)]
+    history = [{"loss": 2 / (step + 1), "validation_accuracy": step / 40, "step": step} for step in range(1, 160)]
     for number in range(50):
-        method = MethodConfig(name="lora", r=2 ** (number % 5), alpha=8.0)
+        method = MethodConfig(name="lora", r=4 ** (number % 3), alpha=8.0)
         made_run(
             tmp_path / f"{number}", method, rate=10.0 ** -(number % 2), seed=number // 10, test=80.0, history=history
         )

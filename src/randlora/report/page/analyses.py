@@ -1,17 +1,17 @@
 """The results of analyses that lie beside runs, drawn again for the page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from randlora.analysis.result import Result
 from randlora.messages import printable
-from randlora.report.analysis import columns_of
+from randlora.report.analysis import columns_of, columns_of_rows
 from randlora.report.analysis_plots import FIGURES, clipped
 from randlora.report.page.drawing import Drawing, draw
 from randlora.report.page.finding import FoundAnalysis
 from randlora.report.page.tables import Cell, Table
+from randlora.report.table import Column
 
 _ROWS = {"spectrum": "layers", "cka": "layers", "landscape": "edges", "theory": "rows", "transfer": "rows"}
 """Where the rows of an analysis are in its file."""
@@ -36,7 +36,7 @@ class ShownAnalysis:
         place: Where the file is.
         summary: What came out, a line each.
         drawing: Its figure.
-        table: Its rows.
+        tables: Its rows, and further tables.
         surface: Of a landscape, what the page draws as a surface to turn.
     """
 
@@ -44,7 +44,7 @@ class ShownAnalysis:
     place: str
     summary: list[str]
     drawing: Drawing
-    table: Table
+    tables: list[Table]
     surface: dict[str, Any] | None
 
 
@@ -63,7 +63,7 @@ def show(found: FoundAnalysis, number: int) -> ShownAnalysis | str:
         drawing = draw(
             name, result.title, _CAPTIONS[found.name], " ".join(summary), lambda: FIGURES[found.name](result)
         )
-        return ShownAnalysis(result.title, place, summary, drawing, _table(result, name), _surface(result))
+        return ShownAnalysis(result.title, place, summary, drawing, _tables(result, name), _surface(result))
     except _DAMAGE as error:
         return f"{place}: not what an analysis writes ({type(error).__name__})"
 
@@ -72,14 +72,22 @@ def _result(found: FoundAnalysis) -> Result:
     content: dict[str, Any] = found.content
     rows = [{key: value for key, value in row.items() if key != "losses"} for row in content[_ROWS[found.name]]]
     summary = [printable(str(line)) for line in content["summary"]]
-    return Result(found.name, printable(str(content["title"])), summary, rows, content)
+    more = {printable(str(title)): list(table) for title, table in content.get("more", {}).items()}
+    return Result(found.name, printable(str(content["title"])), summary, rows, content, more)
 
 
-def _table(result: Result, name: str) -> Table:
-    columns = columns_of(result)
-    rows = [[_cell(column.cell(row), row, column.key) for column in columns] for row in result.rows[:_MOST_ROWS]]
-    headings = [(printable(column.title), column.form is not None) for column in columns]
-    return Table(f"{name}-table", result.title, headings, rows)
+def _tables(result: Result, name: str) -> list[Table]:
+    first = _table(result.rows, columns_of(result), f"{name}-table", result.title)
+    more = enumerate(result.more.items(), start=1)
+    return [
+        first,
+        *(_table(rows, columns_of_rows(rows), f"{name}-more-{place}", title) for place, (title, rows) in more),
+    ]
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], name: str, title: str) -> Table:
+    cells = [[_cell(column.cell(row), row, column.key) for column in columns] for row in rows[:_MOST_ROWS]]
+    return Table(name, title, [(printable(column.title), column.form is not None) for column in columns], cells)
 
 
 def _cell(text: str, row: Mapping[str, Any], key: str) -> Cell:
