@@ -10,6 +10,7 @@ import pytest
         ["--version"],
         ["train", "--help"],
         ["analyze", "cka", "--help"],
+        ["report"],
         ["trian"],
         ["merge", "run"],
         ["doctor", "--fast"],

@@ -93,7 +93,8 @@ def _in_words(found: list[dict[str, Any]]) -> list[str]:
         for method in METHODS:
             # A budget is met up to the next rank: a LoRA of as many numbers lies between two of the table.
             pairs = [(row[f"{method} numbers"], row[method]) for row in rows if row[method] is not None]
-            where = [f"{numbers:,}" for numbers, error in pairs if error < np.interp(numbers, *known)]
+            inside = [(numbers, error) for numbers, error in pairs if known[0][0] <= numbers <= known[0][-1]]
+            where = [f"{numbers:,}" for numbers, error in inside if error < np.interp(numbers, *known)]
             if where:
                 nearer.append(f"{method} is nearer than LoRA at {', '.join(where)} numbers")
         lines.append(f"{name}: {'; '.join(nearer) or 'LoRA is nearer at all numbers'}")

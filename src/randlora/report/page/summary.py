@@ -122,13 +122,13 @@ def _next(setting: Setting) -> list[tuple[str, str]]:
         first, second = setting.score(best), setting.score(setting.arms[1])
         if first and second and abs(first.mean - second.mean) < max(first.deviation or 0.0, second.deviation or 0.0):
             steps.append(
-                (f"{best.label} and {setting.arms[1].label} are nearer to each other than two seeds of one", "")
+                (f"the difference of {best.label} and {setting.arms[1].label} is no larger than that of two seeds", "")
             )
     forgot = [arm for arm in setting.arms if (arm.mean(general_change) or 0.0) > _FORGOTTEN]
     if forgot:
         most = max(forgot, key=lambda arm: arm.mean(general_change) or 0.0)
         lost = most.mean(general_change) or 0.0
-        steps.append((f"{most.label} forgets (general loss +{lost:.2f}); a lower rate forgets less", ""))
+        steps.append((f"the general loss of {most.label} rose by {lost:.2f}; a lower rate forgets less", ""))
     return steps
 
 
