@@ -100,6 +100,16 @@ def test_a_phone_scrolls_down_and_not_aside(browser):
     browser.call("Emulation.clearDeviceMetricsOverride")
 
 
+def test_on_paper_it_is_light_and_has_its_headings(browser):
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.call("Emulation.setEmulatedMedia", media="print", features=dark)
+    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert browser.run("getComputedStyle(document.querySelector('.drawing svg')).color") == "rgb(0, 0, 0)"
+    assert browser.run("document.querySelector('thead th button').offsetHeight") > 0
+    assert browser.run("document.querySelector('nav').offsetHeight") == 0
+    browser.call("Emulation.setEmulatedMedia", media="", features=dark)
+
+
 def test_the_config_is_copied(browser):
     browser.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
     browser.run("document.querySelector('.config').open = true")
