@@ -81,6 +81,9 @@ def test_labels_are_different_and_print(parts):
 
 def test_what_is_damaged_is_passed_over_in_a_folder_and_refused_by_name(tmp_path, caplog):
     made_run(tmp_path / "good", test=80.0)
+    made_run(tmp_path / "bare", RANDLORA, metrics={}, history=[])
+    large = {"metrics": {"validation_accuracy": 1e308}, "history": [{"step": 1e308, "loss": 1e308}, {"loss": 1.0}]}
+    made_run(tmp_path / "large", MethodConfig(name="full"), **large)
     for name in ("broken", "endless", "unfinished", "foreign"):
         made_run(tmp_path / name)
     (tmp_path / "broken" / "record.json").write_text("{")

@@ -1,5 +1,6 @@
 """The results of analyses that lie beside runs, drawn again for the page."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +38,7 @@ class ShownAnalysis:
         summary: What came out, a line each.
         drawing: Its figure.
         tables: Its rows, and further tables.
-        surface: Of a landscape, what the page draws as a surface to turn.
+        surface: Of a landscape, what the page draws as a surface to turn, as JSON.
     """
 
     title: str
@@ -45,7 +46,7 @@ class ShownAnalysis:
     summary: list[str]
     drawing: Drawing
     tables: list[Table]
-    surface: dict[str, Any] | None
+    surface: str | None
 
 
 def show(found: FoundAnalysis, number: int) -> ShownAnalysis | str:
@@ -95,15 +96,16 @@ def _cell(text: str, row: Mapping[str, Any], key: str) -> Cell:
     return Cell(printable(text), value if isinstance(value, int | float) else None)
 
 
-def _surface(result: Result) -> dict[str, Any] | None:
+def _surface(result: Result) -> str | None:
     if result.name != "landscape":
         return None
     data = result.data
     heights, _ = clipped(data)
     marks = zip(data["runs"], data["corners"], data["corner_losses"], strict=True)
-    return {
+    content = {
         "x": [float(x) for x in data["x"]],
         "y": [float(y) for y in data["y"]],
         "z": [[round(float(z), 6) for z in line] for line in heights],
         "marks": [{"name": printable(str(name)), "x": x, "y": y, "z": z} for name, (x, y), z in marks],
     }
+    return json.dumps(content, allow_nan=False)

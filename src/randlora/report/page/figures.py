@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from randlora.report.analysis_plots import plain
-from randlora.report.page.finding import FoundRun
+from randlora.report.page.finding import LARGEST, FoundRun
 from randlora.report.page.grouping import IN_LEGEND, Arm, Setting
 from randlora.report.page.paper import PaperPoint
 from randlora.report.plots import COLOURS, MARKERS
@@ -101,7 +101,7 @@ def goal_points(run: FoundRun) -> list[tuple[float, float]]:
 
 
 def _known(points: Any) -> list[tuple[float, float]]:
-    known = [(x, y) for x, y in points if x is not None and y is not None and math.isfinite(x) and math.isfinite(y)]
+    known = [(x, y) for x, y in points if x is not None and y is not None and max(abs(x), abs(y)) < LARGEST]
     if len(known) <= POINTS:
         return known
     return [known[round(place)] for place in np.linspace(0, len(known) - 1, POINTS)]

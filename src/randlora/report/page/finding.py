@@ -21,8 +21,8 @@ from randlora.training.search import FILE_NAME as SEARCH
 _INSIDE = {"adapter", "checkpoints"}
 """Folders of a run that hold no other run."""
 _PLOTTED = ("trainable_parameters", "adapter_bytes", "train_seconds", "step_seconds_median", "peak_memory_bytes")
-_LARGEST = 1e18
-"""No record of ours has a larger number, or one that is not finite."""
+LARGEST = 1e18
+"""No record of ours has a larger number; those that are, or are not finite, are not drawn."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _run(folder: Path, name: str) -> FoundRun:
     config = load_config(folder / CONFIG)
     record = Record.load(folder)
     for key in _PLOTTED:
-        if not abs(getattr(record, key)) < _LARGEST:
+        if not abs(getattr(record, key)) < LARGEST:
             raise CheckpointError(str(folder / RECORD), expected=f"a {key} that can be", got="another")
     return FoundRun(name, folder, config, (folder / CONFIG).read_text(encoding="utf-8"), record)
 

@@ -1,14 +1,13 @@
 """Runs that can be compared, and runs that are one arm of a comparison: the same but for seed and learning rate."""
 
 import json
-import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from randlora.report.page.finding import Findings, FoundRun
+from randlora.report.page.finding import LARGEST, Findings, FoundRun
 from randlora.report.page.labels import data_name, distinguished, method_name, short
 from randlora.training.run.folder import as_dict
 
@@ -35,7 +34,7 @@ class Spread:
 
 def spread(values: Sequence[float | None]) -> Spread | None:
     """Mean and deviation of the values that are numbers; None without any."""
-    known = [value for value in values if value is not None and math.isfinite(value)]
+    known = [value for value in values if value is not None and abs(value) < LARGEST]
     if not known:
         return None
     return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
