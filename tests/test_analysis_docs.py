@@ -26,12 +26,15 @@ def test_commands_run_in_the_order_they_are_shown(text_config, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     for name, method in METHODS.items():
         train(replace(text_config, method=method, output=f"runs/{name}"))
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 6
+    lines = ["text,label", "where is my money,pay", "my card,lost_card"]
+    Path("other.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    monkeypatch.setattr("randlora.analysis.theory.RANKS", (2,))  # the other budgets take half a minute
     for words in COMMANDS:
         assert main(words) == 0, capsys.readouterr().err
     written = sorted(path.name for path in (tmp_path / "runs" / "randlora" / "analysis").iterdir())
     endings = ["json", "md", "png", "svg"]
-    expected = [f"{name}.{kind}" for name in ("cka", "landscape", "spectrum") for kind in endings]
+    expected = [f"{name}.{kind}" for name in ("cka", "landscape", "spectrum", "transfer") for kind in endings]
     assert written == sorted([*expected, "landscape.html"])
     assert {path.suffix for path in Path("theory").iterdir()} == {".json", ".md", ".png", ".svg"}
     numbers = json.loads(Path("flat/landscape.json").read_text(encoding="utf-8"))

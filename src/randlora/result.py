@@ -1,7 +1,7 @@
 """What every analysis, and every study, gives: numbers and words, which the report draws."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -15,6 +15,7 @@ class Result:
         summary: What came out, a line each.
         rows: A table, a mapping for each line.
         data: All numbers, as JSON takes them.
+        more: Further tables by their titles.
     """
 
     name: str
@@ -22,3 +23,4 @@ class Result:
     summary: Sequence[str]
     rows: Sequence[Mapping[str, Any]]
     data: Mapping[str, Any]
+    more: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)

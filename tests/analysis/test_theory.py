@@ -6,7 +6,9 @@ import torch
 
 from every_method import fill
 from randlora.adapter import AdapterLayer
-from randlora.analysis.theory import fitted_error, lora_error, targets
+from randlora.analysis.fitting import fit, fitted_error, lora_error, targets
+from randlora.analysis.theorem import sparse_ranks, terms_of
+from randlora.analysis.theory import METHODS, RANKS, config_for
 from randlora.methods.randlora import RandLoraConfig
 
 
@@ -34,3 +36,41 @@ def test_random_targets_are_met_as_far_as_the_numbers_go():
     target = targets(48, 32, 0)["random"]
     error, numbers = fitted_error(target, RandLoraConfig(bases="structured", r=4, target_modules=["0"]), 300)
     assert error == pytest.approx((1 - numbers / target.numel()) ** 0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_is_given_as_many_numbers_as_the_lora(method):
+    target = targets(48, 32, 0)["random"]
+    configs = {rank: config_for(method, 48, 32, rank) for rank in RANKS}
+    known = {rank: config for rank, config in configs.items() if config is not None}
+    assert len(known) == (1 if method == "kradapter" else len(RANKS))
+    rank = min(known)
+    delta, numbers = fit(target, known[rank], 3)
+    assert delta.shape == target.shape
+    assert numbers == pytest.approx(80 * rank, rel=0.41)  # a KRAdapter has what it has
+
+
+def test_veras_own_delta_is_found():
+    config = peft.VeraConfig(r=6, target_modules=["0"])
+    target = torch.randn(12, 1, dtype=torch.float64) @ torch.randn(1, 9, dtype=torch.float64)
+    (near, _), (nearer, _) = (fitted_error(target, peft.VeraConfig(r=r, target_modules=["0"]), 200) for r in (2, 40))
+    assert nearer < near < 1
+    assert fitted_error(fit(target, config, 20)[0], config, 300)[0] < 0.01
+
+
+def test_each_term_has_the_rank_of_its_basis_and_the_sum_the_theorems_error():
+    for row in terms_of("random", targets(24, 16, 0)["random"], 60):
+        assert row["least rank of a term"] == row["r"]
+        assert row["ε"] - 1e-9 < row["error of the sum"] < row["n·ε"] + 1e-9
+        assert row["fitted together"] <= row["error of the sum"]
+
+
+def test_a_sparse_basis_has_the_rank_of_the_columns_that_it_meets():
+    rows = sparse_ranks(48, 32)
+    assert {row["full rank"] for row in rows} == {32}
+    assert [row["rank of ΔW"] for row in rows if row["s"] == "2"] == [32, 32]
+    for row in rows:
+        assert row["rank of ΔW"] <= row["columns of A met"]
+        if row["rank of B"] == 32:
+            assert row["rank of ΔW"] == row["columns of A met"]
+    assert min(row["rank of ΔW"] for row in rows) < 16

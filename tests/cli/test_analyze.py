@@ -70,6 +70,10 @@ def test_what_cannot_be_looked_at_is_refused_in_one_line(text_config, texts, ber
         (("spectrum", first, "--directions", 0), "1 or more"),
         (("spectrum", tmp_path / "nothing"), "adapter"),
         (("spectre", first), "invalid choice"),
+        (("transfer", first, other_base, "--data", texts / "test.csv"), "one base model"),
+        (("transfer", first, head, "--data", texts / "test.csv"), "trained weights"),
+        (("transfer", first, "--data", tmp_path / "nothing.csv"), "nothing.csv"),
+        (("transfer", first), "--data"),
     ]:
         assert message in _refused(capsys, *words, *out), words
         assert not (tmp_path / "out").exists()

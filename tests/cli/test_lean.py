@@ -11,6 +11,7 @@ import pytest
         ["train", "--help"],
         ["analyze", "cka", "--help"],
         ["study", "run", "--help"],
+        ["report"],
         ["trian"],
         ["merge", "run"],
         ["doctor", "--fast"],

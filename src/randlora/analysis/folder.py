@@ -4,7 +4,7 @@ from pathlib import Path
 
 from randlora.errors import OutputError
 
-ANALYSES = ("spectrum", "cka", "landscape", "theory")
+ANALYSES = ("spectrum", "cka", "landscape", "theory", "transfer")
 PARTIAL = "landscape.partial.json"
 """Grid points of a landscape that is not finished."""
 _OWN = {f"{name}.{ending}" for name in ANALYSES for ending in ("json", "md", "png", "svg", "html")} | {PARTIAL}

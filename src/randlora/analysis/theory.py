@@ -8,79 +8,48 @@ from typing import Any
 
 import numpy as np
 import peft
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from randlora.adapter import AdapterLayer
-from randlora.adapter_config import AdapterConfig
 from randlora.analysis.bars import bar
+from randlora.analysis.fitting import fitted_error, lora_error, targets
+from randlora.analysis.theorem import sparse_in_words, sparse_ranks, terms_in_words, terms_of
 from randlora.errors import ConfigError
+from randlora.methods import KRAdapterConfig, NolaConfig
 from randlora.methods.budget import fit_rank
+from randlora.methods.kradapter import METHOD as KRADAPTER
 from randlora.methods.randlora import RandLoraConfig
 from randlora.result import Result
 
-METHODS: dict[str, AdapterConfig] = {
-    "structured": RandLoraConfig(bases="structured", target_modules=["0"]),
-    "uniform": RandLoraConfig(bases="uniform", target_modules=["0"]),
-}
+METHODS = ("structured", "uniform", "vera", "nola", "kradapter")
+"""What is held against LoRA: RandLoRA with two families of bases, and other methods that can have as many numbers."""
 RANKS = (2, 4, 8, 16)
 """Ranks of the LoRAs whose numbers of trained numbers are compared at."""
 
 
-def targets(rows: int, columns: int, seed: int) -> dict[str, Float[Tensor, "rows columns"]]:
-    """Matrices to come near to, of norm 1: random, of rank 4, and with singular values 1/i, as found after training."""
-    generator = torch.Generator().manual_seed(seed)
-    random = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
-    U, _, Vh = torch.linalg.svd(random, full_matrices=False)
-    places = torch.arange(1, min(rows, columns) + 1, dtype=torch.float64)
-    found = {"random": random, "rank 4": U[:, :4] @ Vh[:4], "falling as 1/i": (U / places) @ Vh}
-    return {name: matrix / matrix.norm() for name, matrix in found.items()}
-
-
-def lora_error(target: Float[Tensor, "rows columns"], rank: int) -> float:
-    """The smallest error of a LoRA, as a share of the target's norm."""
-    squares = torch.linalg.svdvals(target).square()
-    return float((squares[rank:].sum() / squares.sum()).sqrt())
-
-
-def fitted_error(target: Float[Tensor, "rows columns"], config: AdapterConfig, steps: int) -> tuple[float, int]:
-    """The error that a method comes to by L-BFGS, as a share of the target's norm, and its trained numbers.
+def config_for(method: str, rows: int, columns: int, lora_rank: int) -> peft.PeftConfig | None:
+    """The method with about as many trained numbers as a LoRA; None where it cannot have so many.
 
     Args:
-        target: In float64.
-        config: Of the method, for a module called "0".
-        steps: Iterations at most.
+        method: One of `METHODS`.
+        rows: Of ΔW.
+        columns: Of ΔW.
+        lora_rank: Of the LoRA.
     """
-    rows, columns = target.shape
-    net = nn.Sequential(nn.Linear(columns, rows, bias=False).double())
-    model = peft.get_peft_model(net, config)
-    layer = next(module for module in model.modules() if isinstance(module, AdapterLayer))
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.LBFGS(
-        trained,
-        max_iter=steps,
-        history_size=20,
-        tolerance_grad=0,
-        tolerance_change=1e-13,
-        line_search_fn="strong_wolfe",
-    )
-
-    def loss() -> Tensor:
-        return (layer.delta_weight("default") - target).square().sum() / target.square().sum()
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    optimizer.step(closure)
-    return float(loss().detach().sqrt()), sum(parameter.numel() for parameter in trained)
+    numbers = lora_rank * (rows + columns)
+    if method == "vera":  # it trains a number for each row of ΔW and one for each of its r random directions
+        return peft.VeraConfig(r=numbers - rows, target_modules=["0"])
+    if method == "nola":
+        return NolaConfig(r=2 * lora_rank, num_bases=numbers // 2, target_modules=["0"])
+    if method == "kradapter":  # its number is given by the layer's sides, so it is looked at once
+        own = KRADAPTER.trained(None, rows, columns)
+        nearest = min(RANKS, key=lambda rank: abs(rank * (rows + columns) - own))
+        return KRAdapterConfig(target_modules=["0"]) if lora_rank == nearest else None
+    net = nn.Sequential(nn.Linear(columns, rows))
+    return fit_rank(RandLoraConfig(bases=method, target_modules=["0"]), net, lora_rank=lora_rank)
 
 
 def analyze_theory(rows: int = 96, columns: int = 64, *, seed: int = 0, steps: int = 300) -> Result:
-    """Errors of RandLoRA by number of trained numbers, beside the smallest that a LoRA can have.
+    """Errors by number of trained numbers, beside the smallest that a LoRA can have; Theorem 4.1 and § C.6 in numbers.
 
     Args:
         rows: Of ΔW.
@@ -101,14 +70,18 @@ def analyze_theory(rows: int = 96, columns: int = 64, *, seed: int = 0, steps: i
             for rank in RANKS:
                 row: dict[str, Any] = {"ΔW": name, "LoRA r": rank, "numbers": rank * (rows + columns)}
                 row["LoRA"] = lora_error(target, rank)
-                for method, config in METHODS.items():
-                    net = nn.Sequential(nn.Linear(columns, rows))
-                    budgeted = fit_rank(config, net, lora_rank=rank)
-                    row[method], row[f"{method} numbers"] = fitted_error(target, budgeted, steps)
+                for method in METHODS:
+                    config = config_for(method, rows, columns, rank)
+                    known = (None, None) if config is None else fitted_error(target, config, steps)
+                    row[method], row[f"{method} numbers"] = known
                     progress.update()
                 found.append(row)
+    terms = [row for name in ("random", "falling as 1/i") for row in terms_of(name, wanted[name], steps)]
+    sparse = sparse_ranks(rows, columns)
     title = f"Error of the nearest ΔW of each method, {rows} × {columns}"
-    return Result("theory", title, _in_words(found), found, {"rows": found, "methods": ["LoRA", *METHODS]})
+    more = {"Theorem 4.1: ΔW as a sum of terms, one for each basis": terms, "§ C.6: the rank of sparse bases": sparse}
+    summary = [*_in_words(found), *terms_in_words(terms), *sparse_in_words(sparse)]
+    return Result("theory", title, summary, found, {"rows": found, "methods": ["LoRA", *METHODS]}, more)
 
 
 def _in_words(found: list[dict[str, Any]]) -> list[str]:
@@ -116,12 +89,13 @@ def _in_words(found: list[dict[str, Any]]) -> list[str]:
     for name in dict.fromkeys(row["ΔW"] for row in found):
         rows = [row for row in found if row["ΔW"] == name]
         known = [row["numbers"] for row in rows], [row["LoRA"] for row in rows]
-        nearer = [
-            f"{method} is nearer at {numbers:,} numbers"
-            for row in rows
-            for method in METHODS
+        nearer = []
+        for method in METHODS:
             # A budget is met up to the next rank: a LoRA of as many numbers lies between two of the table.
-            if row[method] < np.interp(numbers := row[f"{method} numbers"], *known)
-        ]
-        lines.append(f"{name}: {', '.join(nearer) or 'LoRA is nearer at all numbers'}")
+            pairs = [(row[f"{method} numbers"], row[method]) for row in rows if row[method] is not None]
+            inside = [(numbers, error) for numbers, error in pairs if known[0][0] <= numbers <= known[0][-1]]
+            where = [f"{numbers:,}" for numbers, error in inside if error < np.interp(numbers, *known)]
+            if where:
+                nearer.append(f"{method} is nearer than LoRA at {', '.join(where)} numbers")
+        lines.append(f"{name}: {'; '.join(nearer) or 'LoRA is nearer at all numbers'}")
     return lines

@@ -69,7 +69,8 @@ def run_language_demo(
     """Train a small language model on requests for a table, a room or a ride, and compare what each method makes of it.
 
     Prints a table and, for three requests that no training has seen, the answers before and after. Below `output` are
-    the data, a run folder for each method and `table.md`. Called again it goes on where it was stopped.
+    the data, a run folder for each method, `table.md` and, with matplotlib, a page. Called again it goes on where it
+    was stopped.
 
     Args:
         output: A folder.
@@ -106,6 +107,10 @@ def run_language_demo(
             tell(f"  {label:<17} {answers[place]}")
     tell(f"\n{text_table(rows, COLUMNS)}\n")
     write_atomically(output / "table.md", markdown_table(rows, COLUMNS) + "\n")
+    if all(importlib.util.find_spec(name) for name in ("matplotlib", "jinja2")):
+        from randlora.report.page.write import write_page  # noqa: PLC0415 - matplotlib need not be there
+
+        tell(f"Page: {write_page([output / 'runs'], output / 'page')}")
     return records
 
 

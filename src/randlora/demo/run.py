@@ -11,6 +11,7 @@ from randlora.demo.pretrain import PretrainRecipe, pretrained_clip
 from randlora.errors import OutputError
 from randlora.files import new_folder
 from randlora.report import Column, markdown_table, run_columns, text_table
+from randlora.report.page.write import write_page
 from randlora.report.plots import comparison
 from randlora.training import Record, train
 
@@ -25,7 +26,7 @@ TITLE = (
     "A small CLIP, pre-trained on glyphs, adapted to handwritten digits: test accuracy before and after, and the price"
 )
 
-_PARTS = ("digits", "runs", "report")
+_PARTS = ("digits", "runs", "report", "page")
 
 
 def run_demo(
@@ -39,8 +40,8 @@ def run_demo(
     """Adapt a small CLIP that has only seen printed glyphs to handwritten digits, with four methods.
 
     Nothing is downloaded. Prints a table and writes, below `output`: `digits/` (the data), `runs/` (a run folder for
-    each adaptation) and `report/` (the table in Markdown, the picture as PNG and SVG). Called again on the same
-    folder it goes on where it was stopped.
+    each adaptation), `report/` (the table in Markdown, the picture as PNG and SVG) and `page/` (what `randlora report`
+    makes of the runs). Called again on the same folder it goes on where it was stopped.
 
     Args:
         output: A new or empty folder, or one of an earlier demo.
@@ -69,6 +70,7 @@ def run_demo(
     print_line(f"\n{TITLE}\n\n{text_table(rows, COLUMNS)}\n")
     _write_report(output / "report", rows)
     print_line(f"Table and picture: {output / 'report'}")
+    print_line(f"Page: {write_page([output / 'runs'], output / 'page')}")
     return records
 
 

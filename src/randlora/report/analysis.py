@@ -3,7 +3,7 @@
 import importlib.util
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from randlora.analysis.folder import PARTIAL, output_folder
 from randlora.files import write_atomically, writing
 from randlora.report.analysis_plots import FIGURES
+from randlora.report.plots import literal
 from randlora.report.table import Column, markdown_table, text_table
 from randlora.result import Result
 
@@ -20,11 +21,10 @@ def _shares(digits: int) -> Callable[[Any], str]:
     return f"{{:.{digits}f}}".format
 
 
-def _columns(result: Result) -> list[Column]:
+def columns_of(result: Result) -> list[Column]:
     """The columns of a result's table; those of an analysis that compares runs are its rows' own."""
     if result.name != "spectrum":
-        words = {key for row in result.rows for key, value in row.items() if isinstance(value, str)}
-        return [Column(key, key, None if key in words else _number) for key in result.rows[0]]
+        return columns_of_rows(result.rows)
     ranks = [Column(f"{share} %", f"rank_{share}", "{:,}".format) for share in (50, 90, 99)]
     return [
         Column("layer", "layer"),
@@ -37,21 +37,29 @@ def _columns(result: Result) -> list[Column]:
     ]
 
 
+def columns_of_rows(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """A column for each key of the rows."""
+    words = {key for row in rows for key, value in row.items() if isinstance(value, str)}
+    return [Column(key, key, None if key in words else _number) for key in rows[0]]
+
+
 def _number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
 def in_text(result: Result) -> str:
     """A result for the terminal: its table and its summary."""
-    return "\n".join([text_table(result.rows, _columns(result)), *result.summary])
+    more = [f"{title}\n{text_table(rows, columns_of_rows(rows))}\n" for title, rows in result.more.items()]
+    return "\n".join([text_table(result.rows, columns_of(result)), *(["", *more] if more else []), *result.summary])
 
 
 def in_markdown(result: Result) -> str:
     """A result as a page in Markdown, with its picture beside it."""
     picture = f"![{result.title}]({result.name}.png)"
     summary = [f"- {line}" for line in result.summary]
-    table = markdown_table(result.rows, _columns(result))
-    return "\n".join([f"# {result.title}", "", *summary, "", picture, "", table, ""])
+    table = markdown_table(result.rows, columns_of(result))
+    more = [f"\n## {title}\n\n{markdown_table(rows, columns_of_rows(rows))}" for title, rows in result.more.items()]
+    return "\n".join([f"# {result.title}", "", *summary, "", picture, "", table, *more, ""])
 
 
 def write_result(result: Result, folder: str | Path) -> list[Path]:
@@ -69,9 +77,9 @@ def write_result(result: Result, folder: str | Path) -> list[Path]:
     """
     path = output_folder(folder)
     # Whatever can fail is done before the first file is written.
-    pictures = {kind: _drawn(FIGURES[result.name](result), kind) for kind in ("png", "svg")}
+    pictures = {kind: _drawn(literal(FIGURES[result.name](result)), kind) for kind in ("png", "svg")}
     page = in_markdown(result)
-    numbers = json.dumps({"title": result.title, "summary": list(result.summary), **result.data}, indent=1) + "\n"
+    numbers = json.dumps(_numbers_of(result), indent=1) + "\n"
     texts = {"md": page, "json": numbers}
     if result.name == "landscape" and importlib.util.find_spec("plotly") is not None:
         from randlora.report.surface import surface_page  # noqa: PLC0415 - plotly need not be there
@@ -89,6 +97,11 @@ def write_result(result: Result, folder: str | Path) -> list[Path]:
         if result.name == "landscape":
             (path / PARTIAL).unlink(missing_ok=True)
     return written
+
+
+def _numbers_of(result: Result) -> dict[str, Any]:
+    more = {"more": dict(result.more)} if result.more else {}
+    return {"title": result.title, "summary": list(result.summary), **result.data, **more}
 
 
 def _drawn(figure: Figure, kind: str) -> bytes:

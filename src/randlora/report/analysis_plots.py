@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,9 @@ def landscape(result: Result) -> Figure:
     for name, (x, y) in zip(data["runs"], data["corners"], strict=True):
         plane.plot(x, y, "o", color="white", markeredgecolor="black")
         style = {"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
-        plane.annotate(name, (x, y), (0, 9), textcoords="offset points", ha="center", fontsize=9, bbox=style)
+        plane.annotate(
+            name, (x, y), (0, 9), textcoords="offset points", ha="center", fontsize=9, color="black", bbox=style
+        )
     plane.set_xlabel("x")
     plane.set_ylabel("y")
     if data["plane"] == "orthonormal":
@@ -121,9 +124,10 @@ def theory(result: Result) -> Figure:
     figure = Figure(figsize=(4.2 * len(names), 4.2), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
         chosen = [row for row in rows if row["ΔW"] == name]
-        for method, colour, style in zip(result.data["methods"], COLOURS, LINES, strict=False):
-            numbers = [row.get(f"{method} numbers", row["numbers"]) for row in chosen]
-            axes.plot(numbers, [row[method] for row in chosen], style, color=colour, label=method)
+        for method, colour, style in zip(result.data["methods"], COLOURS, cycle(LINES), strict=False):
+            known = [row for row in chosen if row[method] is not None]
+            numbers = [row.get(f"{method} numbers", row["numbers"]) for row in known]
+            axes.plot(numbers, [row[method] for row in known], style, color=colour, label=method)
         axes.set_title(f"ΔW {name}")
         axes.set_ylim(0, 1)
         plain(axes, "trained numbers", "error, as a share of ‖ΔW‖")
@@ -133,10 +137,31 @@ def theory(result: Result) -> Figure:
     return figure
 
 
+def transfer(result: Result) -> Figure:
+    """Each run's score before (hollow) and after (filled), on the other data and on its own."""
+    rows: list[dict[str, Any]] = result.data["rows"]
+    figure = Figure(figsize=(11, 1.6 + 0.5 * len(rows)), layout="constrained")
+    heights = np.arange(len(rows))
+    unit = f" ({result.data['unit']})" if result.data["unit"] else ""
+    sides = ((str(result.data["data"]), "before", "after"), ("the run's own data", "own before", "own after"))
+    for axes, colour, (title, *keys) in zip(figure.subplots(1, 2, sharey=True), COLOURS, sides, strict=False):
+        before, after = ([np.nan if row[key] is None else row[key] for row in rows] for key in keys)
+        axes.hlines(heights, before, after, color=colour, alpha=0.5)
+        axes.plot(before, heights, "o", color=colour, markerfacecolor="white")
+        axes.plot(after, heights, "o", color=colour)
+        axes.set_title(title)
+        plain(axes, f"{result.data['goal']}{unit}", "")
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_yticks(heights, [row["run"] for row in rows])
+    figure.suptitle(result.title)
+    return figure
+
+
 FIGURES: dict[str, Callable[[Result], Figure]] = {
     "spectrum": spectrum,
     "cka": cka,
     "landscape": landscape,
     "theory": theory,
+    "transfer": transfer,
 }
 """Name of an analysis -> its picture."""

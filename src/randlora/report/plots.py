@@ -6,7 +6,10 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import NullFormatter
+
+from randlora.messages import printable
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -74,3 +77,16 @@ def _describe(axes: Axes, xlabel: str) -> None:
     axes.tick_params(axis="y", length=0)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
+
+
+def literal(figure: Figure) -> Figure:
+    """The figure with all of its texts as they are written: a dollar in a run's name begins no formula.
+
+    What does not print is written out. Tick labels, which have no text before they are drawn, keep theirs.
+    """
+    for text in figure.findobj(Text):
+        written = text.get_text()
+        text.set_text("\n".join(printable(line) for line in written.split("\n")))
+        if "$" in written:
+            text.set_parse_math(False)
+    return figure

@@ -6,18 +6,18 @@ Imports of what is called are inside the functions, so that --help does not wait
 import argparse
 from typing import Any
 
-from randlora.cli.commands import adapters, analyze, language, machine, runs, study
+from randlora.cli.commands import adapters, analyze, language, machine, report, runs, study
 
 NAMES = (
     *("data", "train", "search", "evaluate"),
     *("generate", "chat", "serve"),
     *("merge", "convert", "inspect", "methods"),
-    *("study", "analyze"),
+    *("study", "analyze", "report"),
     *("doctor", "demo"),
 )
 
 
 def add_all(actions: "argparse._SubParsersAction[Any]") -> None:
     """Add every command to a parser, in the order in which --help lists them."""
-    for group in (runs, language, adapters, study, analyze, machine):
+    for group in (runs, language, adapters, study, analyze, report, machine):
         group.add_to(actions)

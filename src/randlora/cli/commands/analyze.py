@@ -45,6 +45,12 @@ def add_to(actions: "argparse._SubParsersAction[Any]") -> None:
     _add_common(parser)
     parser.set_defaults(call=landscape, interrupted="interrupted; the same command again goes on with the next point")
 
+    parser = analyses.add_parser("transfer", help="scores on data that runs did not see", allow_abbrev=False)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of finished runs of one base")
+    parser.add_argument("--data", required=True, help="a config whose test data are taken, or data")
+    _add_common(parser)
+    parser.set_defaults(call=transfer, interrupted="interrupted")
+
     parser = analyses.add_parser("theory", help="how near RandLoRA and LoRA come to a given ΔW", allow_abbrev=False)
     parser.add_argument("--output", default="theory", help="folder for table, numbers and pictures (theory)")
     parser.add_argument("--rows", type=int, default=96, help="of ΔW (96)")
@@ -126,6 +132,15 @@ def landscape(arguments: argparse.Namespace, _: Sequence[str]) -> int:
         examples=arguments.examples,
         trust_remote_code=arguments.trust_remote_code,
     )
+    return _tell(result, folder)
+
+
+def transfer(arguments: argparse.Namespace, _: Sequence[str]) -> int:
+    """`randlora analyze transfer RUN… --data CONFIG_OR_FILE`."""
+    folder = _folder(arguments, arguments.runs[0])
+    from randlora.analysis.transfer import analyze_transfer
+
+    result = analyze_transfer(arguments.runs, arguments.data, trust_remote_code=arguments.trust_remote_code)
     return _tell(result, folder)
 
 

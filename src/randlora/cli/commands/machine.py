@@ -14,7 +14,7 @@ def add_to(actions: "argparse._SubParsersAction[Any]") -> None:
     parser.set_defaults(call=doctor)
 
     parser = actions.add_parser("demo", help="a small CLIP, adapted to handwritten digits by four methods")
-    parser.add_argument("--output", default="demo-run", help="folder for the runs, the table and the picture")
+    parser.add_argument("--output", default="demo-run", help="folder for the runs, the table, the picture and the page")
     parser.add_argument("--language", action="store_true", help="a small language model in its place, by three methods")
     parser.set_defaults(call=demo)
 
@@ -40,7 +40,7 @@ def demo(arguments: argparse.Namespace, _: Sequence[str]) -> int:
 
         run_language_demo(arguments.output)
         return 0
-    require("matplotlib", "sklearn")
+    require("matplotlib", "sklearn", "jinja2")
     from randlora.demo import run_demo
 
     run_demo(arguments.output)

@@ -9,6 +9,7 @@ from randlora.errors import ConfigError
 _EXTRAS = {
     "train": ("datasets", "PIL", "yaml", "pydantic", "docstring_parser", "tqdm", "psutil", "filelock", "trl"),
     "demo": ("matplotlib", "sklearn"),
+    "report": ("jinja2",),
     "quantized": ("bitsandbytes", "torchao"),
     "serve": ("fastapi", "uvicorn", "openai", "typer", "rich"),
     "harness": ("lm_eval",),

@@ -63,16 +63,36 @@ def evaluate(
         raise ConfigError(f"data.{split}", expected="data to evaluate on", got="none")
     task.fingerprint(split)  # data that do not fit are refused before the model is loaded
     load_model(task, config)
+    return score_model(task, trained_model(task, config, folder), config, split, record.started)
+
+
+def score_model(
+    task: Task, model: nn.Module, config: TrainConfig, split: Split, started: str, *, unrelated: bool = False
+) -> dict[str, float]:
+    """Measure a model as a run does.
+
+    Args:
+        task: The run's task, with its backbone.
+        model: The model, as the task wraps it.
+        config: The run's config.
+        split: The split.
+        started: When the run was started.
+        unrelated: Whether scores on data that the task does not hold (`Task.unrelated`) are added.
+
+    Returns:
+        "loss" and the task's metrics by name.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         trainer_class, _ = task.trainer_classes()
         trainer = run_trainer(trainer_class)(
-            model=trained_model(task, config, folder),
+            model=model,
             args=training_arguments(config, task, Path(scratch)),
             eval_dataset=task.dataset(split),
             **task.inputs(),
         )
-        trainer.begin(Progress(record.started), is_head=partial(is_head, task=task))
-        return task.score(trainer, split)
+        trainer.begin(Progress(started), is_head=partial(is_head, task=task))
+        scores = task.score(trainer, split)
+        return scores | task.unrelated(trainer) if unrelated else scores
 
 
 def trained_model(task: Task, config: TrainConfig, folder: RunFolder) -> nn.Module:

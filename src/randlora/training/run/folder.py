@@ -84,7 +84,7 @@ class RunFolder:
             if self.path.exists() and any(not _is_litter(entry) for entry in self.path.iterdir()):
                 raise OutputError("output", expected=expected, got=f"{self.path}, which holds other files", hint=hint)
             return None
-        wanted, found = _flat(as_dict(config)), _flat(self._read_config())
+        wanted, found = flat(as_dict(config)), flat(self._read_config())
         for key, value in wanted.items():
             if key.startswith("fingerprint."):
                 if value != found.get(key, value):
@@ -176,9 +176,9 @@ def as_dict(config: TrainConfig) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted keys of nested dictionaries."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in content.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found

@@ -1,0 +1,188 @@
+"""Runs that can be compared, and runs that are one arm of a comparison: the same but for seed and learning rate."""
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from randlora.report.page.finding import LARGEST, Findings, FoundRun
+from randlora.report.page.labels import data_name, distinguished, method_name, short
+from randlora.training.run.folder import as_dict
+
+IN_LEGEND = 12
+"""Arms with a colour of their own and a line in the legend; those behind them are grey."""
+_OF_ONE_RUN = {"output", "seed", "fingerprint", "report_to", "push_to_hub", "trust_remote_code"}
+"""Keys of a config in which runs of one arm may differ."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation over seeds.
+
+    Attributes:
+        mean: The mean.
+        deviation: The standard deviation; None with one seed.
+        count: Number of seeds.
+    """
+
+    mean: float
+    deviation: float | None
+    count: int
+
+
+def spread(values: Sequence[float | None]) -> Spread | None:
+    """Mean and deviation of the values that are numbers; None without any."""
+    known = [value for value in values if value is not None and abs(value) < LARGEST]
+    if not known:
+        return None
+    return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
+
+
+@dataclass
+class Arm:
+    """One method with one budget: runs that differ in seed and learning rate alone.
+
+    Attributes:
+        label: Its name on the page.
+        runs: All of its runs.
+        split: The split that the learning rate is chosen on: "validation", or "test" where a run has no other.
+        higher: Whether more of the goal is better.
+        diverged: Learning rates at which a search saw runs diverge.
+        place: Which colour it has: one of a name has the same throughout a page, where there are enough.
+    """
+
+    label: str
+    runs: list[FoundRun]
+    split: str
+    higher: bool
+    diverged: list[float] = field(default_factory=list)
+    place: int = 0
+
+    @property
+    def rates(self) -> dict[float, Spread]:
+        """Learning rate -> the goal on `split`, over seeds."""
+        found = {rate: self.goal(self.split, rate) for rate in sorted({run.rate for run in self.runs})}
+        return {rate: value for rate, value in found.items() if value is not None}
+
+    @property
+    def rate(self) -> float:
+        """The best learning rate; where none has a score, the first."""
+        rates = self.rates
+        if not rates:
+            return self.runs[0].rate
+        return (max if self.higher else min)(rates, key=lambda rate: rates[rate].mean)
+
+    @property
+    def chosen(self) -> list[FoundRun]:
+        """The runs at the best rate, one for each seed (of repeated runs the latest)."""
+        return self._at(self.rate)
+
+    def _at(self, rate: float) -> list[FoundRun]:
+        by_seed = {run.record.seed: run for run in sorted(self.runs, key=_started) if run.rate == rate}
+        return [by_seed[seed] for seed in sorted(by_seed)]
+
+    def goal(self, split: str, rate: float | None = None) -> Spread | None:
+        """The goal on a split, over the seeds at a learning rate; None takes the best one."""
+        runs = self.chosen if rate is None else self._at(rate)
+        return spread([run.record.metrics.get(f"{split}_{run.record.goal}") for run in runs])
+
+    def mean(self, value: Callable[[FoundRun], float | None]) -> float | None:
+        """The mean of a number over the chosen runs."""
+        found = spread([value(run) for run in self.chosen])
+        return None if found is None else found.mean
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Arms that learn the same task from the same data and model.
+
+    Attributes:
+        title: Its name on the page.
+        arms: The best first.
+        goal: Name of the metric that is aimed at.
+        unit: What stands after its value.
+        higher: Whether more of it is better.
+    """
+
+    title: str
+    arms: list[Arm]
+    goal: str
+    unit: str
+    higher: bool
+
+    @property
+    def split(self) -> str:
+        """The split that arms are shown by: "test" where it was scored for all of them, else what was chosen on."""
+        return "test" if all(arm.goal("test") for arm in self.arms) else self.arms[0].split
+
+    def score(self, arm: Arm) -> Spread | None:
+        """An arm's goal on that split."""
+        return arm.goal(self.split)
+
+    @property
+    def example(self) -> FoundRun:
+        """A run, for what all have in common."""
+        return self.arms[0].runs[0]
+
+    @property
+    def runs(self) -> list[FoundRun]:
+        """All runs, arm by arm."""
+        return [run for arm in self.arms for run in arm.runs]
+
+
+def group(found: Findings) -> list[Setting]:
+    """The runs as settings and arms, in the order of their titles."""
+    keyed: dict[str, list[FoundRun]] = {}
+    for run in found.runs:
+        config = as_dict(run.config)
+        key = [run.record.goal, *(config[part] for part in ("task", "model", "data", "start_from"))]
+        keyed.setdefault(json.dumps(key, sort_keys=True, default=str), []).append(run)
+    groups = list(keyed.values())
+    titles = distinguished(
+        [f"{runs[0].config.task}, {data_name(runs[0].config.data)}" for runs in groups],
+        [{key: as_dict(runs[0].config)[key] for key in ("data", "model")} for runs in groups],
+    )
+    settings = [_setting(title, runs, found.diverged) for title, runs in zip(titles, groups, strict=True)]
+    labels = sorted({arm.label for setting in settings for arm in setting.arms})
+    for setting in settings:
+        known = labels if len(labels) <= IN_LEGEND else [arm.label for arm in setting.arms]
+        for arm in setting.arms:
+            arm.place = known.index(arm.label)
+    return sorted(settings, key=lambda setting: setting.title)
+
+
+def _setting(title: str, runs: Sequence[FoundRun], diverged: dict[Path, list[float]]) -> Setting:
+    record = runs[0].record
+    higher = not record.goal.endswith(("loss", "perplexity"))
+    keyed: dict[str, list[FoundRun]] = {}
+    for run in runs:
+        keyed.setdefault(json.dumps(_of_the_arm(run), sort_keys=True, default=str), []).append(run)
+    groups = list(keyed.values())
+    labels = distinguished([method_name(part[0].config.method) for part in groups], [_of_the_arm(g[0]) for g in groups])
+    arms = []
+    for label, part in zip(labels, groups, strict=True):
+        # A run of a search leaves the test split alone, so validation counts as soon as one run has it.
+        split = "validation" if any(run.record.split == "validation" for run in part) else "test"
+        folders = {run.path.resolve().parent for run in part}
+        lost = sorted({rate for folder in folders for rate in diverged.get(folder, [])})
+        arms.append(Arm(label, part, split, higher, lost))
+
+    def place(arm: Arm) -> tuple[bool, float]:
+        judged = arm.goal(arm.split)
+        value = 0.0 if judged is None else judged.mean
+        return judged is None, -value if higher else value
+
+    return Setting(title, sorted(arms, key=place), short(record.goal), short(record.unit), higher)
+
+
+def _of_the_arm(run: FoundRun) -> dict[str, Any]:
+    config = {key: value for key, value in as_dict(run.config).items() if key not in _OF_ONE_RUN}
+    config["method"] = {key: value for key, value in config["method"].items() if key != "seed"}
+    config["optimization"] = {key: value for key, value in config["optimization"].items() if key != "learning_rate"}
+    return config
+
+
+def _started(run: FoundRun) -> str:
+    return run.record.started

@@ -1,0 +1,53 @@
+"""`randlora report` on what it cannot report: one line, exit code 2, nothing written."""
+
+import pytest
+
+from made_runs import made_run
+from randlora.cli import main
+
+
+def _refused(capsys, *words):
+    capsys.readouterr()
+    try:
+        code = main(["report", *map(str, words)])
+    except SystemExit as exit_:
+        code = exit_.code
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("randlora")]
+    assert code == 2
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.fixture
+def run(tmp_path):
+    return made_run(tmp_path / "run")
+
+
+def test_what_cannot_be_reported_is_refused_in_one_line(run, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    unfinished = made_run(tmp_path / "unfinished")
+    (unfinished / "record.json").unlink()
+    broken = made_run(tmp_path / "broken")
+    (broken / "record.json").write_text("[]")
+    out = ("--output", tmp_path / "out")
+    for words, message in [
+        ((tmp_path / "empty",), "no run in it"),
+        ((run, tmp_path / "empty"), "no run in it"),
+        ((tmp_path / "nothing",), "nothing there"),
+        ((run / "record.json",), "a file"),
+        ((unfinished,), "finished run"),
+        ((broken,), "finished run"),
+        ((), "required"),
+    ]:
+        assert message in _refused(capsys, *words, *out), words
+        assert not (tmp_path / "out").exists()
+    assert "thesis.txt" in _refused(capsys, run, "--output", tmp_path / "mine")
+    assert "config.yaml" in _refused(capsys, run, "--output", run)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_a_missing_package_is_one_line(run, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "jinja2" else object())
+    assert "randlora[report]" in _refused(capsys, run)
