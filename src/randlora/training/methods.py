@@ -87,6 +87,10 @@ def _attach(task: Task, method: MethodConfig) -> nn.Module:
 
 
 def _peft_config(task: Task, method: MethodConfig) -> peft.PeftConfig:
+    if not takes(method.name, "target_modules"):
+        inputs = adapter_config(method)
+        task.settle(inputs)
+        return inputs
     targets = method.target_modules or "all-linear"
     exclusion = _exclusion(task.frozen, method.exclude_modules)
     common: dict[str, Any] = {

@@ -79,6 +79,9 @@ def load_training(data: ClassificationData, column: str, *, seed: int) -> tuple[
         )
     number = {name: index for index, name in enumerate(names)}
     examples = Examples(rows, column, [number[value] for value in values], data.train)
+    trained = data.trained_classes(len(names))
+    if trained < len(names):
+        examples = examples.select([row for row, label in enumerate(examples.labels) if label < trained])
     held_out = None
     if isinstance(data.validation, int | float):
         examples, held_out = _hold_out(examples, data.validation, seed)

@@ -31,12 +31,7 @@ def adapter_config(method: MethodConfig, **common: Any) -> peft.PeftConfig:
         ConfigError: A key or an option does not belong to the method, or its value does not fit.
     """
     known = METHODS[method.name]
-    for key in ("r", "alpha", "dropout", *CHOICES):
-        if key not in known.keys and getattr(method, key) not in (None, 0.0 if key == "dropout" else None):
-            hint = f"{method.name} has no such {'choice' if key in CHOICES else 'number'}" + (
-                "; see method.options" if key != "dropout" and takes(method.name, key) else ""
-            )
-            raise ConfigError(f"method.{key}", expected="nothing", got=repr(getattr(method, key)), hint=hint)
+    _check_keys(method)
     _check_options(method)
     if method.options.get("feedforward_modules") and not isinstance(method.target_modules, list):
         hint = "PEFT wants the feed-forward modules to be among them"
@@ -60,6 +55,21 @@ def adapter_config(method: MethodConfig, **common: Any) -> peft.PeftConfig:
         raise ConfigError(f"method.{name}", expected=error.expected, got=error.got, hint=error.hint) from error
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"method {method.name!r}", got=str(error)) from error
+
+
+def _check_keys(method: MethodConfig) -> None:
+    """Check that the method has a use for every key that is given."""
+    known = METHODS[method.name]
+    for key in ("r", "alpha", "dropout", *CHOICES):
+        if key not in known.keys and getattr(method, key) not in (None, 0.0 if key == "dropout" else None):
+            hint = f"{method.name} has no such {'choice' if key in CHOICES else 'number'}" + (
+                "; see method.options" if key != "dropout" and takes(method.name, key) else ""
+            )
+            raise ConfigError(f"method.{key}", expected="nothing", got=repr(getattr(method, key)), hint=hint)
+    for key in ("target_modules", "exclude_modules"):
+        if not takes(method.name, "target_modules") and getattr(method, key) is not None:
+            hint = f"{method.name} trains inputs, and adapts no layer"
+            raise ConfigError(f"method.{key}", expected="nothing", got=repr(getattr(method, key)), hint=hint)
 
 
 def _check_options(method: MethodConfig) -> None:

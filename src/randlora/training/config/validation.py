@@ -36,7 +36,7 @@ def validate(config: TrainConfig) -> None:
     _check_base(config)
     resolved = resolve(config).method
     if resolved.name in METHODS:
-        adapter_config(resolved)
+        TASKS[config.task].check_method(config.data, adapter_config(resolved))
     else:
         _check_method_without_adapter(config.method)
     if not config.model:
