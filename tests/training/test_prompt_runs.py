@@ -116,7 +116,7 @@ def test_a_finished_run_has_the_average_of_its_epochs(config):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("chosen", ["cocoop", "dept", "lora"])
+@pytest.mark.parametrize("chosen", ["dept", "lora"])
 def test_base_and_new_classes_are_scored_among_themselves(chosen, halves):
     own = MethodConfig(name=chosen, r=2) if chosen not in OPTIONS else method(chosen)
     halves = replace(halves, method=own)
