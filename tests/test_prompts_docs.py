@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from randlora.cli import main
+from randlora.training import validate
+from randlora.training.config.schema import config_of
 
 pytestmark = pytest.mark.slow
 
@@ -38,3 +40,19 @@ def test_commands_run_in_the_order_they_are_shown(clip, tmp_path, monkeypatch, c
     for run in ("base", "base-lora"):
         metrics = json.loads(Path("runs", run, "record.json").read_text(encoding="utf-8"))["metrics"]
         assert {"test_accuracy", "test_accuracy_new", "test_harmonic_mean"} <= metrics.keys()
+
+
+def test_every_method_of_the_suite_is_a_run(image_config, tmp_path):
+    """On the tiny CLIP, as studies put a run together: base, the shots' keys, and a method with the budget as its r."""
+    suite = yaml.safe_load((Path(__file__).parent.parent / "suites" / "small" / "prompts.yaml").read_text("utf-8"))
+    local = {"train": image_config.data.train, "test": image_config.data.test}
+    base = suite["base"] | {"model": image_config.model, "output": str(tmp_path / "run")}
+    base["optimization"] |= {"precision": "fp32", "device": "cpu"}
+    (shots,) = suite["shots"]["4-shot"].items()
+    assert {"coop", "cocoop", "maple", "promptsrc", "dept", "lora", "randlora"} == suite["methods"].keys()
+    for method in suite["methods"].values():
+        own = {key: value for key, value in method.items() if key != "budgets"}
+        if "budgets" not in method:
+            own["r"] = suite["budgets"][0]["as_lora"]
+        data = base["data"] | local | {shots[0].removeprefix("data."): shots[1]}
+        validate(config_of(base | {"data": data, "method": own}))

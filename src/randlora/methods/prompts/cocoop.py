@@ -37,6 +37,7 @@ class CoCoOpConfig(PromptConfig):
     def describe(self) -> dict[str, str]:
         """See `OwnConfig`."""
         return {
+            **super().describe(),
             "method": "CoCoOp ([Zhou et al., 2022](https://arxiv.org/abs/2203.05557))",
             "update": "a trained context before the class names, shifted by each image; both towers frozen",
             "length": str(self.length),

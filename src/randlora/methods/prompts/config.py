@@ -41,6 +41,10 @@ class PromptConfig(OwnConfig):
         """Whether there are prompts of each class, which leave classes unseen in training without."""
         return False
 
+    def describe(self) -> dict[str, str]:
+        """See `OwnConfig`; a model that PEFT has loaded does not read the prompts by itself."""
+        return {"use": "`randlora evaluate` on the run's folder; CLIP's own forward pass does not read prompts"}
+
     def settle(self, classes: int, word_ids: list[int]) -> None:
         """Fill in what the data and the tokenizer say.
 

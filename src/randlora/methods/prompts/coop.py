@@ -54,6 +54,7 @@ class CoOpConfig(PromptConfig):
     def describe(self) -> dict[str, str]:
         """See `OwnConfig`."""
         return {
+            **super().describe(),
             "method": "CoOp ([Zhou et al., 2022](https://arxiv.org/abs/2109.01134))",
             "update": "a trained context around the class names; both towers frozen",
             "length": str(self.length),

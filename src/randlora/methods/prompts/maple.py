@@ -33,6 +33,7 @@ class MapleConfig(DeepPromptConfig):
     def describe(self) -> dict[str, str]:
         """See `OwnConfig`."""
         return {
+            **super().describe(),
             "method": "MaPLe ([Khattak et al., 2023](https://arxiv.org/abs/2210.03117))",
             "update": "trained vectors in the first blocks of both towers, coupled by linear maps; both towers frozen",
             "length": str(self.length),

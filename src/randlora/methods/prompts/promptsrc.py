@@ -59,6 +59,7 @@ class PromptSRCConfig(DeepPromptConfig):
     def describe(self) -> dict[str, str]:
         """See `OwnConfig`."""
         return {
+            **super().describe(),
             "method": "PromptSRC ([Khattak et al., 2023](https://arxiv.org/abs/2307.06948))",
             "update": "trained vectors in the first blocks of both towers, held near the frozen ones",
             "length": str(self.length),
