@@ -33,7 +33,7 @@ def test_commands_run_in_the_order_they_are_shown(clip, tmp_path, monkeypatch, c
     content["optimization"] |= {"device": "cpu", "precision": "fp32", "epochs": 1}
     Path(name).write_text(yaml.safe_dump(content), encoding="utf-8")
     commands = [line for language, block in BLOCKS if language == "bash" for line in block.splitlines()]
-    assert len(commands) == 7
+    assert len(commands) == 8
     for line in commands:
         words = shlex.split(line.replace("{name: maple}", "{name: maple, options: {depth: 2}}"))[1:]  # of two blocks
         assert main(words) == 0, capsys.readouterr().err

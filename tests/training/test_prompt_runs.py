@@ -16,6 +16,7 @@ from randlora.methods import PROMPTS
 from randlora.tasks import TASKS
 from randlora.tasks.classification.prompted import PromptClassifier
 from randlora.training import MethodConfig, evaluate, train, validate
+from randlora.training.inspection import inspect_adapter
 
 OPTIONS = {"coop": {"length": 4}, "cocoop": {}, "maple": {"depth": 2}, "promptsrc": {"depth": 2}, "dept": {"depth": 2}}
 COLOURS = {"blue": (20, 20, 220), "card": (220, 220, 20), "dark_blue": (20, 20, 120), "green": (30, 200, 30)}
@@ -100,6 +101,21 @@ def test_an_interrupted_run_ends_with_the_same_bits(name, config, interrupted):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("name", "beside"), [("coop", {"name": "randlora", "r": 4}), ("maple", {"name": "lora"})])
+def test_prompts_and_an_adapter_are_trained_together(name, beside, config, interrupted):
+    config = replace(config, method=method(name, adapter=beside))
+    config.optimization.save_steps = 3
+    interrupted(config, 4)
+    record = train(config)
+    saved = adapter(config)
+    assert record.trainable_parameters == sum(tensor.numel() for tensor in saved.values())
+    assert {key.split(".")[2] for key in saved} > {f"{name}_prompts", "text_model", "vision_model"}
+    assert record.metrics["test_loss"] < record.metrics["test_loss_before"]
+    assert evaluate(config.output)["loss"] == pytest.approx(record.metrics["test_loss"], rel=1e-5)
+    assert inspect_adapter(Path(config.output) / "adapter").trained == record.trainable_parameters
+
+
+@pytest.mark.slow
 def test_a_finished_run_has_the_average_of_its_epochs(config):
     """All weight on the first of two epochs: the prompts are those of a run of one epoch."""
     fixed = replace(config.optimization, scheduler="constant")
@@ -167,6 +183,10 @@ def test_shots_of_base_classes_are_those_of_all_classes(halves):
         (MethodConfig(name="coop", options={"lenght": 4}), {}, r"method\.options\.lenght.*length"),
         (MethodConfig(name="coop", options={"length": 0}), {}, r"method\.options\.length: expected an integer"),
         (MethodConfig(name="coop", options={"position": "mid"}), {}, r"method\.options\.position"),
+        (method("coop", adapter={"name": "vera"}), {}, r"method\.options\.adapter\.name: expected one of lora"),
+        (method("coop", adapter={"name": "lora", "rank": 2}), {}, r"method\.options\.adapter\.rank"),
+        (method("coop", adapter="lora"), {}, r"method\.options\.adapter: expected the keys of a method section"),
+        (method("promptsrc", adapter={"name": "lora"}), {}, r"method\.options\.adapter: expected none with PromptSRC"),
         (method("coop"), {"classes": "half"}, r"data\.classes"),
     ],
 )

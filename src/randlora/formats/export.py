@@ -151,7 +151,7 @@ def _adapted_layers(model: peft.PeftModel, adapter_name: str) -> dict[str, BaseT
         if not adds_delta(module, adapter_name):
             raise LayerError(name, expected="an update that adds a ΔW to the weight", got=type(module).__name__)
         layers[name] = module
-    if not layers:
+    if not layers or not hasattr(model.peft_config[adapter_name], "target_modules"):
         got = f"{model.peft_config[adapter_name].peft_type.value}, which changes no weight"
         raise LayerError("the adapter", expected="one with a ΔW for each of some layers", got=got)
     return layers

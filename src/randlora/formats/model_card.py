@@ -101,11 +101,12 @@ def _trained(config: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
     """Trained numbers of the adapter, and of what was trained whole beside it."""
     prefix = f".{PEFT_TYPE_TO_PREFIX_MAPPING[config.peft_type]}"
     layers, counts = set(), {True: 0, False: 0}
+    beside = getattr(config, "adapter", None) is not None  # of the weights, with prompts
     for name, shape in shapes.items():
         layer = name.partition(prefix)[0]
         if layer == "base_model":  # bases that are stored, not trained
             continue
-        counts[layer != name] += math.prod(shape)
+        counts[layer != name or beside] += math.prod(shape)
         if layer != name:
             layers.add(layer)
     where = f" in {len(layers)} layers" if hasattr(config, "target_modules") else ""

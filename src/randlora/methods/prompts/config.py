@@ -1,6 +1,7 @@
 """What the configs of prompt methods share."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from randlora.adapter_config import OwnConfig, check_count, is_number
 from randlora.errors import ConfigError
@@ -8,7 +9,7 @@ from randlora.errors import ConfigError
 
 @dataclass
 class PromptConfig(OwnConfig):
-    """A prompt method on CLIP; both towers stay frozen.
+    """A prompt method on CLIP, whose weights stay frozen.
 
     Attributes:
         length: Vectors of the context. Where `words` start it, as many of their tokens are trained and the others stay
@@ -16,6 +17,9 @@ class PromptConfig(OwnConfig):
         words: What the context starts from; None starts it at random, normal with standard deviation 0.02.
         transfer: DePT: a head on scaled and shifted channels is trained beside the prompts, on the training's classes.
         transfer_weight: λ, the share of the head's loss and of its logits; the prompts have 1 - λ.
+        adapter: An adapter of the towers' weights that is trained together with the prompts: in a run the keys of a
+            `method` section, in a PEFT config those of its own PEFT config, `peft_type` among them. None means none,
+            and frozen towers.
         classes: Number of the training's classes; filled in.
         word_ids: Token numbers of `words`; filled in.
 
@@ -27,6 +31,7 @@ class PromptConfig(OwnConfig):
     words: str | None = "a photo of a"
     transfer: bool = False
     transfer_weight: float = 0.7
+    adapter: dict[str, Any] | None = None
     classes: int | None = None
     word_ids: list[int] | None = None
 

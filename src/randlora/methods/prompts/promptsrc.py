@@ -53,6 +53,9 @@ class PromptSRCConfig(DeepPromptConfig):
             value = getattr(self, name)
             if not is_number(value) or not math.isfinite(value) or value < 0:
                 raise ConfigError(name, expected="a number of at least 0", got=repr(value))
+        if self.adapter is not None:
+            hint = "the towers that the prompts are held near have to stay frozen"
+            raise ConfigError("adapter", expected="none with PromptSRC", got=repr(self.adapter), hint=hint)
         check_positive("average_mean", self.average_mean)
         check_positive("average_std", self.average_std)
 

@@ -3,11 +3,12 @@
 from typing import Any, ClassVar
 
 from peft.config import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor, nn
 from transformers import CLIPModel
 
 from randlora.errors import ConfigError, LayerError
+from randlora.methods.prompts.beside import put_beside
 from randlora.methods.prompts.prompts import Prompts
 
 
@@ -35,29 +36,43 @@ class PromptTuner(BaseTuner):
                 "adapter_name", expected="one set of prompts on a model", got=f"another, {adapter_name!r}"
             )
         model.requires_grad_(False)
+        if config.adapter is not None:
+            config.adapter = put_beside(model, adapter_name, config.adapter, inference_mode=config.inference_mode)
         prompts = self.prompts_class(config, model).to(model.device)
         prompts.requires_grad_(not config.inference_mode)
         setattr(model, f"{self.prefix}prompts", nn.ModuleDict({adapter_name: prompts}))
 
     @classmethod
-    def _get_adapter_state_dict(cls, model: nn.Module, state_dict: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:  # noqa: ARG003 - PEFT's signature
-        return {name: tensor for name, tensor in state_dict.items() if f"{cls.prefix}prompts." in name}
+    def _get_adapter_state_dict(cls, *, state_dict: dict[str, Tensor], **others: Any) -> dict[str, Tensor]:
+        beside: dict[str, Tensor] = super()._get_adapter_state_dict(state_dict=state_dict, **others)
+        return beside | {name: tensor for name, tensor in state_dict.items() if f"{cls.prefix}prompts." in name}
 
     @classmethod
     def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
-        return key.replace(f"{cls.prefix}prompts.{adapter_name}.", f"{cls.prefix}prompts.", 1)
+        place = f"{cls.prefix}prompts."
+        if place in key:
+            return key.replace(f"{place}{adapter_name}.", place, 1)
+        other: str = super()._remove_adapter_name_from_key(key, adapter_name)
+        return other
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
-        cls, *, adapter_name: str, state_dict: dict[str, Tensor], **_: Any
+        cls, *, adapter_name: str, state_dict: dict[str, Tensor], **others: Any
     ) -> dict[str, Tensor]:
         place = f"{cls.prefix}prompts."
+        state_dict = super()._remap_adapter_state_dict_for_load(
+            adapter_name=adapter_name, state_dict=state_dict, **others
+        )
         return {name.replace(place, f"{place}{adapter_name}.", 1): tensor for name, tensor in state_dict.items()}
 
     def _unload_and_optionally_merge(self, *_: Any, merge: bool = True, **__: Any) -> Any:
         if merge:
             hint = "keep the adapter beside its base model"
             raise LayerError("prompts", expected="an adapter of weights to merge", got="one of inputs", hint=hint)
+        if any(isinstance(part, BaseTunerLayer) for part in self.model.modules()):
+            raise LayerError(
+                "prompts", expected="no adapter of the weights beside them", got="one", hint="load the base"
+            )
         delattr(self.model, f"{self.prefix}prompts")
         return self.model
 

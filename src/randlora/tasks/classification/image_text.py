@@ -168,7 +168,7 @@ class ImageText(ImageTask):
             found = replace(found, labels=[label - classes.start for label in found.labels])
         augment = split == "train" and self.data.augment
         images = ImageRows(found, self.preprocessing, self.seed if augment else None)
-        if augment or not isinstance(self.classifier, PromptClassifier) or self.classifier.prompts.visual:
+        if augment or not isinstance(self.classifier, PromptClassifier) or not self.classifier.sees_frozen_images:
             return images
         width = self.backbone.config.projection_dim
         if not CachedFeatures.fits(images, width):

@@ -47,6 +47,11 @@ class PromptClassifier(nn.Module):
             raise TypeError("the model has no prompts")
         return found
 
+    @property
+    def sees_frozen_images(self) -> bool:
+        """Whether an image has the same features whatever is trained."""
+        return not self.prompts.visual and self.clip.peft_config["default"].adapter is None
+
     def train(self, mode: bool = True) -> "PromptClassifier":
         """Switch to training or evaluation; an evaluation computes its captions once, at its first batch."""
         self.cached_text = None
