@@ -5,6 +5,8 @@ import math
 import peft
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.testing import assert_close
 from transformers import CLIPConfig, CLIPModel
 
@@ -196,6 +198,22 @@ def test_words_start_the_context_at_clips_own_captions(clip, pixels):
     rows = [[START, *WORD_IDS, *name, DOT, END] for name in NAMES]
     wanted = [clip.get_text_features(torch.tensor([row])).pooler_output[0] for row in rows]
     assert_close(prompts.text(clip, tokens, torch.randn(1, 10).double())[0], torch.stack(wanted))
+
+
+@given(
+    names=st.lists(st.lists(st.integers(20, 40), min_size=1, max_size=6), min_size=1, max_size=4),
+    length=st.integers(1, 9),
+    behind=st.lists(st.integers(50, 60), max_size=3),
+    position=st.sampled_from(["end", "middle", "front"]),
+)
+def test_a_caption_without_its_context_is_what_the_words_say(names, length, behind, position):
+    words = Words([START], [END], names, behind, [DOT])
+    tokens = class_tokens(words, [str(name) for name in names], length, 24, position)
+    for name, ids, places, last in zip(names, tokens.ids, tokens.places, tokens.last, strict=True):
+        kept = [int(ids[place]) for place in range(int(last) + 1) if place not in places]
+        assert kept == [START, *behind, *name, DOT, END]
+        assert len(set(places.tolist())) == length == sum(ids == 0)
+        assert all(ids[last + 1 :] == END)
 
 
 def test_the_average_weighs_epochs_by_a_gaussian(clip):

@@ -76,12 +76,11 @@ def test_images_go_through_a_frozen_tower_once(config, monkeypatch):
     seen, encode = [], PromptClassifier.encode
     monkeypatch.setattr(PromptClassifier, "encode", lambda *words: seen.append(len(words[1])) or encode(*words))
     config.method = method("coop")
-    kept = train(config)
+    record = train(config)
     assert sum(seen) == 24 + 12  # of the training and the test data, in two epochs and two scores
     monkeypatch.setattr("randlora.tasks.classification.feature_cache.MOST_BYTES", 0)
-    again = train(replace(config, output=f"{config.output}-2"))
+    assert evaluate(config.output)["loss"] == pytest.approx(record.metrics["test_loss"], rel=1e-4)
     assert sum(seen) == 24 + 12
-    assert again.metrics["test_loss"] == pytest.approx(kept.metrics["test_loss"], rel=1e-4)
 
 
 @pytest.mark.slow
@@ -101,15 +100,14 @@ def test_an_interrupted_run_ends_with_the_same_bits(name, config, interrupted):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "beside"), [("coop", {"name": "randlora", "r": 4}), ("maple", {"name": "lora"})])
-def test_prompts_and_an_adapter_are_trained_together(name, beside, config, interrupted):
-    config = replace(config, method=method(name, adapter=beside))
+def test_prompts_and_an_adapter_are_trained_together(config, interrupted):
+    config = replace(config, method=method("coop", adapter={"name": "randlora", "r": 4}))
     config.optimization.save_steps = 3
     interrupted(config, 4)
     record = train(config)
     saved = adapter(config)
     assert record.trainable_parameters == sum(tensor.numel() for tensor in saved.values())
-    assert {key.split(".")[2] for key in saved} > {f"{name}_prompts", "text_model", "vision_model"}
+    assert {key.split(".")[2] for key in saved} > {"coop_prompts", "text_model", "vision_model"}
     assert record.metrics["test_loss"] < record.metrics["test_loss_before"]
     assert evaluate(config.output)["loss"] == pytest.approx(record.metrics["test_loss"], rel=1e-5)
     assert inspect_adapter(Path(config.output) / "adapter").trained == record.trainable_parameters
@@ -132,10 +130,8 @@ def test_a_finished_run_has_the_average_of_its_epochs(config):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("chosen", ["dept", "lora"])
-def test_base_and_new_classes_are_scored_among_themselves(chosen, halves):
-    own = MethodConfig(name=chosen, r=2) if chosen not in OPTIONS else method(chosen)
-    halves = replace(halves, method=own)
+def test_base_and_new_classes_are_scored_among_themselves(halves):
+    halves = replace(halves, method=method("dept"))
     record = train(halves)
     found = record.metrics
     base, new = found["test_accuracy"], found["test_accuracy_new"]

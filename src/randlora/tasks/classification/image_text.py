@@ -1,6 +1,6 @@
 """Image classification with CLIP: class names in prompts make a zero-shot head, which training improves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from randlora.methods.prompts.prompts import Prompts
 from randlora.methods.prompts.promptsrc import PromptSRCPrompts
 from randlora.methods.prompts.tokens import class_tokens, numbers, words_of
 from randlora.methods.prompts.tuner import prompts_of
+from randlora.tasks.classification.captions import captions, names_of
 from randlora.tasks.classification.config import ImageTextData
 from randlora.tasks.classification.feature_cache import CachedFeatures
 from randlora.tasks.classification.image_task import ImageTask
@@ -51,7 +52,7 @@ class ImageText(ImageTask):
 
     @classmethod
     def check_method(cls, data: Any, config: Any) -> None:
-        """See `Task.check_method`; of prompts only those that new classes have none of."""
+        """See `Task.check_method`; prompts are captions, and those of each class leave new classes without."""
         if not isinstance(config, PromptConfig):
             return
         if data.encoders != "both":
@@ -164,6 +165,8 @@ class ImageText(ImageTask):
         found = self.examples(split)
         if len(classes) < len(self.label_names):
             rows = [row for row, label in enumerate(found.labels) if label in classes]
+            if not rows:
+                raise DataError(found.source, expected="rows of the classes that are trained on", got="none")
             found = found.select(rows)
             found = replace(found, labels=[label - classes.start for label in found.labels])
         augment = split == "train" and self.data.augment
@@ -191,42 +194,3 @@ class ImageText(ImageTask):
         base, unseen = scores["accuracy"], others["accuracy"]
         mean = 2 * base * unseen / (base + unseen) if base + unseen else 0.0
         return {**scores, "accuracy_new": unseen, "harmonic_mean": mean}
-
-
-def captions(data: ImageTextData, label_names: Sequence[str]) -> list[str]:
-    """All templates of the first class, then of the second, and so on; for errors see `names_of`.
-
-    Args:
-        data: The data section of the config.
-        label_names: Names of the classes, in the order of their numbers.
-    """
-    names = names_of(data, label_names)
-    return [template.replace("{}", name) for name in names for template in data.prompt_templates]
-
-
-def names_of(data: ImageTextData, label_names: Sequence[str]) -> list[str]:
-    """What captions call the classes.
-
-    Args:
-        data: The data section of the config.
-        label_names: Names of the classes, in the order of their numbers.
-
-    Raises:
-        DataError: `data.class_names` are not as many as the labels, not all different, or the labels themselves in
-            another order.
-    """
-    plain = [name.replace("_", " ") for name in label_names]
-    names = data.class_names or plain
-    if len(names) != len(plain):
-        raise DataError("data.class_names", expected=f"{len(plain)} names, one per label", got=str(len(names)))
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError("data.class_names", expected="a name of its own for each label", got=f"'{twice}' twice")
-    if sorted(names) in (sorted(plain), sorted(label_names)) and names not in (plain, list(label_names)):
-        raise DataError(
-            "data.class_names",
-            expected=f"the order of the labels, {', '.join(label_names)}",
-            got=", ".join(names),
-            hint="these are the labels' own names, in another order",
-        )
-    return names
