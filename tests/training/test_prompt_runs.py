@@ -16,7 +16,10 @@ from randlora.methods import PROMPTS
 from randlora.tasks import TASKS
 from randlora.tasks.classification.prompted import PromptClassifier
 from randlora.training import MethodConfig, evaluate, train, validate
+from randlora.training.config import resolve
 from randlora.training.inspection import inspect_adapter
+from randlora.training.methods import build
+from tiny import task_of
 
 OPTIONS = {"coop": {"length": 4}, "cocoop": {}, "maple": {"depth": 2}, "promptsrc": {"depth": 2}, "dept": {"depth": 2}}
 COLOURS = {"blue": (20, 20, 220), "card": (220, 220, 20), "dark_blue": (20, 20, 120), "green": (30, 200, 30)}
@@ -69,6 +72,7 @@ def test_a_run_learns_saves_and_evaluates_to_its_record(name, config, capsys):
     assert f"{record.trainable_parameters:,} trained numbers" in capsys.readouterr().out
     card = (Path(config.output) / "adapter" / "README.md").read_text(encoding="utf-8")
     assert f"| trained numbers | {record.trainable_parameters:,} |" in card
+    assert ("| head | DePT" in card) == (name == "dept")
 
 
 @pytest.mark.slow
@@ -157,6 +161,15 @@ def test_new_classes_are_classified_by_a_model_that_has_only_theirs(halves):
     own = replace(halves, data=alone, method=MethodConfig(name="lora", r=2), output=f"{halves.output}-2")
     record = train(replace(own, optimization=still))
     assert record.metrics["test_accuracy_before"] == found["test_accuracy_new"]
+
+
+def test_coop_begins_as_the_template_that_its_words_are(config):
+    pixels, logits = torch.randn(2, 3, 16, 16), []
+    for own in (method("coop", words="a photo of a"), MethodConfig(name="lora")):
+        resolved = resolve(replace(config, method=own))
+        task = task_of(resolved, ["dark_blue", "green", "red"])
+        logits.append(build(task, resolved.method).eval()(pixels)["logits"])
+    torch.testing.assert_close(*logits)
 
 
 def test_shots_of_base_classes_are_those_of_all_classes(halves):

@@ -48,7 +48,14 @@ class PromptConfig(OwnConfig):
 
     def describe(self) -> dict[str, str]:
         """See `OwnConfig`; a model that PEFT has loaded does not read the prompts by itself."""
-        return {"use": "`randlora evaluate` on the run's folder; CLIP's own forward pass does not read prompts"}
+        facts = {"use": "`randlora evaluate` on the run's folder; CLIP's own forward pass does not read prompts"}
+        if self.transfer:
+            facts["head"] = (
+                f"DePT ([Zhang et al., 2024](https://arxiv.org/abs/2309.07439)), λ = {self.transfer_weight:g}"
+            )
+        if self.adapter is not None:
+            facts["beside it"] = f"{self.adapter['peft_type']}, on the towers' weights"
+        return facts
 
     def settle(self, classes: int, word_ids: list[int]) -> None:
         """Fill in what the data and the tokenizer say.
