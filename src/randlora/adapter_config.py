@@ -1,4 +1,4 @@
-"""`AdapterConfig`: the part of an adapter's configuration that every method shares, in PEFT's form."""
+"""What configs of adapters share, in PEFT's form: `OwnConfig` of all methods, `AdapterConfig` of those on layers."""
 
 import math
 import re
@@ -14,12 +14,31 @@ from randlora.messages import closest
 
 
 @dataclass
-class AdapterConfig(PeftConfig):
-    """Which layers an adapter is put on, and what is trained beside it.
+class OwnConfig(PeftConfig):
+    """A configuration with a PEFT type of this package.
 
     Attributes:
         type_name: The method's own PEFT type: PEFT without this package stops at it.
         prefix: What the names of the trained tensors begin with.
+    """
+
+    type_name: ClassVar[str]
+    prefix: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = getattr(peft.PeftType, self.type_name, self.type_name)
+
+    def describe(self) -> dict[str, str]:
+        """What a model card says of the method: name of a fact -> Markdown; `method`, `update` and its numbers."""
+        return {}
+
+
+@dataclass
+class AdapterConfig(OwnConfig):
+    """Which layers an adapter is put on, and what is trained beside it.
+
+    Attributes:
         dropout: Probability of dropping an input of the update while training. Default 0.
         target_modules: Names of the modules to adapt: a list of suffixes, one regular expression, or "all-linear".
             None takes PEFT's default for the architecture.
@@ -42,9 +61,6 @@ class AdapterConfig(PeftConfig):
         ConfigError: A value is out of range or does not go with another.
     """
 
-    type_name: ClassVar[str]
-    prefix: ClassVar[str]
-
     dropout: float = 0.0
     target_modules: list[str] | set[str] | str | None = None
     exclude_modules: list[str] | set[str] | str | None = None
@@ -59,7 +75,6 @@ class AdapterConfig(PeftConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = getattr(peft.PeftType, self.type_name, self.type_name)
         for name in ("target_modules", "exclude_modules", "layers_pattern"):
             check_expressions(name, getattr(self, name))
         for name in ("target_modules", "exclude_modules"):
@@ -80,10 +95,6 @@ class AdapterConfig(PeftConfig):
         check_entries("base_blocks", self.base_blocks, int)
         if not is_number(self.dropout) or not 0 <= self.dropout < 1:
             raise ConfigError("dropout", expected="a probability in [0, 1)", got=repr(self.dropout))
-
-    def describe(self) -> dict[str, str]:
-        """What a model card says of the method: name of a fact -> Markdown; `method`, `update` and its numbers."""
-        return {}
 
 
 def is_number(value: Any) -> bool:

@@ -5,7 +5,8 @@ from transformers import CLIPConfig, CLIPModel
 
 from randlora.errors import DataError
 from randlora.tasks import ImageTextData
-from randlora.tasks.classification.image_text import ZeroShotClassifier, captions
+from randlora.tasks.classification.captions import captions
+from randlora.tasks.classification.zero_shot import ZeroShotClassifier
 
 CLASSES, TEMPLATES = 3, 2
 

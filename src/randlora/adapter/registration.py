@@ -11,16 +11,16 @@ from typing import Any
 from peft import PeftModel, PeftType, helpers
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import register_peft_method, transformers_weight_conversion
 from torch import Tensor
 from transformers.core_model_loading import WeightRenaming
 
 from randlora.adapter.base_layer import AdapterLayer
-from randlora.adapter.base_tuner import AdapterTuner
-from randlora.adapter_config import AdapterConfig
+from randlora.adapter_config import AdapterConfig, OwnConfig
 
 
-def register_method(config_class: type[AdapterConfig], tuner_class: type[AdapterTuner]) -> None:
+def register_method(config_class: type[OwnConfig], tuner_class: type[BaseTuner]) -> None:
     """Register a method with PEFT under its config's `type_name`; doing it again changes nothing.
 
     Args:

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import nn
 
 from randlora.errors import CheckpointError, ConfigError
+from randlora.methods import PROMPTS
 from randlora.tasks import TASKS, Split, Task
 from randlora.training.config.file import load_config
 from randlora.training.config.sections import TrainConfig
@@ -59,7 +60,7 @@ def open_runs(paths: Sequence[str | Path], *, trust_remote_code: bool = False) -
         trust_remote_code: Whether Python code that comes with a model may run, whatever the folders say.
 
     Raises:
-        CheckpointError: A folder holds no run, an unfinished one, or one that trained a head alone.
+        CheckpointError: A folder holds no run, an unfinished one, or one that trained a head or prompts alone.
         ConfigError: A folder is named twice.
     """
     runs = [_open(path, trust_remote_code=trust_remote_code) for path in paths]
@@ -78,6 +79,9 @@ def _open(path: str | Path, *, trust_remote_code: bool) -> FinishedRun:
     record = Record.load(folder.path)
     if config.method.name == "head":
         got = "method 'head', which trained none"
+        raise CheckpointError(str(folder.path), expected="a run that trained weights of its model", got=got)
+    if config.method.name in {method.name for method in PROMPTS}:
+        got = f"method '{config.method.name}', which trained inputs"
         raise CheckpointError(str(folder.path), expected="a run that trained weights of its model", got=got)
     if not folder.adapter.is_dir():
         raise CheckpointError(str(folder.path), expected="a run with its adapter", got="no adapter/ there")

@@ -91,7 +91,8 @@ def export_lora(model: peft.PeftModel, rank: int, path: str | Path, adapter_name
 
     Raises:
         ConfigError: There is no such adapter, it trains biases, or the rank is not an integer of 1 or more.
-        LayerError: A layer is smaller than the rank, not linear, or its ΔW is no matrix to add or not finite.
+        LayerError: No layer is adapted, or one is smaller than the rank, not linear, or its ΔW no matrix to add or not
+            finite.
         OutputError: The folder cannot be written.
 
     Example:
@@ -150,6 +151,9 @@ def _adapted_layers(model: peft.PeftModel, adapter_name: str) -> dict[str, BaseT
         if not adds_delta(module, adapter_name):
             raise LayerError(name, expected="an update that adds a ΔW to the weight", got=type(module).__name__)
         layers[name] = module
+    if not layers or not hasattr(model.peft_config[adapter_name], "target_modules"):
+        got = f"{model.peft_config[adapter_name].peft_type.value}, which changes no weight"
+        raise LayerError("the adapter", expected="one with a ΔW for each of some layers", got=got)
     return layers
 
 

@@ -11,7 +11,7 @@ from peft import PeftModel
 from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 from torch import nn
 
-from randlora.adapter_config import AdapterConfig
+from randlora.adapter_config import OwnConfig
 from randlora.files import write_atomically
 from randlora.formats.checkpoint import WEIGHTS_FILE, read_tensor_shapes
 
@@ -85,7 +85,7 @@ def _metadata(name: str) -> str:
 
 def _update(config: Any) -> dict[str, str]:
     """The method, the equation of ΔW and its numbers, as far as they are known."""
-    if isinstance(config, AdapterConfig):
+    if isinstance(config, OwnConfig):
         return config.describe()
     if config.peft_type == "LORA":
         return {
@@ -101,14 +101,16 @@ def _trained(config: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
     """Trained numbers of the adapter, and of what was trained whole beside it."""
     prefix = f".{PEFT_TYPE_TO_PREFIX_MAPPING[config.peft_type]}"
     layers, counts = set(), {True: 0, False: 0}
+    beside = getattr(config, "adapter", None) is not None  # of the weights, with prompts
     for name, shape in shapes.items():
         layer = name.partition(prefix)[0]
         if layer == "base_model":  # bases that are stored, not trained
             continue
-        counts[layer != name] += math.prod(shape)
+        counts[layer != name or beside] += math.prod(shape)
         if layer != name:
             layers.add(layer)
-    facts = {"trained numbers": f"{counts[True]:,} in {len(layers)} layers"}
+    where = f" in {len(layers)} layers" if hasattr(config, "target_modules") else ""
+    facts = {"trained numbers": f"{counts[True]:,}{where}"}
     if counts[False]:
         facts["trained whole"] = f"{counts[False]:,} numbers beside them"
     return facts

@@ -24,12 +24,18 @@ from randlora.methods import (
     spectral,
     svft,
 )
+from randlora.methods.catalogue import Method, PromptMethod
 from randlora.methods.hybrid import HybridConfig
 from randlora.methods.hydralora import HydraLoraConfig
 from randlora.methods.kradapter import KRAdapterConfig
 from randlora.methods.lora_xs import LoraXsConfig
 from randlora.methods.nola import NolaConfig
 from randlora.methods.pranc import PrancConfig
+from randlora.methods.prompts import cocoop, coop, maple, promptsrc
+from randlora.methods.prompts.cocoop import CoCoOpConfig
+from randlora.methods.prompts.coop import CoOpConfig
+from randlora.methods.prompts.maple import MapleConfig
+from randlora.methods.prompts.promptsrc import PromptSRCConfig
 from randlora.methods.randlora.method import HALF as RANDLORA_HALF
 from randlora.methods.randlora.method import METHOD as RANDLORA
 from randlora.methods.randlora_a import RandLoraAConfig
@@ -38,12 +44,17 @@ from randlora.methods.svft import SvftConfig
 
 __all__ = [
     "CATALOGUE",
+    "PROMPTS",
+    "CoCoOpConfig",
+    "CoOpConfig",
     "HybridConfig",
     "HydraLoraConfig",
     "KRAdapterConfig",
     "LoraXsConfig",
+    "MapleConfig",
     "NolaConfig",
     "PrancConfig",
+    "PromptSRCConfig",
     "RandLoraAConfig",
     "SpectralConfig",
     "SvftConfig",
@@ -63,7 +74,10 @@ CATALOGUE = (
     spectral.METHOD,
     hybrid.METHOD,
 )
-"""Every method of this package, in the order of the table of methods."""
+"""Every method of this package that adapts layers, in the order of the table of methods."""
+
+PROMPTS = (coop.METHOD, cocoop.METHOD, maple.METHOD, promptsrc.METHOD, maple.DEPT)
+"""Every method of this package that trains inputs of CLIP's towers."""
 
 
 def register_methods() -> None:
@@ -77,5 +91,6 @@ def register_methods() -> None:
         >>> peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType["RANDLORA_SVFT"]].__name__
         'SvftConfig'
     """
-    for method in CATALOGUE:
+    method: Method | PromptMethod
+    for method in (*CATALOGUE, *PROMPTS):
         register_method(method.config, method.tuner)

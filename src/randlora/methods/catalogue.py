@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from peft.tuners.tuners_utils import BaseTuner
+
 from randlora.adapter import AdapterTuner
-from randlora.adapter_config import AdapterConfig
+from randlora.adapter_config import AdapterConfig, OwnConfig
 
 GENERAL_KEYS = ("r", "alpha", "dropout", "bases", "sparsity", "seed", "strategy")
 """Fields that mean the same in every config class that has them; a training config sets them by these names."""
@@ -58,6 +60,27 @@ class Method:
         """The general keys that it has a use for."""
         own = {entry.name for entry in fields(self.config)}
         return tuple(key for key in GENERAL_KEYS if key in own)
+
+
+@dataclass(frozen=True)
+class PromptMethod:
+    """A method that trains inputs of CLIP's towers, and adapts no layer.
+
+    Attributes:
+        name: What configs and the command line call it.
+        config: Its config class.
+        tuner: Its tuner.
+        equation: What is trained, in short.
+        trained: (config, the model's `CLIPConfig`) -> trained numbers.
+        start: Field -> value that makes it this method where the config class serves several.
+    """
+
+    name: str
+    config: type[OwnConfig]
+    tuner: type[BaseTuner]
+    equation: str
+    trained: Callable[[Any, Any], int]
+    start: Mapping[str, Any] = field(default_factory=dict)
 
 
 def diagonal_numbers(config: Any, out: int, inner: int) -> int:

@@ -10,6 +10,8 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
+from randlora.errors import ConfigError
+from randlora.methods.prompts.config import PromptConfig
 from randlora.tasks.config import DataConfig
 from randlora.tasks.rows import is_local
 from randlora.tasks.sources import BaseModel
@@ -110,6 +112,30 @@ class Task(ABC):
             ConfigError: Two values are in conflict.
             DataError: A value does not fit the data.
         """
+
+    @classmethod
+    def check_method(cls, data: Any, config: Any) -> None:  # noqa: ARG003 - for subclasses
+        """Check that the task can be trained with an adapter.
+
+        Args:
+            data: The data section.
+            config: The adapter's, of PEFT.
+
+        Raises:
+            ConfigError: It trains inputs that the task's models do not have.
+        """
+        if isinstance(config, PromptConfig):
+            hint = "prompts are for CLIP's two towers, task image-text"
+            got = config.type_name.removeprefix("RANDLORA_").lower()
+            raise ConfigError("method.name", expected="a method that adapts layers", got=got, hint=hint)
+
+    def settle(self, config: Any) -> None:
+        """Fill in what the config of prompts must know of the data and the loaded model.
+
+        Args:
+            config: One that passed `check_method`.
+        """
+        raise NotImplementedError
 
     @classmethod
     @abstractmethod

@@ -85,9 +85,10 @@ def inspect_adapter(folder: str | Path) -> Inspection:
                 prefix = f"{layer}."
                 own = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
                 layers.append(_inspect_layer(layer, own))
-    own = PEFT_TYPE_TO_PREFIX_MAPPING.get(config["peft_type"], "")  # beside which a head may be saved
+    # Beside an adapter a head may be saved; beside prompts an adapter of the weights.
+    mark: str = "" if config.get("adapter") else PEFT_TYPE_TO_PREFIX_MAPPING.get(config["peft_type"], "")
     trained = sum(layer.trained for layer in layers)
-    trained = trained or sum(math.prod(shape) for name, shape in shapes.items() if own in name)
+    trained = trained or sum(math.prod(shape) for name, shape in shapes.items() if mark in name)
     title = f"{config['peft_type']}, bases {config['bases']}" if "bases" in config else str(config["peft_type"])
     return Inspection(title, layers, trained, path.stat().st_size, 0, None)
 

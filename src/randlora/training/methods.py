@@ -11,9 +11,10 @@ from torch import nn
 from randlora.errors import ConfigError, LayerError, RandLoraError
 from randlora.formats import load_adapter
 from randlora.methods.budget import fit_rank
+from randlora.methods.prompts.beside import in_json
 from randlora.tasks import Task
 from randlora.tasks.sources import BaseModel
-from randlora.training.config.adapter_configs import adapter_config, takes
+from randlora.training.config.adapter_configs import adapter_config, beside, takes
 from randlora.training.config.method_table import METHODS
 from randlora.training.config.sections import MethodConfig, TrainConfig
 from randlora.training.config.start import adapter_of
@@ -93,6 +94,13 @@ def attach(task: Task, method: MethodConfig) -> nn.Module:
 
 
 def _peft_config(task: Task, method: MethodConfig) -> peft.PeftConfig:
+    if not takes(method.name, "target_modules"):
+        inputs: Any = adapter_config(method)
+        task.settle(inputs)
+        other = beside(method)
+        if other is not None:
+            inputs.adapter = in_json(_peft_config(task, other))
+        return inputs
     targets = method.target_modules or "all-linear"
     exclusion = _exclusion(task.frozen, method.exclude_modules)
     common: dict[str, Any] = {

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from randlora.methods import CATALOGUE
+from transformers import CLIPConfig
+
+from randlora.methods import CATALOGUE, PROMPTS
 from randlora.methods.catalogue import Method, Shown
 
 Shape = tuple[int, int]
@@ -13,6 +15,7 @@ Shape = tuple[int, int]
 LLAMA_3_8B = ((4096, 4096), (1024, 4096), (1024, 4096), (14336, 4096), (4096, 14336))
 BLOCKS = 32
 PARAMETERS = 8_030_261_248
+PROMPT_CLASSES = 50
 _BYTES = 4  # trained numbers are kept in float32
 
 
@@ -126,4 +129,24 @@ def overview() -> list[Row]:
         percent = 100 * trained / PARAMETERS
         stored = _BYTES * trained
         rows.append(Row(entry.title, entry.equation, trained, percent, entry.paper, rank, stored, entry.mergeable))
+    return rows
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """A method of prompts on CLIP ViT-B, with its defaults and 50 classes in training."""
+
+    method: str
+    equation: str
+    trained: int
+    stored_bytes: int
+
+
+def prompt_overview() -> list[PromptRow]:
+    """Every method of prompts on CLIP ViT-B/16 or B/32, whose towers and features have these widths."""
+    clip = CLIPConfig(text_config={"hidden_size": 512}, vision_config={"hidden_size": 768}, projection_dim=512)
+    rows = []
+    for method in PROMPTS:
+        trained = method.trained(method.config(**{**method.start, "classes": PROMPT_CLASSES}), clip)
+        rows.append(PromptRow(method.name, method.equation, trained, _BYTES * trained))
     return rows

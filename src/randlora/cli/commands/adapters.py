@@ -117,7 +117,7 @@ def inspect(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
 def methods(_arguments: argparse.Namespace, _: Sequence[str]) -> int:
     """`randlora methods`."""
     from randlora.report import Column, text_table
-    from randlora.training.overview import overview
+    from randlora.training.overview import PROMPT_CLASSES, overview, prompt_overview
 
     columns = [
         Column("method", "method"),
@@ -130,5 +130,13 @@ def methods(_arguments: argparse.Namespace, _: Sequence[str]) -> int:
         Column("merges", "mergeable", lambda value: "yes" if value else "no"),
     ]
     print(text_table([asdict(row) for row in overview()], columns))
-    print("On q, k, v, up and down of Llama-3-8B; rank of a 4096 x 4096 layer; bytes of an adapter in float32.")
+    print("On q, k, v, up and down of Llama-3-8B; rank of a 4096 x 4096 layer; bytes of an adapter in float32.\n")
+    columns = [
+        Column("prompts", "method"),
+        Column("trained inputs", "equation"),
+        Column("trained", "trained", "{:,}".format),
+        Column("MB", "stored_bytes", lambda value: f"{value / 1e6:.2f}"),
+    ]
+    print(text_table([asdict(row) for row in prompt_overview()], columns))
+    print(f"On CLIP ViT-B/16 or B/32, {PROMPT_CLASSES} classes in training; they adapt no layer and cannot be merged.")
     return 0

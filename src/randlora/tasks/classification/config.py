@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from randlora.errors import DataError
 from randlora.tasks.config import DataConfig
 from randlora.values import Flag, PositiveCount, Share
 
@@ -29,6 +30,14 @@ class ClassificationData(DataConfig):
     label_column: str = "label"
     shots: PositiveCount | None = None
     fraction: Share | None = None
+
+    def trained_classes(self, count: int) -> int:
+        """How many of the data's classes are trained on, the first ones.
+
+        Args:
+            count: Classes that the data have.
+        """
+        return count
 
 
 @dataclass
@@ -81,8 +90,24 @@ class ImageTextData(ImageData):
         class_names: What the prompts call the classes, in the order of the labels. None means the labels themselves,
             with underscores as spaces.
         encoders: Which towers are adapted: "both" or "vision".
+        classes: Which classes are trained on: "all", or "base", the first half of them. The test data then have rows of
+            all; "accuracy" is on the base classes alone, among themselves, "accuracy_new" on the others, and
+            "harmonic_mean" of both.
     """
 
     prompt_templates: list[str] = field(default_factory=lambda: ["a photo of a {}."])
     class_names: list[str] | None = None
     encoders: Literal["both", "vision"] = "both"
+    classes: Literal["all", "base"] = "all"
+
+    def trained_classes(self, count: int) -> int:
+        """See `ClassificationData`; of an odd number of classes the middle one is a base class.
+
+        Raises:
+            DataError: With fewer than four classes a half would be a single one.
+        """
+        if self.classes == "all":
+            return count
+        if count < 4:
+            raise DataError("data.classes", expected="four classes or more, for base and new ones", got=f"{count}")
+        return -(-count // 2)

@@ -33,5 +33,6 @@ class ImageTask(Classification):
         return [{"pixel_values": torch.zeros(3, height, width), "labels": 0}] * count, words
 
     def collate(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Images (batch, 3, height, width) and labels (batch,)."""
-        return {"pixel_values": torch.stack([example["pixel_values"] for example in batch]), "labels": labels_of(batch)}
+        """Images (batch, 3, height, width), or their features (batch, width), and labels (batch,)."""
+        (name,) = batch[0].keys() - {"labels"}
+        return {name: torch.stack([example[name] for example in batch]), "labels": labels_of(batch)}

@@ -1,98 +1,30 @@
 """Image classification with CLIP: class names in prompts make a zero-shot head, which training improves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
-from peft import PeftModel
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, CLIPModel
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import AutoConfig, AutoTokenizer, CLIPModel, Trainer
 
 from randlora.errors import ConfigError, DataError
+from randlora.methods.prompts.config import PromptConfig
+from randlora.methods.prompts.prompts import Prompts
+from randlora.methods.prompts.promptsrc import PromptSRCPrompts
+from randlora.methods.prompts.tokens import class_tokens, numbers, words_of
+from randlora.methods.prompts.tuner import prompts_of
+from randlora.tasks.classification.captions import captions, names_of
 from randlora.tasks.classification.config import ImageTextData
+from randlora.tasks.classification.feature_cache import CachedFeatures
 from randlora.tasks.classification.image_task import ImageTask
-from randlora.tasks.classification.images import Preprocessing
+from randlora.tasks.classification.images import ImageRows, Preprocessing
+from randlora.tasks.classification.labelled import Examples
+from randlora.tasks.classification.prompted import PromptClassifier
+from randlora.tasks.classification.zero_shot import ZeroShotClassifier, caption_features
 from randlora.tasks.sources import BaseModel, load
-
-
-class ZeroShotClassifier(nn.Module):
-    """CLIP with the captions of the classes as its classifier: logits = exp(s) · normalized(image) · headᵀ.
-
-    A row of the head (classes, width) is the normalized mean over the templates of the normalized text features.
-
-    Args:
-        clip: `CLIPModel`, adapted or not.
-        prompts: Token ids and mask of all captions, (classes · templates, length) each, class by class.
-        classes: Number of classes.
-        text_trained: Whether the text tower changes in training. The head is then computed anew in every training
-            step, with gradients; otherwise it is computed once, here.
-        train_head: Whether the head is a parameter of its own that starts at the zero-shot head (a linear probe).
-    """
-
-    def __init__(
-        self, clip: nn.Module, prompts: dict[str, Tensor], classes: int, *, text_trained: bool, train_head: bool
-    ) -> None:
-        super().__init__()
-        self.clip, self.classes = clip, classes
-        for name, tensor in prompts.items():
-            self.register_buffer(f"prompt_{name}", tensor, persistent=False)
-        self.prompt_names = tuple(prompts)
-        self.cached_head: Tensor | None
-        self.register_buffer("cached_head", None, persistent=False)
-        self.text_trained = text_trained
-        if not text_trained:
-            clip.eval()
-            with torch.no_grad():
-                head = self.zero_shot_head()
-            if train_head:
-                self.head = nn.Parameter(head)
-            else:
-                self.cached_head = head
-
-    def zero_shot_head(self) -> Tensor:
-        """The head from the text tower as it is now, (classes, width)."""
-        prompts = {name: getattr(self, f"prompt_{name}") for name in self.prompt_names}
-        features = nn.functional.normalize(self._clip.get_text_features(**prompts).pooler_output, dim=-1)
-        means = features.unflatten(0, (self.classes, -1)).mean(dim=1)
-        return nn.functional.normalize(means, dim=-1)
-
-    def train(self, mode: bool = True) -> "ZeroShotClassifier":
-        """Switch to training or evaluation; an evaluation computes its head once, at its first batch."""
-        if self.text_trained:
-            self.cached_head = None
-        super().train(mode)
-        return self
-
-    def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
-        """Classify images.
-
-        Args:
-            pixel_values: (batch, 3, height, width), normalized.
-
-        Returns:
-            "logits" (batch, classes).
-        """
-        images = self._clip.get_image_features(pixel_values).pooler_output
-        head = self._head()
-        # The scale is about 100: in bf16, logits of 25 would be 0.125 apart.
-        with torch.autocast(images.device.type, enabled=False):
-            images = nn.functional.normalize(images.float(), dim=-1)
-            return {"logits": self._clip.logit_scale.exp() * images @ head.float().T}
-
-    def _head(self) -> Tensor:
-        if hasattr(self, "head"):
-            return self.head
-        if self.cached_head is not None:
-            return self.cached_head
-        head = self.zero_shot_head()
-        if not torch.is_grad_enabled():
-            self.cached_head = head
-        return head
-
-    @property
-    def _clip(self) -> Any:
-        """The CLIPModel inside a PEFT wrapper: adapters live in its layers, so that its methods use them."""
-        return self.clip.get_base_model() if isinstance(self.clip, PeftModel) else self.clip
+from randlora.tasks.task import Split, scores_on
 
 
 class ImageText(ImageTask):
@@ -102,6 +34,11 @@ class ImageText(ImageTask):
     trained_head = False
     head = ("head",)
     data: ImageTextData
+    classifier: ZeroShotClassifier | PromptClassifier | None = None
+
+    def __init__(self, data: ImageTextData, *, seed: int, facts: Mapping[str, Any] | None = None) -> None:
+        super().__init__(data, seed=seed, facts=facts)
+        self._features: dict[tuple[Split, range], CachedFeatures] = {}
 
     @classmethod
     def check(cls, data: Any) -> None:
@@ -114,9 +51,27 @@ class ImageText(ImageTask):
                 raise ConfigError("data.prompt_templates", expected="templates with one {} each", got=repr(template))
 
     @classmethod
+    def check_method(cls, data: Any, config: Any) -> None:
+        """See `Task.check_method`; prompts are captions, and those of each class leave new classes without."""
+        if not isinstance(config, PromptConfig):
+            return
+        if data.encoders != "both":
+            hint = "both towers are frozen, and captions are of the text tower"
+            raise ConfigError("data.encoders", expected="both, with prompts", got=data.encoders, hint=hint)
+        if config.by_class and data.classes != "all":
+            hint = "new classes would have no context"
+            raise ConfigError("data.classes", expected="all, with class_specific", got=data.classes, hint=hint)
+
+    @classmethod
     def without_data(cls, data: Any) -> "ImageText":
-        """See `Task.without_data`: the classes that have names, or two."""
-        return cls(data, seed=0, facts={"label_names": data.class_names or ["0", "1"]})
+        """See `Task.without_data`: the classes that have names, or as few as there can be."""
+        made_up = [str(number) for number in range(2 if data.classes == "all" else 4)]
+        return cls(data, seed=0, facts={"label_names": data.class_names or made_up})
+
+    @property
+    def trained(self) -> int:
+        """How many classes are trained on, the first ones."""
+        return self.data.trained_classes(len(self.label_names))
 
     def load_model(self, base: BaseModel) -> None:
         """See `Task.load_model`: a `CLIPModel`."""
@@ -131,39 +86,111 @@ class ImageText(ImageTask):
         self.backbone = load(CLIPModel.from_pretrained, model, what="weights", use_safetensors=True)
         if self.data.encoders == "vision":
             self.frozen = ("text_model", "text_projection", "logit_scale")
-        length = self.backbone.config.text_config.max_position_embeddings
+        self.tokenizer = tokenizer
+        self.longest = self.backbone.config.text_config.max_position_embeddings
         texts = captions(self.data, self.label_names)
-        self.prompts = dict(tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt"))
+        options = {"padding": True, "truncation": True, "max_length": self.longest, "return_tensors": "pt"}
+        self.prompts = dict(tokenizer(texts, **options))
+
+    def settle(self, config: PromptConfig) -> None:
+        """See `Task.settle`."""
+        config.settle(self.trained, numbers(self.tokenizer, config.words or ""))
 
     def wrap(self, adapted: nn.Module, *, train_head: bool) -> nn.Module:
-        """The adapted CLIP with its zero-shot head."""
-        classes, text_trained = len(self.label_names), not self.frozen and not train_head
-        return ZeroShotClassifier(adapted, self.prompts, classes, text_trained=text_trained, train_head=train_head)
+        """The adapted CLIP with its zero-shot head, or with the captions of its prompts.
 
-
-def captions(data: ImageTextData, label_names: Sequence[str]) -> list[str]:
-    """All templates of the first class, then of the second, and so on.
-
-    Args:
-        data: The data section of the config.
-        label_names: Names of the classes, in the order of their numbers.
-
-    Raises:
-        DataError: `data.class_names` are not as many as the labels, not all different, or the labels themselves in
-            another order.
-    """
-    plain = [name.replace("_", " ") for name in label_names]
-    names = data.class_names or plain
-    if len(names) != len(plain):
-        raise DataError("data.class_names", expected=f"{len(plain)} names, one per label", got=str(len(names)))
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError("data.class_names", expected="a name of its own for each label", got=f"'{twice}' twice")
-    if sorted(names) in (sorted(plain), sorted(label_names)) and names not in (plain, list(label_names)):
-        raise DataError(
-            "data.class_names",
-            expected=f"the order of the labels, {', '.join(label_names)}",
-            got=", ".join(names),
-            hint="these are the labels' own names, in another order",
+        Raises:
+            ConfigError: A head, or prompts, of the trained classes alone cannot have others.
+            DataError: A class name is longer than the context leaves room for.
+        """
+        classes, trained = len(self.label_names), self.trained
+        prompts = prompts_of(adapted)
+        if prompts is not None:
+            self.classifier = self._prompted(adapted, prompts)
+            return self.classifier
+        if train_head and trained < classes:
+            hint = "new classes have no row in the trained head"
+            raise ConfigError("data.classes", expected="all, with method head", got=self.data.classes, hint=hint)
+        text_trained = not self.frozen and not train_head
+        self.classifier = ZeroShotClassifier(
+            adapted, self.prompts, classes, text_trained=text_trained, train_head=train_head, trained=trained
         )
-    return [template.replace("{}", name) for name in names for template in data.prompt_templates]
+        return self.classifier
+
+    def _prompted(self, adapted: Any, prompts: Prompts) -> PromptClassifier:
+        config, trained = adapted.peft_config["default"], self.trained
+        self.check_method(self.data, config)
+        if config.classes != trained and (config.by_class or config.transfer):
+            got = f"{trained} with data.classes {self.data.classes}"
+            raise ConfigError("data.classes", expected=f"the {config.classes} classes of the training", got=got)
+        names = names_of(self.data, self.label_names)
+        words = words_of(self.tokenizer, names, config.behind)
+        tokens = class_tokens(words, names, config.length, self.longest, prompts.position)
+        frozen = None
+        if isinstance(prompts, PromptSRCPrompts):
+            adapted.eval()
+            with torch.no_grad():
+                means = caption_features(self.backbone, self.prompts, len(names), range(trained)).mean(dim=1)
+            frozen = nn.functional.normalize(means.float(), dim=-1)
+        return PromptClassifier(adapted, tokens, trained, frozen)
+
+    def inputs(self) -> dict[str, Any]:
+        """See `Task.inputs`; a prompt method may have a loss of its own."""
+        found = super().inputs()
+        if isinstance(self.classifier, PromptClassifier):
+            found["compute_loss_func"] = self.classifier.loss
+        return found
+
+    def examples(self, split: Split) -> Examples:
+        """See `Classification.examples`; test data have rows of base and new classes.
+
+        Raises:
+            DataError: They have not.
+        """
+        known, found = split in self._splits, super().examples(split)
+        if not known and split == "test" and self.trained < len(self.label_names):
+            for kind, there in (("base", min(found.labels) < self.trained), ("new", max(found.labels) >= self.trained)):
+                if not there:
+                    hint = f"the first {self.trained} of {len(self.label_names)} classes are base classes"
+                    raise DataError(found.source, expected=f"rows of the {kind} classes", got="none", hint=hint)
+        return found
+
+    def dataset(self, split: Split) -> Dataset[dict[str, Any]]:
+        """The images of the classes trained on; their features where a frozen tower sees the same in every epoch."""
+        return self._dataset(split, range(self.trained))
+
+    def _dataset(self, split: Split, classes: range) -> Dataset[dict[str, Any]]:
+        if (split, classes) in self._features:
+            return self._features[split, classes]
+        found = self.examples(split)
+        if len(classes) < len(self.label_names):
+            rows = [row for row, label in enumerate(found.labels) if label in classes]
+            if not rows:
+                raise DataError(found.source, expected="rows of the classes that are trained on", got="none")
+            found = found.select(rows)
+            found = replace(found, labels=[label - classes.start for label in found.labels])
+        augment = split == "train" and self.data.augment
+        images = ImageRows(found, self.preprocessing, self.seed if augment else None)
+        if augment or not isinstance(self.classifier, PromptClassifier) or not self.classifier.sees_frozen_images:
+            return images
+        width = self.backbone.config.projection_dim
+        if not CachedFeatures.fits(images, width):
+            return images
+        self._features[split, classes] = CachedFeatures(images, self.classifier.encode, width)
+        return self._features[split, classes]
+
+    def score(self, trainer: Trainer, split: Split) -> dict[str, float]:
+        """See `Task.score`; of base classes the test data's new ones are scored too, among themselves."""
+        scores = super().score(trainer, split)
+        classes = len(self.label_names)
+        if split != "test" or self.trained == classes or self.classifier is None:
+            return scores
+        new = range(self.trained, classes)
+        self.classifier.show(new)
+        try:
+            others = scores_on(trainer, self._dataset(split, new), "new")
+        finally:
+            self.classifier.show(range(self.trained))
+        base, unseen = scores["accuracy"], others["accuracy"]
+        mean = 2 * base * unseen / (base + unseen) if base + unseen else 0.0
+        return {**scores, "accuracy_new": unseen, "harmonic_mean": mean}

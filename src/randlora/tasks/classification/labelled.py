@@ -113,6 +113,10 @@ def load_training(
         place = f"{data.train}: column '{data.label_column}'"
         raise DataError(place, expected=f"{expected} or more", got=f"only '{got}'")
     examples = Examples(rows, columns.text, labels, data.train, pair=columns.pair)
+    trained = len(names) if columns.numbers else data.trained_classes(len(names))
+    if trained < len(names):
+        examples = examples.select([row for row, label in enumerate(labels) if label < trained])
+        labels, strata = examples.labels, list(examples.labels)
     held: list[int] = []
     if isinstance(data.validation, int | float):
         held = hold_out(strata, data.validation, seed, data.train)

@@ -28,12 +28,17 @@ def classification_loss(
             accumulation does not change the step.
 
     Returns:
-        A scalar, in fp32.
+        A scalar, in fp32 or, of such logits, fp64.
     """
-    logits = outputs["logits"].float()
+    logits = full_precision(outputs["logits"])
     if num_items_in_batch is None:
         return nn.functional.cross_entropy(logits, labels)
     return nn.functional.cross_entropy(logits, labels, reduction="sum") / num_items_in_batch
+
+
+def full_precision(tensor: Tensor) -> Tensor:
+    """A tensor in float32, or as it is in float64."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def labels_of(batch: list[dict[str, Any]]) -> Tensor:

@@ -5,11 +5,16 @@ from typing import Any, get_args, get_type_hints
 
 import peft
 
+from randlora.adapter_config import check_choice
 from randlora.errors import ConfigError
+from randlora.methods import CATALOGUE
 from randlora.methods.budget import fits_budget
 from randlora.training.config.method_table import CHOICES, METHODS
-from randlora.training.config.schema import check_key, check_value
-from randlora.training.config.sections import MethodConfig
+from randlora.training.config.schema import check_key, check_value, config_of
+from randlora.training.config.sections import MethodConfig, resolve
+
+_BESIDE_PROMPTS = ("lora", "rslora", *(method.name for method in CATALOGUE))
+"""Methods whose layers hold all that they train, and whose training asks for nothing beside the gradients."""
 
 _COMMON = ("target_modules", "exclude_modules", "modules_to_save")
 """Fields that the training path sets itself."""
@@ -31,12 +36,10 @@ def adapter_config(method: MethodConfig, **common: Any) -> peft.PeftConfig:
         ConfigError: A key or an option does not belong to the method, or its value does not fit.
     """
     known = METHODS[method.name]
-    for key in ("r", "alpha", "dropout", *CHOICES):
-        if key not in known.keys and getattr(method, key) not in (None, 0.0 if key == "dropout" else None):
-            hint = f"{method.name} has no such {'choice' if key in CHOICES else 'number'}" + (
-                "; see method.options" if key != "dropout" and takes(method.name, key) else ""
-            )
-            raise ConfigError(f"method.{key}", expected="nothing", got=repr(getattr(method, key)), hint=hint)
+    _check_keys(method)
+    other = beside(method)
+    if other is not None:
+        adapter_config(other)
     _check_options(method)
     if method.options.get("feedforward_modules") and not isinstance(method.target_modules, list):
         hint = "PEFT wants the feed-forward modules to be among them"
@@ -60,6 +63,42 @@ def adapter_config(method: MethodConfig, **common: Any) -> peft.PeftConfig:
         raise ConfigError(f"method.{name}", expected=error.expected, got=error.got, hint=error.hint) from error
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"method {method.name!r}", got=str(error)) from error
+
+
+def beside(method: MethodConfig) -> MethodConfig | None:
+    """The adapter of the weights that is trained beside a method of prompts, resolved; None where there is none.
+
+    Raises:
+        ConfigError: It is no method section, or of a method that cannot stand there.
+    """
+    key = "method.options.adapter"
+    given = method.options.get("adapter")
+    if given is None or takes(method.name, "target_modules"):
+        return None
+    if not isinstance(given, dict):
+        raise ConfigError(key, expected="the keys of a method section", got=repr(given))
+    try:
+        other = resolve(config_of({"task": "image-text", "method": given})).method
+    except ConfigError as error:
+        what = error.what.replace("method", key, 1)
+        raise ConfigError(what, expected=error.expected, got=error.got, hint=error.hint) from error
+    check_choice(f"{key}.name", other.name, _BESIDE_PROMPTS)
+    return other
+
+
+def _check_keys(method: MethodConfig) -> None:
+    """Check that the method has a use for every key that is given."""
+    known = METHODS[method.name]
+    for key in ("r", "alpha", "dropout", *CHOICES):
+        if key not in known.keys and getattr(method, key) not in (None, 0.0 if key == "dropout" else None):
+            hint = f"{method.name} has no such {'choice' if key in CHOICES else 'number'}" + (
+                "; see method.options" if key != "dropout" and takes(method.name, key) else ""
+            )
+            raise ConfigError(f"method.{key}", expected="nothing", got=repr(getattr(method, key)), hint=hint)
+    for key in ("target_modules", "exclude_modules"):
+        if not takes(method.name, "target_modules") and getattr(method, key) is not None:
+            hint = f"{method.name} trains inputs, and adapts no layer"
+            raise ConfigError(f"method.{key}", expected="nothing", got=repr(getattr(method, key)), hint=hint)
 
 
 def _check_options(method: MethodConfig) -> None:

@@ -8,7 +8,7 @@ import peft
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from randlora.errors import ConfigError
-from randlora.methods import CATALOGUE
+from randlora.methods import CATALOGUE, PROMPTS
 from randlora.methods.randlora import RandLoraConfig, default_alpha
 
 
@@ -47,6 +47,7 @@ METHODS: dict[str, PeftMethod] = {
         method.name: PeftMethod(method.config, _keys(*method.keys), start=method.start, as_lora=method.as_lora)
         for method in CATALOGUE
     },
+    **{method.name: PeftMethod(method.config, start=method.start) for method in PROMPTS},
     # LoRA, what it starts from, how it is scaled, and how its rank is spent.
     "lora": PeftMethod(peft.LoraConfig, _LORA),
     "rslora": PeftMethod(peft.LoraConfig, _LORA, {"use_rslora": True}),

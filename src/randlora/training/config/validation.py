@@ -45,14 +45,14 @@ def validate(config: TrainConfig) -> None:
 
 
 def check_method_section(config: TrainConfig) -> None:
-    """Check that the method has a use for every key that it is given.
+    """Check that the method has a use for every key that it is given, and the task one for the method.
 
     Raises:
         ConfigError: It has not.
     """
     resolved = resolve(config).method
     if resolved.name in METHODS:
-        adapter_config(resolved)
+        TASKS[config.task].check_method(config.data, adapter_config(resolved))
     else:
         _check_method_without_adapter(config.method)
 

@@ -18,6 +18,7 @@ from randlora.tasks.task import NOT_METRICS
 from randlora.training.config.sections import OptimizationConfig
 from randlora.training.run.adalora import RankBudget, find_adalora, orthogonality
 from randlora.training.run.callbacks import EpochOfData, ProgressBar
+from randlora.training.run.epoch_average import EpochAverage, find_averaged
 from randlora.training.run.progress import Progress, Stopwatch
 from randlora.training.run.weights import load_trained, save_trained
 
@@ -69,6 +70,9 @@ class RunTrainer(Trainer):
         self.adalora = find_adalora(self.model)
         if self.adalora is not None:
             self.add_callback(RankBudget(self.adalora))
+        averaged = find_averaged(self.model)
+        if averaged is not None and optimization is not None:
+            self.add_callback(EpochAverage(averaged))
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """The Trainer's, without LoRA's copies of its inputs.

@@ -15,7 +15,7 @@ FILE_NAME = "trained.safetensors"
 
 
 def save_trained(model: nn.Module, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
-    """Write the parameters that require gradients to `folder`, atomically.
+    """Write the parameters that require gradients, and averages of them, to `folder`, atomically.
 
     Args:
         model: The model.
@@ -24,7 +24,7 @@ def save_trained(model: nn.Module, folder: Path, state: Mapping[str, Tensor] | N
     """
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     source = dict(model.named_parameters()) if state is None else state
-    tensors = {name: source[name].detach().contiguous() for name in names}
+    tensors = {name: source[name].detach().contiguous() for name in names} | _averages(model)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{FILE_NAME}.tmp"
     temporary.unlink(missing_ok=True)  # a link would be written through
@@ -45,7 +45,8 @@ def load_trained(model: nn.Module, folder: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(str(path), expected="a safetensors file", got=str(error)) from error
     check_finite(tensors, str(path))
-    wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    wanted: dict[str, Tensor] = {**trained, **_averages(model)}
     if wanted.keys() != tensors.keys():
         name = min(wanted.keys() ^ tensors.keys())
         raise CheckpointError(
@@ -63,6 +64,11 @@ def load_trained(model: nn.Module, folder: Path) -> None:
             )
         with torch.no_grad():
             parameter.copy_(tensors[name])
+
+
+def _averages(model: nn.Module) -> dict[str, Tensor]:
+    """Sums over the epochs so far, from which a resumed run goes on."""
+    return {name: buffer for name, buffer in model.named_buffers() if name.rpartition(".")[2].startswith("average_")}
 
 
 def folder_bytes(folder: Path) -> int:
