@@ -11,8 +11,8 @@ _FIELD = re.compile(r"\s*([A-Za-z][A-Za-z ]*)\[([^\[\]]*)\]\s*(?:,|$)")
 def prompt_of_meaning(value: object, where: str) -> str:
     """Write a meaning representation out as the beginning of a text.
 
-    The fields stand in their order, as in the LoRA paper's data; two bars end them, and the text that is learned begins
-    with a blank, so that its first word is one that the model knows from the middle of texts.
+    The fields stand in their order, much as in the LoRA paper's data; two bars end them, and the text that is learned
+    begins with a blank, so that its first word is one that the model knows from the middle of texts.
 
     Args:
         value: As `name[Alimentum], area[city centre]`.
