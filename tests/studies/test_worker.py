@@ -83,6 +83,21 @@ def test_a_divergence_is_a_result(tmp_path):
     assert not any(entry.count("failed") for entry in study.progress())
 
 
+def test_a_run_that_leaves_no_record_has_failed(tmp_path):
+    study = done(tmp_path / "s", suite(methods={"lora": {"name": "lora"}}), run=lambda *_, **__: None)
+    assert [entry.count("failed") for entry in study.progress()] == [3, 3]
+
+
+def test_a_seed_that_diverged_leaves_the_cell_without_a_mean(tmp_path):
+    def run(config, *, score_test):
+        if config.seed == 1:
+            raise DIVERGED
+        return train(config, score_test=score_test)
+
+    cells = study_table(done(tmp_path / "s", run=run)).data["cells"]
+    assert {(cell["state"], cell["mean"], len(cell["values"])) for cell in cells} == {("diverged", None, 1)}
+
+
 def test_an_unexpected_error_is_one_line(tmp_path, caplog):
     study = done(tmp_path / "s", run=failing_at(1e-4, ValueError("two\nlines")))
     assert "ValueError: two lines" in caplog.text

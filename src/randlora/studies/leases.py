@@ -76,7 +76,10 @@ def beating(beat: Callable[[int], bool]) -> Iterator[None]:
         number = 0
         while not done.wait(BEAT_SECONDS):
             number += 1
-            if not beat(number):
+            goes_on = True
+            with suppress(Exception):  # a storage that cannot be reached for a while is no fault of the run's
+                goes_on = beat(number)
+            if not goes_on:
                 return
 
     thread = Thread(target=go_on, daemon=True)

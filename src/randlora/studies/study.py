@@ -79,6 +79,11 @@ class Study:
 
         return [progress_of(cell, outcome_of) for cell in self.cells]
 
+    def is_done(self, unit: Unit) -> bool:
+        """Whether a unit's run is there, with what was asked of it."""
+        found = self._record(unit)
+        return found is not None and found.state == "done"
+
     def seconds(self) -> list[float]:
         """How long each finished training took."""
         attempts = self.queue.attempts() if self.queue else []

@@ -87,7 +87,7 @@ def _state(entry: Progress) -> str:
         return "running"
     if entry.count("missing"):
         return "missing"
-    return "done" if entry.records() else "diverged"
+    return "done" if len(entry.records()) == len(entry.cell.seeds) else "diverged"
 
 
 def _forgotten(record: Record) -> float | None:

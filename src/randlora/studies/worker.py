@@ -94,6 +94,9 @@ def _attempt(study: Study, queue: Queue, unit: Unit, claimed: int, run: Run) -> 
         note(f"{unit.words}: {line}")
         queue.end(claimed, "diverged" if isinstance(error, TrainingError) else "failed", line)
         return False
+    if not study.is_done(unit):  # else it would be taken again and again
+        queue.end(claimed, "failed", f"{study.run_folder(unit)}: no record of a finished run")
+        return False
     queue.end(claimed, "done", seconds=time.monotonic() - began)
     return True
 
@@ -113,7 +116,7 @@ def _show(bar: Any, study: Study, found: list[Progress]) -> None:
     bar.total, bar.n = over + left, over
     times = study.seconds()
     if times and left:
-        working = max(1, sum(entry.count("running") for entry in found))
+        working = 1 + sum(entry.count("running") for entry in found)
         minutes = sum(times) / len(times) * left / working / 60
         words = f"about {minutes:.0f} min left" if minutes >= 1 else "less than a minute left"
         bar.set_postfix_str(words, refresh=False)
