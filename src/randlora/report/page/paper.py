@@ -40,18 +40,18 @@ class PaperPoint:
     source: str
 
 
-def paper_points(config: TrainConfig, goal: str) -> list[PaperPoint]:
+def paper_points(config: TrainConfig, unit: str) -> list[PaperPoint]:
     """The paper's figures for a run's task; none where it has not done the same.
 
     Args:
         config: The run's config.
-        goal: Name of the metric that the task is judged by.
+        unit: Of the metric that the task is judged by; the paper's are in percent.
     """
     backbone = _backbone(config.model)
     setting = _setting(config)
-    if backbone is None or setting is None or goal == "loss":
+    if backbone is None or setting is None or unit != "%":
         return []
-    wanted = _words(str(config.data.train))
+    wanted = _words(config.data.suite or str(config.data.train))
     rows = [row for row in _rows() if row["backbone"] == backbone and row["setting"] == setting]
     of_task = [row for row in rows if _plain(row["column"]) in wanted]
     of_method = {(row["method"], row["column"]): row["value"] for row in _rows() if row["backbone"] == backbone}
