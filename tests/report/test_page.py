@@ -4,7 +4,6 @@ import json
 import shutil
 import time
 from html.parser import HTMLParser
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -220,9 +219,3 @@ def test_the_papers_points_are_drawn_in(tmp_path):
     axes = score_by(setting, lambda run: run.record.peak_memory_bytes, "memory", paper).axes[0]
     drawn = {line.get_label(): (line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines}
     assert drawn["paper: LoRA-32"] == (6.8e9, points["LoRA-32"].value)
-
-
-def test_the_paper_file_is_part_of_the_package():
-    import randlora.report.page
-
-    assert (Path(randlora.report.page.__file__).parent / "paper.csv").is_file()
