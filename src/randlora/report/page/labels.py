@@ -23,7 +23,9 @@ def method_name(method: MethodConfig) -> str:
 
 
 def data_name(data: Any) -> str:
-    """The training data by their file's name, their folder's where that only says what they are for."""
+    """The training data by their suite's or file's name, their folder's where that only says what they are for."""
+    if data.suite is not None:
+        return short(data.suite)
     source = data.train
     if isinstance(source, list):
         names = [part["source"] if isinstance(part, Mapping) else part for part in source]

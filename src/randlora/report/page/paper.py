@@ -1,16 +1,13 @@
 """The paper's figures (arXiv 2502.00987v2) for a task that a run has trained on: same model, same data, same share.
 
-`paper.csv` has what can be matched: Tables 4 (GLUE), 5 (4 and 16 shots) and 11 (all training data), and the VRAM of
-Figures 2 and 3.
+What can be matched: Tables 4 (GLUE), 5 (4 and 16 shots) and 11 (all training data), and the VRAM of Figures 2 and 3.
 """
 
-import csv
 import re
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
-from typing import Any
 
+from randlora.studies.paper import figures
 from randlora.training.config.sections import TrainConfig
 
 _BACKBONES = {
@@ -19,6 +16,9 @@ _BACKBONES = {
     r"^roberta-?large$": "RoBERTa-large",
 }
 """Pattern of a model's name -> what the paper calls it."""
+
+
+_TABLES = {"4", "5", "11", "Fig2-3"}
 
 
 @dataclass(frozen=True)
@@ -40,20 +40,20 @@ class PaperPoint:
     source: str
 
 
-def paper_points(config: TrainConfig, goal: str) -> list[PaperPoint]:
+def paper_points(config: TrainConfig, unit: str) -> list[PaperPoint]:
     """The paper's figures for a run's task; none where it has not done the same.
 
     Args:
         config: The run's config.
-        goal: Name of the metric that the task is judged by.
+        unit: Of the metric that the task is judged by; the paper's are in percent.
     """
     backbone = _backbone(config.model)
     setting = _setting(config)
-    if backbone is None or setting is None or goal == "loss":
+    if backbone is None or setting is None or unit != "%":
         return []
-    wanted = _words(str(config.data.train))
+    wanted = _words(config.data.suite or str(config.data.train))
     rows = [row for row in _rows() if row["backbone"] == backbone and row["setting"] == setting]
-    of_task = [row for row in rows if _plain(row["column"]) in wanted]
+    of_task = [row for row in rows if row["column"] != "params" and _plain(row["column"]) in wanted]
     of_method = {(row["method"], row["column"]): row["value"] for row in _rows() if row["backbone"] == backbone}
     return [
         PaperPoint(
@@ -105,6 +105,8 @@ def _bytes(values: dict[tuple[str, str], str], method: str) -> float | None:
 
 
 @cache
-def _rows() -> list[dict[str, Any]]:
-    text = files("randlora.report.page").joinpath("paper.csv").read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines()))
+def _rows() -> list[dict[str, str]]:
+    """The figures of these tables, without averages over data sets."""
+    names = ("table", "backbone", "setting", "method", "column")
+    rows = [{**dict(zip(names, key, strict=True)), "value": value} for key, value in figures().items()]
+    return [row for row in rows if row["table"] in _TABLES and row["column"] != "Average"]

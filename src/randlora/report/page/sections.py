@@ -44,7 +44,7 @@ def section(setting: Setting, name: str) -> SettingSection:
         setting: The setting.
         name: Its id on the page, with which the names of its figures begin.
     """
-    paper = paper_points(setting.example.config, setting.goal)
+    paper = paper_points(setting.example.config, setting.unit)
     drawings = [
         draw(f"{name}-{kind}", f"{title}: {setting.title}", title, f"{words} {_standing(setting)}".strip(), make)
         for kind, title, words, make in _figures(setting, paper)
