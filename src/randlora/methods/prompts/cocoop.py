@@ -29,6 +29,12 @@ class CoCoOpConfig(PromptConfig):
     """Configuration of CoCoOp: captions are computed anew for every image, each with a context v + h(image).
 
     h has two layers with a ReLU between them, features -> features // 16 -> width. There are no fields of its own.
+
+    Example:
+        >>> from transformers import CLIPConfig
+        >>> from randlora.methods import PROMPTS, CoCoOpConfig
+        >>> PROMPTS[1].trained(CoCoOpConfig(), CLIPConfig())  # on ViT-B: 4 · 512, and 513 · 32 + 33 · 512
+        35360
     """
 
     type_name: ClassVar[str] = "RANDLORA_COCOOP"

@@ -32,6 +32,12 @@ class CoOpConfig(PromptConfig):
 
     Raises:
         ConfigError: A value is out of range.
+
+    Example:
+        >>> from transformers import CLIPConfig
+        >>> from randlora.methods import PROMPTS, CoOpConfig
+        >>> PROMPTS[0].trained(CoOpConfig(length=4), CLIPConfig())  # 4 · 512 on ViT-B
+        2048
     """
 
     type_name: ClassVar[str] = "RANDLORA_COOP"

@@ -23,6 +23,12 @@ class MapleConfig(DeepPromptConfig):
 
     Attributes:
         length: Vectors in the inputs of a block. Default 2.
+
+    Example:
+        >>> from transformers import CLIPConfig
+        >>> from randlora.methods import PROMPTS, MapleConfig
+        >>> PROMPTS[2].trained(MapleConfig(depth=1), CLIPConfig())  # 2 · 512 + 513 · 768 on ViT-B
+        395008
     """
 
     type_name: ClassVar[str] = "RANDLORA_MAPLE"

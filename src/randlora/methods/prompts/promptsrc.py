@@ -37,6 +37,12 @@ class PromptSRCConfig(DeepPromptConfig):
 
     Raises:
         ConfigError: A value is out of range.
+
+    Example:
+        >>> from transformers import CLIPConfig
+        >>> from randlora.methods import PROMPTS, PromptSRCConfig
+        >>> PROMPTS[3].trained(PromptSRCConfig(), CLIPConfig())  # 9 · 4 · (512 + 768) on ViT-B
+        46080
     """
 
     type_name: ClassVar[str] = "RANDLORA_PROMPTSRC"
