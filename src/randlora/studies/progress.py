@@ -80,7 +80,7 @@ class Progress:
 
 def goal_of(config: TrainConfig) -> Goal:
     """What a run is judged by."""
-    return TASKS[config.task].goal
+    return TASKS[config.task].goal_for(config.data)
 
 
 def progress_of(cell: Cell, outcome_of: Callable[[Unit], Outcome]) -> Progress:
