@@ -53,4 +53,4 @@ def test_the_package_with_the_model_is_named_where_it_is_missing(tmp_path):
 
 
 def test_the_arms_train_about_as_many_numbers():
-    assert {arm.method.name for arm in ARMS} == {"full", "lora", "randlora"}
+    assert {arm.method.name for arm in ARMS} == {"full", "lora", "randlora", "hybrid"}
