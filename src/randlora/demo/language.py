@@ -1,4 +1,4 @@
-"""A language model learns to turn requests into JSON: full fine-tuning, LoRA, RandLoRA and their hybrid side by side."""
+"""A language model learns to turn requests into JSON: full fine-tuning, LoRA, RandLoRA and the hybrid side by side."""
 
 import importlib.util
 from collections.abc import Callable, Sequence
