@@ -33,6 +33,7 @@ def test_commands_run_in_the_order_they_are_shown(bert, texts, tmp_path, monkeyp
     monkeypatch.chdir(texts)
     monkeypatch.setattr(rates, "WIDENINGS", 0)
     values = yaml.safe_load(SUITE)
+    values["seeds"] = [0]  # a second one is left to runs that take no time
     values["base"] |= {"model": str(bert), "optimization": {"max_steps": 1, "precision": "fp32", "device": "cpu"}}
     Path("suite.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     assert len(COMMANDS) == 6
@@ -41,7 +42,7 @@ def test_commands_run_in_the_order_they_are_shown(bert, texts, tmp_path, monkeyp
         assert main(words) == 0, capsys.readouterr().err
         outputs.append(capsys.readouterr().out)
     plan, ran, status, shown, _, again = outputs
-    assert "2 cells, 6 runs" in plan
+    assert "2 cells, 4 runs" in plan
     assert "unknown" not in plan
     assert shown.splitlines()[0].startswith("method")
     assert shown in ran
@@ -50,15 +51,10 @@ def test_commands_run_in_the_order_they_are_shown(bert, texts, tmp_path, monkeyp
     assert len(status.splitlines()) == 5
     runs = Path("runs/study/first/runs")
     records = [json.loads(path.read_text(encoding="utf-8")) for path in runs.glob("*/record.json")]
-    # Only runs at the best rate have scored the test split, each seed's.
-    tested = [record for record in records if "test_accuracy" in record["metrics"]]
-    assert sorted((record["method"], record["seed"]) for record in tested) == [
-        ("lora", 0),
-        ("lora", 1),
-        ("randlora", 0),
-        ("randlora", 1),
-    ]
-    assert len(records) == 2 * (2 + 1)
+    # Only runs at the best rate have scored the test split.
+    tested = [record["method"] for record in records if "test_accuracy" in record["metrics"]]
+    assert sorted(tested) == ["lora", "randlora"]
+    assert len(records) == 2 * 2
     # What the data lack is said before anything is run.
     assert main(["study", "run", "suite.yaml", "--base.data.train", "none.csv", "--output", "new"]) == 2
     assert "intents, lora as_lora=2: data.train: expected a data file" in capsys.readouterr().err
