@@ -58,7 +58,7 @@ def distinguished(names: Sequence[str], configs: Sequence[Mapping[str, Any]]) ->
     for name, own in zip(names, values, strict=True):
         twins = [other for other_name, other in zip(names, values, strict=True) if other_name == name]
         telling = [key for key in own if any(other.get(key) != own[key] for other in twins)]
-        words = [_words(key, own[key]) for key in telling]
+        words = filter(None, (_words(key, own[key]) for key in telling))
         found.append(short(" ".join([name, *words])))
     counts = Counter(found)
     numbers: Counter[str] = Counter()
@@ -70,10 +70,12 @@ def distinguished(names: Sequence[str], configs: Sequence[Mapping[str, Any]]) ->
 
 
 def _words(key: str, value: Any) -> str:
-    """A key of a config with its value; a value that is a word speaks for itself."""
+    """A key of a config with its value; a value that is a word speaks for itself, and no shots are all of the data."""
+    if value is None:
+        return "shots=all" if key.endswith("shots") else ""
     if isinstance(value, str):
         return PurePath(value).name if "/" in value else value
-    return f"{key.rpartition('.')[2]}={'all' if value is None else value}"
+    return f"{key.rpartition('.')[2]}={value}"
 
 
 def short(text: str) -> str:
