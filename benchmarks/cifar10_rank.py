@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from accuracy import SUITES, at_best_rate, command_line, report, with_lora_merged
 from randlora.demo.pretrain import PretrainRecipe, pretrained_clip
-from randlora.training import MethodConfig, load_config
+from randlora.training import MethodConfig, TrainConfig, load_config
 
 VALIDATION = 0.1
 LORA_PART = 5  # rank of the LoRA in "hybrid" and before "refine"
@@ -49,13 +49,12 @@ METHODS = {
 }
 
 
-def main() -> None:
-    """Run what is not run yet and write the summary."""
-    arguments = command_line(__doc__, METHODS, "runs/cifar10-rank")
+def base_config(train: str, test: str) -> TrainConfig:
+    """What all runs share: the suite, with the CLIP that has seen glyphs only and CIFAR-10 from files."""
     overrides = {
         "model": str(pretrained_clip(PRETRAINING)),
-        "data.train": arguments.train,
-        "data.test": arguments.test,
+        "data.train": train,
+        "data.test": test,
         "data.validation": str(VALIDATION),
         "data.image_column": "image",
         "data.shots": "null",
@@ -63,12 +62,23 @@ def main() -> None:
         "optimization.epochs": "4",
         "optimization.batch_size": "64",
     }
-    base = load_config(SUITES / "cifar10-clip.yaml", [part for k, v in overrides.items() for part in (f"--{k}", v)])
+    return load_config(SUITES / "cifar10-clip.yaml", [part for k, v in overrides.items() for part in (f"--{k}", v)])
+
+
+def config_of(name: str, base: TrainConfig) -> TrainConfig:
+    """A method's run but for its learning rate, seed and output."""
+    method = METHODS[name]
+    if method.name != "full":
+        method = replace(method, target_modules=base.method.target_modules)
+    return replace(base, method=method)
+
+
+def main() -> None:
+    """Run what is not run yet and write the summary."""
+    arguments = command_line(__doc__, METHODS, "runs/cifar10-rank")
+    base = base_config(arguments.train, arguments.test)
     for name in arguments.methods:
-        method = METHODS[name]
-        if method.name != "full":
-            method = replace(method, target_modules=base.method.target_modules)
-        config = replace(base, method=method, output=str(arguments.runs / name.replace(" ", "-")))
+        config = replace(config_of(name, base), output=str(arguments.runs / name.replace(" ", "-")))
         if name == "refine":
             config = with_lora_merged(config, LORA_PART, RATES)
         result = at_best_rate(config, RATES, arguments.seeds)
