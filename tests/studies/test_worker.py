@@ -10,6 +10,7 @@ import pytest
 from randlora.errors import ConfigError, OutputError
 from randlora.report.study import study_in_json
 from randlora.studies import leases, queue
+from randlora.studies.inputs import check_inputs
 from randlora.studies.study import Study
 from randlora.studies.table import study_table
 from randlora.studies.worker import work
@@ -225,6 +226,22 @@ def test_another_version_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(queue, "__version__", "99.0")
     with pytest.raises(ConfigError, match=r"study small: expected randlora .*, which began it, got randlora 99\.0"):
         Study(suite(), tmp_path / "s", begin=True)
+
+
+def test_data_that_change_stop_a_study_once_a_run_was_trained_on_them(tmp_path):
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("text,label\nx,1\ny,0\n")
+    data = {"train": str(tmp_path / "a.csv"), "test": str(tmp_path / "b.csv"), "validation": 0.5}
+    tasks = {"one": {"data": data}}
+    study = Study(suite(tasks=tasks, base={"model": "m"}), tmp_path / "s", begin=True)
+    check_inputs(study)
+    (tmp_path / "a.csv").write_text("text,label\nx,1\nz,0\n")
+    check_inputs(study)  # nothing was trained on the other
+    work(study, run=train, poll=0.01)
+    check_inputs(study)
+    (tmp_path / "b.csv").write_text("text,label\nx,0\ny,0\n")
+    with pytest.raises(OutputError, match=r"b\.csv: expected what runs of small were trained on, got one that has ch"):
+        check_inputs(study)
 
 
 def test_a_study_that_was_not_begun_has_no_runs_and_makes_no_folder(tmp_path):

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from randlora.errors import CheckpointError, OutputError
-from randlora.files import write_atomically, writing
+from randlora.files import write_if_new, writing
 from randlora.studies.cells import cells_of
 from randlora.studies.progress import Outcome, Progress, State, Unit, progress_of
 from randlora.studies.queue import Queue
@@ -49,12 +49,12 @@ class Study:
         if begin:
             with writing(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                write_atomically(self.folder / OWN, json.dumps(self._own(storage), indent=1) + "\n")
+                write_if_new(self.folder / OWN, json.dumps(self._own(storage), indent=1) + "\n")
         begun = (self.folder / OWN).is_file()
         self.queue = Queue(self.folder, suite.name, storage) if begun else None
         if begin:  # only now is it known that the version is right
             with writing(self.folder):
-                write_atomically(self.folder / SUITE_FILE, in_yaml(suite))
+                write_if_new(self.folder / SUITE_FILE, in_yaml(suite))
         self._done: dict[str, Outcome] = {}
 
     def run_folder(self, unit: Unit) -> Path:

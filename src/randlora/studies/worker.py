@@ -10,6 +10,7 @@ from typing import Any
 from randlora.errors import RandLoraError, TrainingError
 from randlora.messages import note
 from randlora.studies.cells import naming
+from randlora.studies.inputs import check_inputs
 from randlora.studies.leases import beating
 from randlora.studies.progress import Progress, Unit
 from randlora.studies.queue import Queue
@@ -28,11 +29,12 @@ def check_here(study: Study) -> None:
     """Check everything that can be known of every cell on this machine: data, model folders, hardware.
 
     Raises:
-        RandLoraError: A cell cannot be run here.
+        RandLoraError: A cell cannot be run here, or what finished runs were trained on has changed.
     """
     for cell in study.cells:
         with naming(f"{cell.column}, {cell.row}"):
             validate(replace(cell.config, output=str(study.folder / "runs")))
+    check_inputs(study)
 
 
 def _train(config: TrainConfig, *, score_test: bool) -> None:
