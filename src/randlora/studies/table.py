@@ -135,7 +135,9 @@ def _conditions(study: Study, found: list[Progress]) -> dict[str, Any]:
 
 def _length(optimization: OptimizationConfig) -> str:
     """How long a run trains, in words."""
-    return f"{optimization.max_steps} steps" if optimization.max_steps > 0 else f"{optimization.epochs:g} epochs"
+    steps = optimization.max_steps > 0
+    count, unit = (optimization.max_steps, "step") if steps else (optimization.epochs, "epoch")
+    return f"{count:g} {unit if count == 1 else f'{unit}s'}"
 
 
 def _summary(study: Study, cells: list[dict[str, Any]], conditions: dict[str, Any]) -> list[str]:

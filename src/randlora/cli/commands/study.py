@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from randlora.cli.commands.needs import require, training
-from randlora.errors import ConfigError
+from randlora.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from randlora.studies.study import Study
@@ -163,6 +163,8 @@ def table(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     from randlora.report.study import FORMATS, study_in_text
     from randlora.studies.table import study_table
 
+    if arguments.to is not None and Path(arguments.to).expanduser().is_dir():
+        raise OutputError("--to", expected="a file", got=f"{arguments.to}, a folder")
     study = _study(arguments, overrides)
     text = FORMATS.get(arguments.format, study_in_text)(study_table(study))
     if arguments.to is None:
