@@ -27,7 +27,8 @@ def study_table(study: Study) -> Result:
     for cell in cells:
         if cell["mean"] is not None:
             scores.setdefault(cell["row"], {})[cell["column"]] = cell["mean"]
-    ranks = mean_ranks(scores, {entry.cell.column: goal_of(entry.cell.config).higher for entry in found})
+    higher = {entry.cell.column: goal_of(entry.cell.config).higher for entry in found}
+    ranks = mean_ranks(scores, higher) if len(scores) > 1 else {}  # alone, everybody is first
     rows = [_row(study, row, [cell for cell in cells if cell["row"] == row], ranks.get(row)) for row in _rows(cells)]
     data: dict[str, Any] = {
         "suite": study.suite.name,

@@ -29,12 +29,11 @@ def check_here(study: Study) -> None:
     """Check everything that can be known of every cell on this machine: data, model folders, hardware.
 
     Raises:
-        RandLoraError: A cell cannot be run here, or what finished runs were trained on has changed.
+        RandLoraError: A cell cannot be run here.
     """
     for cell in study.cells:
         with naming(f"{cell.column}, {cell.row}"):
             validate(replace(cell.config, output=str(study.folder / "runs")))
-    check_inputs(study)
 
 
 def _train(config: TrainConfig, *, score_test: bool) -> None:
@@ -53,10 +52,14 @@ def work(study: Study, *, retry_failed: bool = False, run: Run = _train, poll: f
 
     Returns:
         How many runs this process has done.
+
+    Raises:
+        OutputError: What finished runs were trained on has changed.
     """
     queue = study.queue
     if queue is None:
         raise ValueError("the study is not begun")
+    check_inputs(study)
     if retry_failed:
         queue.forgive()
     done = 0
