@@ -22,6 +22,12 @@ def write_atomically(path: Path, content: str) -> None:
     temporary.replace(path)
 
 
+def write_if_new(path: Path, content: str) -> None:
+    """Write a text file atomically, unless this is its content: of many processes that begin at once none disturbs."""
+    if not path.is_file() or path.read_text(encoding="utf-8") != content:
+        write_atomically(path, content)
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file's content."""
     found = hashlib.sha256()

@@ -148,6 +148,16 @@ def test_a_runs_key_is_a_digest_of_its_config():
         ),
         ({"tasks": {"one": {"data.test": None}}}, r"data\.test: expected data to score the chosen runs on"),
         ({"base": {}}, r"model: expected a hub id"),
+        ({"tasks": {"one": {"data": 5}}}, r"tasks\.one\.data: expected a section with keys of its own, got 5"),
+        ({"budgets": [4, 8, 4]}, r"one, lora r=4: expected one cell of that name, got 2"),
+        (
+            {"budgets": [4], "methods": {"a": {"name": "lora"}, "a r=4": {"name": "lora", "r": 2}}},
+            r"one, a r=4: expected one cell of that name, got 2",
+        ),
+        (
+            {"tasks": {"one": {}, "one 4": {}}, "shots": {"4 b": {}, "b": {}}},
+            r"one 4 b, lora as_lora=4: expected one cell of that name, got 2",
+        ),
     ],
 )
 def test_a_cell_that_is_no_run_is_refused_by_its_name(changes, message):

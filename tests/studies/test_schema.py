@@ -74,7 +74,7 @@ def test_what_is_wrong_with_a_suite_is_one_line(write, changes, message):
         (["--task.one.data.train", "x"], r"expected a known key of a suite"),
         (
             ["--tasks.three.data.train", "x"],
-            r"tasks\.three: expected one of the suite's tasks and a key of it",
+            r"tasks\.three\.data\.train: expected one of the suite's tasks \(one, two\) and a key of it",
         ),
         (["--seeds", "many"], r"seeds: expected a list of whole numbers"),
         (["--seeds"], r"seeds: expected a value after it, got nothing"),
@@ -158,3 +158,9 @@ def test_the_command_says_what_is_wrong_in_one_line(write, capsys):
     assert "--gpus: expected --slurm with it" in capsys.readouterr().err
     assert main(["study", "work", str(write()), "--slurm", "0"]) == 2
     assert "--slurm: expected a number of workers" in capsys.readouterr().err
+    folder = path.parent / "study"
+    assert main(["study", "run", str(write()), "--output", str(folder), "--base.data.train", "./none.csv"]) == 2
+    assert "none.csv, which does not exist" in capsys.readouterr().err
+    assert not folder.exists()
+    assert main(["study", "table", str(write()), "--to", str(path.parent)]) == 2
+    assert "--to: expected a file" in capsys.readouterr().err

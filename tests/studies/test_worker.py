@@ -205,6 +205,15 @@ def test_a_database_in_place_of_the_journal(tmp_path):
         Study(small, tmp_path / "s")
 
 
+def test_a_damaged_record_is_named_with_what_mends_it(tmp_path):
+    study = done(tmp_path / "s", suite(methods={"lora": {"name": "lora"}}, tasks={"one": {}}))
+    (folder, *_) = (study.folder / "runs").iterdir()
+    (folder / "record.json").write_text("{")
+    (entry,) = Study(study.suite, study.folder).progress()
+    (error,) = {outcome.error for _, outcome in entry.units if outcome.state == "failed"}
+    assert error.endswith(f"; remove {folder} to run it again")
+
+
 def test_what_is_no_folder_of_this_study_is_refused(tmp_path):
     done(tmp_path / "s", suite(methods={"lora": {"name": "lora"}}))
     with pytest.raises(OutputError, match="or that of the study other, got that of the study small"):
@@ -225,6 +234,25 @@ def test_another_version_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(queue, "__version__", "99.0")
     with pytest.raises(ConfigError, match=r"study small: expected randlora .*, which began it, got randlora 99\.0"):
         Study(suite(), tmp_path / "s", begin=True)
+
+
+def test_data_that_change_stop_a_study_once_a_run_was_trained_on_them(tmp_path):
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("text,label\nx,1\ny,0\n")
+    data = {"train": str(tmp_path / "a.csv"), "test": str(tmp_path / "b.csv"), "validation": 0.5}
+    tasks = {"one": {"data": data}}
+    methods = {"lora": {"name": "lora"}}
+    found = suite(tasks=tasks, base={"model": "m"}, methods=methods, learning_rates=[1e-3])
+    study = Study(found, tmp_path / "s", begin=True)
+    work(study, run=failing_at(1e-3))
+    work(study, run=failing_at(1e-3, OSError()), retry_failed=True)
+    assert not any(entry.count("done") for entry in study.progress())
+    (tmp_path / "a.csv").write_text("text,label\nx,1\nz,0\n")
+    work(study, retry_failed=True, run=train)  # nothing was trained on the other
+    work(study, run=train)
+    (tmp_path / "b.csv").write_text("text,label\nx,0\ny,0\n")
+    with pytest.raises(OutputError, match=r"b\.csv: expected what runs of small were trained on, got one that has ch"):
+        work(study, run=train)
 
 
 def test_a_study_that_was_not_begun_has_no_runs_and_makes_no_folder(tmp_path):

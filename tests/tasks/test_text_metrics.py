@@ -49,6 +49,12 @@ def test_f1_of_more_than_two_classes_is_the_mean_over_them():
     assert found["f1"] == pytest.approx(100 * np.mean([literal_f1(predicted, labels, kind) for kind in range(3)]))
 
 
+def test_f1_of_three_classes_is_that_where_a_split_has_two_of_them():
+    predicted, labels = [0, 1, 1, 0], [0, 1, 0, 0]
+    found = score_function(["f1"])(SimpleNamespace(predictions=np.eye(3)[predicted], label_ids=np.array(labels)))
+    assert found["f1"] == pytest.approx(100 * np.mean([literal_f1(predicted, labels, kind) for kind in range(2)]))
+
+
 def test_the_loss_of_numbers_is_the_mean_over_the_whole_accumulated_batch():
     logits, labels = torch.randn(6, 1), torch.randn(6)
     whole = regression_loss({"logits": logits}, labels)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from randlora.errors import ConfigError
+from randlora.tasks import Goal
 from randlora.training import search
 from randlora.training import search as search_function
 from randlora.training.rates import best_rate, rates_beyond
@@ -54,10 +55,13 @@ def test_a_rate_that_diverges_is_passed_over(config):
     ],
 )
 def test_the_grid_is_widened_while_the_best_is_at_an_edge(config, scores, wanted):
-    from randlora.tasks import Goal
-
     assert rates_beyond(scores, Goal("accuracy"), 3) == wanted
     assert best_rate(scores, Goal("loss", higher=False)) == min((v, k) for k, v in scores.items() if v)[1]
+
+
+def test_rates_that_two_digits_do_not_tell_apart_are_not_tried_without_end():
+    assert rates_beyond({1e-3: 0.5, 1.01e-3: 0.6}, Goal("accuracy"), 2) == []
+    assert rates_beyond({1e-3: 0.6, 1.001e-3: 0.5}, Goal("accuracy"), 2) == []
 
 
 def test_nothing_to_try_and_nothing_to_choose_on(config):

@@ -111,7 +111,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     if absent and absent != "randlora":  # an extra, which is imported where it is first needed
         return str(missing(absent)), 2
     what = printable(" ".join(f"{type(error).__name__}: {error}".split()))
-    return f"{what} (unexpected, and so a fault of randlora's; --traceback shows where it comes from)", 1
+    return f"{what} (unexpected, and so a fault of randlora's; `randlora --traceback COMMAND` shows its place)", 1
 
 
 def _end(message: str, code: int) -> int:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,7 +58,8 @@ def cells_of(suite: Suite) -> list[Cell]:
     """Every cell of a suite, in the suite's order.
 
     Raises:
-        ConfigError: A cell's config is none of a run, or cannot be searched or scored; the message names the cell.
+        ConfigError: A cell's config is none of a run, or cannot be searched or scored; the message names the cell. Or
+            two cells have one name.
     """
     cells: list[Cell] = []
     for task in suite.tasks:
@@ -69,7 +71,16 @@ def cells_of(suite: Suite) -> list[Cell]:
         if len(cell.rates) != len(first.rates):
             expected = f"{len(first.rates)} rates, as many as {first.method} has"
             raise ConfigError(f"methods.{cell.method}.learning_rates", expected=expected, got=str(len(cell.rates)))
+    _check_names(cells)
     return cells
+
+
+def _check_names(cells: Sequence[Cell]) -> None:
+    """Check that no two cells have one place in the table, where one would hide the other."""
+    for place, count in Counter((cell.column, cell.row) for cell in cells).items():
+        if count > 1:
+            hint = "a budget is there twice, or two names of tasks and shots, or of methods and budgets, read the same"
+            raise ConfigError(", ".join(place), expected="one cell of that name", got=str(count), hint=hint)
 
 
 def run_key(config: TrainConfig) -> str:

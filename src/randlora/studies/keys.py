@@ -22,11 +22,13 @@ def flat(section: Mapping[str, Any], where: str) -> dict[str, Any]:
         where: What it is called, for messages.
 
     Raises:
-        ConfigError: A key is there twice, or is one that a study sets.
+        ConfigError: A key is there twice, or is one that a study sets, or a section is none.
     """
     found: dict[str, Any] = {}
     for name, value in section.items():
         nested = isinstance(value, Mapping) and name in _SECTIONS
+        if name in ("data", "optimization") and not nested:
+            raise ConfigError(f"{where}.{name}", expected="a section with keys of its own", got=repr(value))
         for given, inner in [(f"{name}.{key}", inner) for key, inner in value.items()] if nested else [(name, value)]:
             key = ours(given)
             if key in found:

@@ -108,7 +108,7 @@ def _override(values: dict[str, Any], key: str, text: str) -> None:
         name, _, rest = rest.partition(".")
         if name not in values.get(part, {}) or not rest:
             known = ", ".join(values.get(part, {})) or "none"
-            raise ConfigError(f"{part}.{name}", expected=f"one of the suite's {part} and a key of it", got=known)
+            raise ConfigError(key, expected=f"one of the suite's {part} ({known}) and a key of it")
         section, part = values[part], name
     elif part != "base":
         raise _unknown(key, _KINDS)

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from randlora.errors import CheckpointError, OutputError
-from randlora.files import write_atomically, writing
+from randlora.files import write_if_new, writing
 from randlora.studies.cells import cells_of
 from randlora.studies.progress import Outcome, Progress, State, Unit, progress_of
 from randlora.studies.queue import Queue
@@ -27,7 +27,7 @@ class Study:
         suite: The suite.
         output: The study's folder; None means `runs/study/NAME`.
         storage: URL of a database that holds the queue; None means a journal in the folder.
-        begin: Whether the folder is made, and the suite written into it; else a study that was not begun has no runs.
+        begin: Whether to `begin` it; else a study that was not begun has no runs.
 
     Attributes:
         suite: The suite.
@@ -45,17 +45,27 @@ class Study:
     ) -> None:
         self.suite, self.cells = suite, cells_of(suite)
         self.folder = study_folder(suite, output)
+        self._storage = storage
         self._check_folder(storage)
-        if begin:
-            with writing(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                write_atomically(self.folder / OWN, json.dumps(self._own(storage), indent=1) + "\n")
         begun = (self.folder / OWN).is_file()
         self.queue = Queue(self.folder, suite.name, storage) if begun else None
-        if begin:  # only now is it known that the version is right
-            with writing(self.folder):
-                write_atomically(self.folder / SUITE_FILE, in_yaml(suite))
         self._done: dict[str, Outcome] = {}
+        if begin:
+            self.begin()
+
+    def begin(self) -> None:
+        """Make the folder and the queue, where there are none, and write the suite.
+
+        Raises:
+            ConfigError: See `Study`.
+            OutputError: Likewise.
+        """
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_if_new(self.folder / OWN, json.dumps(self._own(self._storage), indent=1) + "\n")
+        self.queue = self.queue or Queue(self.folder, self.suite.name, self._storage)
+        with writing(self.folder):
+            write_if_new(self.folder / SUITE_FILE, in_yaml(self.suite))
 
     def run_folder(self, unit: Unit) -> Path:
         """Where a unit's run lies."""
@@ -98,7 +108,7 @@ class Study:
             try:
                 record = Record.load(folder)
             except CheckpointError as error:
-                return Outcome("failed", error=str(error))
+                return Outcome("failed", error=f"{error}; remove {folder} to run it again")
             if unit.scores_test and f"test_{record.goal}" not in record.metrics:
                 return None
             self._done[unit.name] = Outcome("done", record)

@@ -87,4 +87,4 @@ class Suite:
     budgets: Budgets = field(default_factory=list)
     shots: dict[Name, Section] = field(default_factory=dict)
     seeds: Annotated[list[Seed], Len(1), "a list of whole numbers of at least 0"] = field(default_factory=lambda: [0])
-    paper: list[Paper] = field(default_factory=list)
+    paper: Annotated[list[Paper], "a list of sections"] = field(default_factory=list)

@@ -27,7 +27,8 @@ def study_table(study: Study) -> Result:
     for cell in cells:
         if cell["mean"] is not None:
             scores.setdefault(cell["row"], {})[cell["column"]] = cell["mean"]
-    ranks = mean_ranks(scores, {entry.cell.column: goal_of(entry.cell.config).higher for entry in found})
+    higher = {entry.cell.column: goal_of(entry.cell.config).higher for entry in found}
+    ranks = mean_ranks(scores, higher) if len(scores) > 1 else {}  # alone, everybody is first
     rows = [_row(study, row, [cell for cell in cells if cell["row"] == row], ranks.get(row)) for row in _rows(cells)]
     data: dict[str, Any] = {
         "suite": study.suite.name,
@@ -135,7 +136,9 @@ def _conditions(study: Study, found: list[Progress]) -> dict[str, Any]:
 
 def _length(optimization: OptimizationConfig) -> str:
     """How long a run trains, in words."""
-    return f"{optimization.max_steps} steps" if optimization.max_steps > 0 else f"{optimization.epochs:g} epochs"
+    steps = optimization.max_steps > 0
+    count, unit = (optimization.max_steps, "step") if steps else (optimization.epochs, "epoch")
+    return f"{count:g} {unit if count == 1 else f'{unit}s'}"
 
 
 def _summary(study: Study, cells: list[dict[str, Any]], conditions: dict[str, Any]) -> list[str]:

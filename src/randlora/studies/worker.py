@@ -10,6 +10,7 @@ from typing import Any
 from randlora.errors import RandLoraError, TrainingError
 from randlora.messages import note
 from randlora.studies.cells import naming
+from randlora.studies.inputs import check_inputs
 from randlora.studies.leases import beating
 from randlora.studies.progress import Progress, Unit
 from randlora.studies.queue import Queue
@@ -51,10 +52,14 @@ def work(study: Study, *, retry_failed: bool = False, run: Run = _train, poll: f
 
     Returns:
         How many runs this process has done.
+
+    Raises:
+        OutputError: What finished runs were trained on has changed.
     """
     queue = study.queue
     if queue is None:
         raise ValueError("the study is not begun")
+    check_inputs(study)
     if retry_failed:
         queue.forgive()
     done = 0

@@ -31,7 +31,8 @@ def best_rate(scores: Mapping[float, float | None], goal: Goal) -> float:
 def rates_beyond(scores: Mapping[float, float | None], goal: Goal, begun: int) -> list[float]:
     """The rate to try next, where the best is at an edge of those tried; else none.
 
-    It is as far from the best as the best's neighbour on the other side.
+    It is as far from the best as the best's neighbour on the other side, in two digits; of rates that lie so near one
+    another that these are those of a rate tried already, there is none.
 
     Args:
         scores: See `best_rate`.
@@ -41,11 +42,11 @@ def rates_beyond(scores: Mapping[float, float | None], goal: Goal, begun: int) -
     rates, best = sorted(scores), best_rate(scores, goal)
     if len(rates) >= begun + WIDENINGS:
         return []
-    if best == rates[0]:
-        return [_rounded(best * best / rates[1])]
-    if best == rates[-1]:
-        return [_rounded(best * best / rates[-2])]
-    return []
+    neighbours = {rates[0]: rates[1], rates[-1]: rates[-2]}
+    if best not in neighbours:
+        return []
+    beyond = _rounded(best * best / neighbours[best])
+    return [] if beyond in scores else [beyond]
 
 
 def with_rate(config: TrainConfig, rate: float, seed: int) -> TrainConfig:

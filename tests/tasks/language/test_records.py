@@ -76,6 +76,8 @@ def test_nulls_that_a_table_sets_in_objects_are_no_values(tmp_path):
         ("data.jsonl", gzip.compress(b"{}", mtime=0), "expected a file that is not compressed, got gzip"),
         ("data.json", "[]", "expected at least one row, got none"),
         ("data.csv", "prompt,completion\na\n", "line 2: expected 2 cells"),
+        ("data.csv", b"\xff\xfep\x00,\x00", "line 1: expected text in UTF-8, got the byte 0xff"),
+        ("data.csv", 'prompt,"completion\na,b\n', "line 1: expected CSV whose quoted cells end"),
         ("data.parquet", b"PAR1", "expected a readable parquet file"),
         ("data.txt", "a", "expected a file ending in .csv, .tsv, .json, .jsonl, .parquet"),
     ],

@@ -159,7 +159,7 @@ def test_numbers_are_read_as_numbers_and_what_is_none_is_named(tmp_path):
     assert sorted([*held.labels, *kept.labels]) == [-2, 0.1, 0.25, 4]
     assert (len(held), task.examples("test").labels) == (2, [0.25, 4.0, 0.1, -2.0])
     assert task.facts() == {"label_names": ["label"]}
-    for wrong in ("nan", "", "high", "inf"):
+    for wrong in ("nan", "", "high", "inf", "1_0"):
         (tmp_path / "t.csv").write_text(f"text,label\na,1\nb,{wrong}\n")
         with pytest.raises(DataError, match=r"t\.csv: row 1, column 'label': expected a number as label"):
             TASKS["text-classification"](data, seed=3).examples("train")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from randlora.cli.commands.needs import require, training
-from randlora.errors import ConfigError
+from randlora.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from randlora.studies.study import Study
@@ -69,9 +69,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(takes_overrides=True)
 
 
-def _study(
-    arguments: argparse.Namespace, overrides: Sequence[str], *, begin: bool = False, planned: bool = True
-) -> "Study":
+def _study(arguments: argparse.Namespace, overrides: Sequence[str], *, planned: bool = True) -> "Study":
     """The study; a `planned` one as `study run` last planned it, with the words that this was given."""
     training()
     require("optuna", "scipy")
@@ -84,15 +82,13 @@ def _study(
     if planned and not overrides:
         copy = study_folder(suite, output) / SUITE_FILE
         suite = load_suite(copy) if copy.is_file() else suite
-    return Study(suite, output, arguments.storage, begin=begin)
+    return Study(suite, output, arguments.storage)
 
 
 def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     """`randlora study run SUITE [--dry-run] [--retry-failed] [--key value …]`."""
-    if arguments.dry_run:
-        return _dry_run(_study(arguments, overrides, planned=False))
-    study = _study(arguments, overrides, begin=True, planned=False)
-    return _work(study, retry_failed=arguments.retry_failed)
+    study = _study(arguments, overrides, planned=False)
+    return _dry_run(study) if arguments.dry_run else _work(study, retry_failed=arguments.retry_failed)
 
 
 def work(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -103,10 +99,11 @@ def work(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
             raise ConfigError(f"--{option}", expected="--slurm with it", got="none")
     if arguments.slurm is not None and arguments.slurm < 1:
         raise ConfigError("--slurm", expected="a number of workers, 1 or more", got=str(arguments.slurm))
-    study = _study(arguments, overrides, begin=True)
+    study = _study(arguments, overrides)
     if arguments.slurm is None:
         return _work(study, retry_failed=arguments.retry_failed)
     require("submitit")
+    study.begin()
     from randlora.studies.slurm import submit_workers
 
     folder = study.folder.resolve()
@@ -124,13 +121,15 @@ def _work(study: "Study", *, retry_failed: bool) -> int:
     from randlora.studies.worker import check_here
     from randlora.studies.worker import work as take_units
 
-    check_here(study)
+    check_here(study)  # nothing is written before
+    study.begin()
     take_units(study, retry_failed=retry_failed)
     print(study_in_text(study_table(study)))
     print(study.folder)
     failed = sum(entry.count("failed") for entry in study.progress())
     if failed:
-        line = f"randlora: {failed} runs failed; `randlora study status` says why, --retry-failed runs them again"
+        runs = "1 run" if failed == 1 else f"{failed} runs"
+        line = f"randlora: {runs} failed; `randlora study status` says why, --retry-failed tries again"
         print(line, file=sys.stderr)
     return 2 if failed else 0
 
@@ -163,6 +162,8 @@ def table(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     from randlora.report.study import FORMATS, study_in_text
     from randlora.studies.table import study_table
 
+    if arguments.to is not None and Path(arguments.to).expanduser().is_dir():
+        raise OutputError("--to", expected="a file", got=f"{arguments.to}, a folder")
     study = _study(arguments, overrides)
     text = FORMATS.get(arguments.format, study_in_text)(study_table(study))
     if arguments.to is None:

@@ -176,7 +176,8 @@ def _label_numbers(rows: datasets.Dataset, column: str, source: str) -> list[flo
     numbers = []
     for row, value in enumerate(rows[column]):
         try:
-            number = float("nan" if value is None or isinstance(value, bool) else value)
+            absent = value is None or isinstance(value, bool) or "_" in str(value)  # 1_0 is a number of Python's
+            number = float("nan" if absent else value)
         except (TypeError, ValueError):
             number = math.nan
         if not math.isfinite(number):

@@ -15,8 +15,13 @@ def _accuracy(predicted: NDArray[Any], labels: NDArray[Any]) -> float:
 def _f1(predicted: NDArray[Any], labels: NDArray[Any]) -> float:
     from sklearn.metrics import f1_score  # noqa: PLC0415 - an optional package
 
-    several = max(int(labels.max()), int(predicted.max())) > 1
-    return float(f1_score(labels, predicted, average="macro" if several else "binary", zero_division=0.0))
+    return float(f1_score(labels, predicted, zero_division=0.0))
+
+
+def _mean_f1(predicted: NDArray[Any], labels: NDArray[Any]) -> float:
+    from sklearn.metrics import f1_score  # noqa: PLC0415
+
+    return float(f1_score(labels, predicted, average="macro", zero_division=0.0))
 
 
 def _matthews_correlation(predicted: NDArray[Any], labels: NDArray[Any]) -> float:
@@ -51,17 +56,19 @@ class Metric:
         unit: Of the value times 100.
         of_numbers: Whether it compares numbers and not classes.
         package: The package that it needs, or None.
+        of_several: What takes the place of `score` where a model tells more than two classes; None means the same.
     """
 
     score: Callable[[NDArray[Any], NDArray[Any]], float]
     unit: str
     of_numbers: bool = False
     package: str | None = None
+    of_several: Callable[[NDArray[Any], NDArray[Any]], float] | None = None
 
 
 METRICS = {
     "accuracy": Metric(_accuracy, "%"),
-    "f1": Metric(_f1, "%", package="sklearn"),
+    "f1": Metric(_f1, "%", package="sklearn", of_several=_mean_f1),
     "matthews_correlation": Metric(_matthews_correlation, "points", package="sklearn"),
     "pearson": Metric(_pearson, "points", of_numbers=True, package="scipy"),
     "spearman": Metric(_spearman, "points", of_numbers=True, package="scipy"),
@@ -80,6 +87,12 @@ def score_function(names: Sequence[str]) -> Callable[[Any], dict[str, float]]:
         outputs, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
         numbers = METRICS[names[0]].of_numbers
         predicted = outputs.reshape(len(outputs)) if numbers else np.argmax(outputs, axis=-1)
-        return {name: 100.0 * METRICS[name].score(predicted, labels) for name in names}
+        found = {}
+        for name in names:
+            metric = METRICS[name]
+            # By the model's classes, since a split may lack some of them.
+            score = metric.of_several if metric.of_several and outputs.shape[-1] > 2 else metric.score
+            found[name] = 100.0 * score(predicted, labels)
+        return found
 
     return scores

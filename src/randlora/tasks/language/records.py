@@ -17,7 +17,7 @@ from randlora.tasks.parquet import read_parquet
 from randlora.tasks.paths import FILE, NOTHING, kind_of, local
 from randlora.tasks.rows import is_local
 from randlora.tasks.tables import SEPARATED, SUFFIXES
-from randlora.tasks.text_files import csv_rows, dialect, refuse_compressed
+from randlora.tasks.text_files import csv_rows, dialect, refuse_compressed, text_lines
 
 CHUNK = 10_000
 """Rows that are Python strings at one time."""
@@ -121,8 +121,10 @@ def _from_csv(path: Path) -> Records:
 
 def _header(path: Path) -> list[str]:
     """The columns to read of a CSV file: those that some form has, or all where there is none, for the message."""
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        names = next((cells for cells in csv.reader(file, **dialect(path)) if cells), [])
+    try:
+        names = next((cells for cells in csv.reader(text_lines(path), **dialect(path)) if cells), [])
+    except csv.Error:  # which `csv_rows` will say with its line
+        names = []
     return [name for name in dict.fromkeys(names) if name in COLUMNS] or names
 
 
