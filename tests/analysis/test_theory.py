@@ -8,7 +8,8 @@ from every_method import fill
 from randlora.adapter import AdapterLayer
 from randlora.analysis.fitting import fit, fitted_error, lora_error, targets
 from randlora.analysis.theorem import sparse_ranks, terms_of
-from randlora.analysis.theory import METHODS, RANKS, config_for
+from randlora.analysis.theory import METHODS, RANKS, analyze_theory, config_for
+from randlora.errors import ConfigError
 from randlora.methods.randlora import RandLoraConfig
 
 
@@ -74,3 +75,9 @@ def test_a_sparse_basis_has_the_rank_of_the_columns_that_it_meets():
         if row["rank of B"] == 32:
             assert row["rank of ΔW"] == row["columns of A met"]
     assert min(row["rank of ΔW"] for row in rows) < 16
+
+
+@pytest.mark.parametrize("sides", [(31, 64), (64, 0), (100_000, 100_000)])
+def test_sides_that_cannot_be_compared_at_are_refused(sides):
+    with pytest.raises(ConfigError, match="--rows, --columns: expected 32 to 4,096, got"):
+        analyze_theory(*sides)

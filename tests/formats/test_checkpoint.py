@@ -8,9 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from every_method import fill
 from networks import FAMILIES, MODELS, Net, llama, random_config, rows, token_ids
 from randlora import RandLoraConfig, load_adapter
 from randlora.errors import CheckpointError, RandLoraError
+from randlora.formats.checkpoint import check_filled
 from randlora.methods.randlora import PEFT_TYPE
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -204,3 +206,33 @@ def test_a_file_with_other_tensors_than_the_adapter_has_is_refused(config, chang
     save_file(tensors, tmp_path / WEIGHTS)
     with pytest.raises(CheckpointError, match=expected):
         load_adapter(Net(), tmp_path)
+
+
+@pytest.mark.parametrize("config", [peft.LoraConfig, peft.VeraConfig, peft.MissConfig, RandLoraConfig])
+def test_an_adapter_whose_tensors_are_renamed_past_their_layers_is_refused(config, tmp_path):
+    """PEFT loads nothing then, and says nothing."""
+    model = fill(peft.get_peft_model(Net(), config(r=2, target_modules=["a", "b"])))
+    model.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="base_model"):
+        load_adapter(Net(), tmp_path, key_mapping={"^a": "z"})
+    with pytest.raises(CheckpointError, match="base_model"):
+        load_adapter(Net(), tmp_path, key_mapping={"^a": "b"})  # two tensors of one name
+
+
+def test_an_adapter_with_other_names_loads_by_a_mapping_of_them(tmp_path):
+    model = fill(peft.get_peft_model(Net(), peft.LoraConfig(r=2, target_modules=["a", "b"]))).eval()
+    model.save_pretrained(tmp_path)
+    renamed = {name.replace(".a.", ".first."): tensor for name, tensor in load_file(tmp_path / WEIGHTS).items()}
+    save_file(renamed, tmp_path / WEIGHTS)
+    loaded = load_adapter(Net(), tmp_path, key_mapping={"^first": "a"})
+    assert torch.equal(loaded(rows()), model(rows()))
+
+
+def test_numbers_that_did_not_come_to_their_place_are_told(tmp_path):
+    model = fill(peft.get_peft_model(Net(), peft.LoraConfig(r=2, target_modules=["a", "b"])))
+    saved = {name: tensor.clone() for name, tensor in peft.get_peft_model_state_dict(model).items()}
+    check_filled(model, "default", saved, "adapter")
+    name = next(iter(saved))
+    saved[name] += 1
+    with pytest.raises(CheckpointError, match=f"adapter: {name}: expected the saved numbers"):
+        check_filled(model, "default", saved, "adapter")

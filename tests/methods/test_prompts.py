@@ -232,6 +232,18 @@ def test_the_average_weighs_epochs_by_a_gaussian(clip):
     assert_close(prompts.vision, wanted)
 
 
+def test_an_average_far_from_every_epoch_is_one_all_the_same(clip):
+    _, prompts = attached(clip, PromptSRCConfig(depth=2, average_mean=0.5, average_std=1e-3))
+    start = prompts.vision.detach().clone()
+    prompts.add_epoch(1.0)
+    with torch.no_grad():
+        prompts.vision.add_(1)
+    prompts.take_average()
+    assert_close(prompts.vision, start)
+    with pytest.raises(ConfigError, match="average_mean: expected a share of the training, at most 1, got 15"):
+        PromptSRCConfig(average_mean=15)
+
+
 COUNTS = {"coop": 8_192, "cocoop": 35_360, "maple": 3_555_072, "promptsrc": 46_080, "dept": 3_555_072 + 2_048 + 51_300}
 """Of the papers, on ViT-B/16: 16 · 512, 35,360, 3.55 M, 46 thousand; DePT's has 4 · 512 + 513 · 100 classes more."""
 

@@ -25,7 +25,7 @@ RANDLORA = MethodConfig(name="randlora", r=8, alpha=8.0, bases="structured", see
 
 
 def test_an_arm_is_what_differs_in_seed_and_rate_and_its_rate_is_chosen_on_validation(tmp_path):
-    for seed, validation, test in ((0, 80.0, 70.0), (1, 84.0, 74.0)):
+    for seed, validation, test in ((0, 82.0, 70.0), (1, 84.0, 74.0)):
         made_run(tmp_path / f"slow-{seed}", rate=1e-3, seed=seed, validation=validation, test=test)
     made_run(tmp_path / "fast", rate=1e-2, validation=81.0, test=99.0)  # better on test, which does not count
     made_run(tmp_path / "other", RANDLORA, validation=90.0, test=60.0)
@@ -37,6 +37,20 @@ def test_an_arm_is_what_differs_in_seed_and_rate_and_its_rate_is_chosen_on_valid
     test = setting.score(lora)
     assert (setting.split, test.mean, test.count) == ("test", 72.0, 2)
     assert test.deviation == pytest.approx(8**0.5)
+
+
+@pytest.mark.parametrize("other", [82.0, 79.0])
+def test_the_further_seeds_of_a_searchs_best_rate_do_not_count_against_it(other, tmp_path):
+    for seed, validation in ((0, 82.0), (1, 60.0)):
+        made_run(tmp_path / f"best-{seed}", rate=1e-3, seed=seed, validation=validation, test=70.0)
+    for rate in (1e-4, 1e-2):
+        made_run(tmp_path / f"{rate:g}", rate=rate, validation=other)
+    (setting,) = group(find([tmp_path]))
+    (arm,) = setting.arms
+    assert (arm.rate, setting.split, setting.score(arm).count) == (1e-3, "test", 2)
+    assert [value.mean for value in arm.rates.values()] == [other, 82.0, other]
+    (line,) = summarize([setting], [], 0).best
+    assert "test accuracy 70.0 ± 0.0 %, before training on validation 10.0 %" in line
 
 
 def test_scores_are_shown_on_a_split_that_all_have(tmp_path):

@@ -70,6 +70,9 @@ def test_data_and_output_are_checked_before_anything_is_loaded(text_config, tmp_
         validate(replace(text_config, data=replace(text_config.data, test=str(tmp_path / "none.csv"))))
     with pytest.raises(DataError, match=r"data\.test: expected a file or folder with test data"):
         validate(replace(text_config, data=replace(text_config.data, test=None)))
+    for split in ("train", "validation", "test"):  # no name is not the same as no split
+        with pytest.raises(DataError, match=rf"data\.{split}: expected .*, got nothing"):
+            validate(replace(text_config, data=replace(text_config.data, **{split: ""})))
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="which is a file"):
         validate(replace(text_config, output=str(tmp_path / "file" / "run")))

@@ -218,7 +218,7 @@ def test_prompts_are_for_two_towers(name, text_config):
     ("chosen", "data", "message"),
     [
         (MethodConfig(name="coop"), {}, r"data\.class_names: expected names of at most \d+ tokens .* of 16, got"),
-        (method("maple", depth=3), {}, r"method\.depth: expected at most 2, the blocks of the towers, got 3"),
+        (method("maple", depth=3), {}, r"method\.options\.depth: expected at most 2, the blocks of the towers, got 3"),
         (method("cocoop", length=5), {}, r"words: expected at least 5 tokens"),
         (method("coop"), {"classes": "base"}, r"data\.classes: expected four classes or more"),
     ],

@@ -24,6 +24,8 @@ METHODS = ("structured", "uniform", "vera", "nola", "kradapter")
 """What is held against LoRA: RandLoRA with two families of bases, and other methods that can have as many numbers."""
 RANKS = (2, 4, 8, 16)
 """Ranks of the LoRAs whose numbers of trained numbers are compared at."""
+LARGEST_SIDE = 4096
+"""A larger ΔW would take hours, and more memory than most machines have."""
 
 
 def config_for(method: str, rows: int, columns: int, lora_rank: int) -> peft.PeftConfig | None:
@@ -58,11 +60,12 @@ def analyze_theory(rows: int = 96, columns: int = 64, *, seed: int = 0, steps: i
         steps: Iterations of each fit.
 
     Raises:
-        ConfigError: A side is smaller than twice the largest rank compared at.
+        ConfigError: A side is smaller than twice the largest rank compared at, or above `LARGEST_SIDE`.
     """
     smallest = 2 * max(RANKS)
-    if min(rows, columns) < smallest:
-        raise ConfigError("--rows, --columns", expected=f"{smallest} or more", got=f"{rows}, {columns}")
+    if min(rows, columns) < smallest or max(rows, columns) > LARGEST_SIDE:
+        expected = f"{smallest} to {LARGEST_SIDE:,}"
+        raise ConfigError("--rows, --columns", expected=expected, got=f"{rows}, {columns}")
     found: list[dict[str, Any]] = []
     wanted = targets(rows, columns, seed)
     with bar("theory", "fit", len(wanted) * len(RANKS) * len(METHODS)) as progress:

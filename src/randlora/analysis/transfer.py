@@ -13,6 +13,7 @@ from randlora.errors import ConfigError
 from randlora.messages import printable
 from randlora.result import Result
 from randlora.tasks import TASKS, DataConfig, Task
+from randlora.tasks.paths import local
 from randlora.training.config.file import load_config
 from randlora.training.config.start import adapter_of
 from randlora.training.methods import build, load_model
@@ -53,7 +54,7 @@ def analyze_transfer(runs: Sequence[str | Path], data: str, *, trust_remote_code
             rows.append(_row(run, before[key], _score(run, _task(run, section), trained=True)))
             progress.update()
     record = opened[0].record
-    name = printable(Path(data).name if Path(data).exists() else data)
+    name = printable(Path(data).name if local(data).exists() else data)
     title = f"{record.goal} on {name}, before and after training on other data"
     found = {"rows": rows, "goal": record.goal, "unit": record.unit, "data": name}
     return Result("transfer", title, _in_words(rows, record.goal, record.unit), rows, found)
@@ -62,7 +63,7 @@ def analyze_transfer(runs: Sequence[str | Path], data: str, *, trust_remote_code
 def _section(run: FinishedRun, data: str) -> DataConfig:
     """The run's data section with the other data as its test split."""
     if Path(data).suffix in _CONFIGS:
-        config = load_config(data)
+        config = load_config(local(data))
         if config.task != run.config.task:
             raise ConfigError("--data", expected=f"a config of task {run.config.task}", got=config.task)
         return config.data

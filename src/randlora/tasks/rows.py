@@ -45,6 +45,8 @@ def check_source(source: str, key: str) -> None:
     Raises:
         DataError: It is missing, empty or of another kind.
     """
+    if not source.strip():
+        raise DataError(key, expected="a hub name, a data file or an image folder", got="nothing")
     if not is_local(source):
         return
     path = local(source)

@@ -14,7 +14,7 @@ from randlora.methods.budget import fit_rank
 from randlora.methods.prompts.beside import in_json
 from randlora.tasks import Task
 from randlora.tasks.sources import BaseModel
-from randlora.training.config.adapter_configs import adapter_config, beside, takes
+from randlora.training.config.adapter_configs import adapter_config, beside, key_of, takes
 from randlora.training.config.method_table import METHODS
 from randlora.training.config.sections import MethodConfig, TrainConfig
 from randlora.training.config.start import adapter_of
@@ -75,7 +75,8 @@ def attach(task: Task, method: MethodConfig) -> nn.Module:
     try:
         return peft.get_peft_model(task.backbone, _peft_config(task, method))
     except ConfigError as error:
-        raise ConfigError(f"method.{error.what}", expected=error.expected, got=error.got, hint=error.hint) from error
+        key = key_of(method.name, error.what)
+        raise ConfigError(key, expected=error.expected, got=error.got, hint=error.hint) from error
     except RandLoraError:
         raise
     except NoMatchingPeftModuleError as error:

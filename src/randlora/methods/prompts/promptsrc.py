@@ -20,6 +20,9 @@ from randlora.methods.prompts.towers import image_features, text_features
 from randlora.methods.prompts.transfer import transfer_numbers
 from randlora.methods.prompts.tuner import PromptTuner
 
+_SMALLEST = 1e-300
+"""Weight of an epoch in the average, at least."""
+
 
 @dataclass
 class PromptSRCConfig(DeepPromptConfig):
@@ -62,8 +65,12 @@ class PromptSRCConfig(DeepPromptConfig):
         if self.adapter is not None:
             hint = "the towers that the prompts are held near have to stay frozen"
             raise ConfigError("adapter", expected="none with PromptSRC", got=repr(self.adapter), hint=hint)
-        check_positive("average_mean", self.average_mean)
-        check_positive("average_std", self.average_std)
+        for name in ("average_mean", "average_std"):
+            check_positive(name, getattr(self, name))
+        if self.average_mean > 1:
+            raise ConfigError(
+                "average_mean", expected="a share of the training, at most 1", got=repr(self.average_mean)
+            )
 
     def describe(self) -> dict[str, str]:
         """See `OwnConfig`."""
@@ -114,7 +121,8 @@ class PromptSRCPrompts(Prompts):
         Args:
             share: Of the training that is done.
         """
-        weight = math.exp(-0.5 * ((share - self.mean) / self.std) ** 2)
+        # Where a narrow Gaussian lies between two epochs, all weights would be 0 and there would be no average.
+        weight = max(math.exp(-0.5 * ((share - self.mean) / self.std) ** 2), _SMALLEST)
         for name in self.averaged:
             getattr(self, f"average_{name}").add_(getattr(self, name).double(), alpha=weight)
         self.get_buffer("average_weight").add_(weight)

@@ -13,6 +13,7 @@ from randlora.errors import CheckpointError, ConfigError, RandLoraError
 from randlora.messages import note, printable
 from randlora.training.config.file import load_config
 from randlora.training.config.sections import TrainConfig
+from randlora.training.language import e2e, harness
 from randlora.training.run.folder import CONFIG
 from randlora.training.run.record import FILE_NAME as RECORD
 from randlora.training.run.record import Record
@@ -20,6 +21,8 @@ from randlora.training.search import FILE_NAME as SEARCH
 
 _INSIDE = {"adapter", "checkpoints"}
 """Folders of a run that hold no other run."""
+SUITE_FILES = ("commonsense-fixed.json", "commonsense-faithful.json", e2e.FILE_NAME, harness.FILE_NAME)
+"""What `randlora evaluate` writes into a run's folder for suites."""
 _PLOTTED = ("trainable_parameters", "adapter_bytes", "train_seconds", "step_seconds_median", "peak_memory_bytes")
 LARGEST = 1e18
 """No record of ours has a larger number; those that are, or are not finite, are not drawn."""
@@ -35,6 +38,7 @@ class FoundRun:
         config: Its config.
         text: The config as it was written.
         record: Its record.
+        suites: Files that evaluations on suites left in its folder, with what they hold.
     """
 
     name: str
@@ -42,6 +46,7 @@ class FoundRun:
     config: TrainConfig
     text: str
     record: Record
+    suites: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:
@@ -133,7 +138,9 @@ def _read(folder: Path, names: set[str], root: Path, found: Findings) -> None:
     if names & {CONFIG, RECORD}:
         name = folder.resolve().name if folder == root else folder.relative_to(root).as_posix()
         try:
-            found.runs.append(_run(folder, printable(name)))
+            run = _run(folder, printable(name))
+            run.suites.update(_contents(folder, names & set(SUITE_FILES), found))
+            found.runs.append(run)
         except RandLoraError as error:
             if folder == root:
                 raise
@@ -145,14 +152,22 @@ def _read(folder: Path, names: set[str], root: Path, found: Findings) -> None:
             found.diverged[folder.resolve()] = [float(rate) for rate, value in rates.items() if value is None]
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             found.passed_over.append(f"{printable(str(folder / SEARCH))}: {type(error).__name__}")
-    for name in ANALYSES:
-        if f"{name}.json" in names:
-            path = folder / f"{name}.json"
-            try:
-                content = json.loads(path.read_text(encoding="utf-8"))
-                found.analyses.append(FoundAnalysis(name, path, dict(content)))
-            except (OSError, ValueError, TypeError, RecursionError) as error:
-                found.passed_over.append(f"{printable(str(path))}: {type(error).__name__}")
+    contents = _contents(folder, names & _files(), found)
+    found.analyses += [FoundAnalysis(Path(file).stem, folder / file, content) for file, content in contents.items()]
+
+
+def _contents(folder: Path, names: set[str], found: Findings) -> dict[str, dict[str, Any]]:
+    """What JSON files hold, by name; those that hold no object are passed over."""
+    read = {name: _content(folder / name, found) for name in sorted(names)}
+    return {name: content for name, content in read.items() if content is not None}
+
+
+def _content(path: Path, found: Findings) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        found.passed_over.append(f"{printable(str(path))}: {type(error).__name__}")
+        return None
 
 
 def _run(folder: Path, name: str) -> FoundRun:

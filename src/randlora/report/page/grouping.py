@@ -62,30 +62,46 @@ class Arm:
 
     @property
     def rates(self) -> dict[float, Spread]:
-        """Learning rate -> the goal on `split`, over seeds."""
-        found = {rate: self.goal(self.split, rate) for rate in sorted({run.rate for run in self.runs})}
+        """Learning rate -> the goal on `split`, over the seeds that all rates have.
+
+        A search tries every rate with one seed and the best with more: these others must not count against it.
+        """
+        seeds = [{run.record.seed for run in self.runs if run.rate == rate} for rate in self._tried]
+        shared = set.intersection(*seeds) or set.union(*seeds)
+        found = {
+            rate: self._spread([run for run in self._at(rate) if run.record.seed in shared], self.split)
+            for rate in self._tried
+        }
         return {rate: value for rate, value in found.items() if value is not None}
 
     @property
     def rate(self) -> float:
-        """The best learning rate; where none has a score, the first."""
+        """The best learning rate, of equals the one with most seeds; where none has a score, the first."""
         rates = self.rates
         if not rates:
             return self.runs[0].rate
-        return (max if self.higher else min)(rates, key=lambda rate: rates[rate].mean)
+        sign = 1 if self.higher else -1
+        return max(rates, key=lambda rate: (sign * rates[rate].mean, len(self._at(rate))))
 
     @property
     def chosen(self) -> list[FoundRun]:
         """The runs at the best rate, one for each seed (of repeated runs the latest)."""
         return self._at(self.rate)
 
+    @property
+    def _tried(self) -> list[float]:
+        return sorted({run.rate for run in self.runs})
+
     def _at(self, rate: float) -> list[FoundRun]:
         by_seed = {run.record.seed: run for run in sorted(self.runs, key=_started) if run.rate == rate}
         return [by_seed[seed] for seed in sorted(by_seed)]
 
-    def goal(self, split: str, rate: float | None = None) -> Spread | None:
-        """The goal on a split, over the seeds at a learning rate; None takes the best one."""
-        runs = self.chosen if rate is None else self._at(rate)
+    def goal(self, split: str) -> Spread | None:
+        """The goal on a split at the best learning rate, over the seeds."""
+        return self._spread(self.chosen, split)
+
+    @staticmethod
+    def _spread(runs: Sequence[FoundRun], split: str) -> Spread | None:
         return spread([run.record.metrics.get(f"{split}_{run.record.goal}") for run in runs])
 
     def mean(self, value: Callable[[FoundRun], float | None]) -> float | None:

@@ -84,7 +84,9 @@ def _best(setting: Setting) -> str:
     words = f"{setting.title}: {best.label} is best ({chosen}), {setting.split} {setting.goal} {_value(setting, best)}"
     before = best.mean(lambda run: run.record.before)
     if before is not None:
-        words += f", before training {goal_words(before, setting.unit)} {setting.unit}".rstrip()
+        measured = best.chosen[0].record.split
+        where = "" if measured == setting.split else f" on {measured}"
+        words += f", before training{where} {goal_words(before, setting.unit)} {setting.unit}".rstrip()
     if len(setting.arms) > 1 and setting.score(setting.arms[1]) is not None:
         words += f"; next is {setting.arms[1].label}, {_value(setting, setting.arms[1])}"
     return words
@@ -120,7 +122,7 @@ def _next(setting: Setting) -> list[tuple[str, str]]:
         steps.append(("the best has one seed; with three a difference can be told from chance", ""))
     elif len(setting.arms) > 1:
         first, second = setting.score(best), setting.score(setting.arms[1])
-        if first and second and abs(first.mean - second.mean) < max(first.deviation or 0.0, second.deviation or 0.0):
+        if first and second and abs(first.mean - second.mean) <= max(first.deviation or 0.0, second.deviation or 0.0):
             steps.append(
                 (f"the difference of {best.label} and {setting.arms[1].label} is no larger than that of two seeds", "")
             )

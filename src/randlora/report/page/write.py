@@ -20,6 +20,7 @@ from randlora.report.page.finding import FoundAnalysis, find
 from randlora.report.page.grouping import Setting, group
 from randlora.report.page.labels import short
 from randlora.report.page.sections import MOST_SETTINGS, section
+from randlora.report.page.suites import suite_tables
 from randlora.report.page.summary import summarize
 from randlora.report.page.tables import machines_table, runs_table
 
@@ -81,12 +82,16 @@ def write_page(paths: Sequence[str | Path], output: str | Path) -> Path:
     settings = group(found)
     drawn = [section(setting, f"task-{number}") for number, setting in enumerate(settings[:MOST_SETTINGS], start=1)]
     analyses, damaged = _analyses(found.analyses)
-    passed_over = [*found.passed_over, *damaged]
+    suites, foreign = suite_tables(settings)
+    for line in foreign:
+        note(f"passed over: {line}")
+    passed_over = [*found.passed_over, *damaged, *foreign]
     context = {
         "title": short(f"Report on {_subject(settings, analyses)}"),
         "summary": summarize(settings, [part.drawing.name.rpartition("-")[2] for part in analyses], len(passed_over)),
         "sections": drawn,
         "undrawn": [setting.title for setting in settings[MOST_SETTINGS:]],
+        "suites": suites,
         "runs": runs_table(settings),
         "analyses": analyses,
         "configs": [(short(run.name), _config(run.text)) for setting in settings for run in setting.runs],

@@ -68,8 +68,6 @@ class Classification(Task):
             raise ConfigError(
                 "data.shots", expected="either shots or a fraction", got="both", hint="remove one of them"
             )
-        if not data.train:
-            raise DataError("data.train", expected="a hub name, a data file or an image folder", got="nothing")
         check_source(data.train, "data.train")
         if isinstance(data.validation, str):
             check_source(data.validation, "data.validation")

@@ -7,7 +7,7 @@ from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from randlora.formats.checkpoint import WEIGHTS_FILE
+from randlora.formats.checkpoint import WEIGHTS_FILE, check_filled
 from randlora.tasks.language.exact_numbers import ExactNumbers
 
 REFERENCE = "ref"
@@ -30,7 +30,9 @@ class DpoTrainer(ExactNumbers, DPOTrainer):
         if isinstance(model, PeftModel) and start is None:
             model.delete_adapter(REFERENCE)
         elif isinstance(model, PeftModel):
-            set_peft_model_state_dict(model, load_file(Path(str(start)) / WEIGHTS_FILE), adapter_name=REFERENCE)
+            tensors = load_file(Path(str(start)) / WEIGHTS_FILE)
+            set_peft_model_state_dict(model, tensors, adapter_name=REFERENCE)
+            check_filled(model, REFERENCE, tensors, str(start))
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset

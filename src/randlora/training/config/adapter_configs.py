@@ -25,6 +25,12 @@ def takes(name: str, field_name: str) -> bool:
     return field_name in {entry.name for entry in fields(METHODS[name].config)}
 
 
+def key_of(name: str, field_name: str) -> str:
+    """The config key that sets a field of a method's config class."""
+    keys = {own: key for key, own in METHODS[name].keys.items()} | {key: key for key in _COMMON[:2]}
+    return f"method.{keys.get(field_name, f'options.{field_name}')}"
+
+
 def adapter_config(method: MethodConfig, **common: Any) -> peft.PeftConfig:
     """The PEFT config of a resolved method config.
 
@@ -58,9 +64,8 @@ def adapter_config(method: MethodConfig, **common: Any) -> peft.PeftConfig:
     try:
         return known.config(**{**start, **values, **method.options}, **known.fixed, **common)
     except ConfigError as error:
-        keys = {name: key for key, name in known.keys.items()}
-        name = keys.get(error.what, f"options.{error.what}")
-        raise ConfigError(f"method.{name}", expected=error.expected, got=error.got, hint=error.hint) from error
+        key = key_of(method.name, error.what)
+        raise ConfigError(key, expected=error.expected, got=error.got, hint=error.hint) from error
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"method {method.name!r}", got=str(error)) from error
 
