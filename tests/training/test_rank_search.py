@@ -14,7 +14,7 @@ from torch import nn
 from randlora.cli import main
 from randlora.errors import ConfigError, LayerError
 from randlora.methods.autolora import AutoLoraConfig, count_selected, find_selections, select_terms
-from randlora.training import MethodConfig, evaluate, train, validate
+from randlora.training import MethodConfig, PreferenceData, evaluate, train, validate
 from randlora.training.inspection import inspect_run
 from randlora.training.run.folder import RunFolder
 from randlora.training.run.look_ahead import look_ahead_gradient
@@ -268,6 +268,10 @@ def test_what_cannot_be_searched_is_refused_in_a_line(config):
         (replace(config, method=MethodConfig(name="autolora", r=1)), r"^method\.r: expected a rank of 2 or more"),
         (replace(config, data=replace(config.data, validation=None)), r"^data\.validation: expected one, for method"),
     ]
+    section = replace(config.optimization, precision="fp16")
+    others.append((replace(config, optimization=section), r"^optimization\.precision: expected bf16 or fp32"))
+    preference = replace(config, task="preference", data=PreferenceData(train="pairs.jsonl", validation=0.5))
+    others.append((preference, r"^method\.name: expected another method with preference, got autolora"))
     for whole, message in others:
         with pytest.raises(ConfigError, match=message):
             validate(whole)
@@ -288,6 +292,6 @@ def test_damaged_ranks_are_passed_over_with_a_line(tmp_path, caplog):
 
 def test_a_planned_run_is_inspected(config):
     found = inspect_run(config)
-    assert found.title == "autolora"
+    assert found.title == "autolora, in its search"
     linear = 2 * (4 * (16 + 16) + 2 * (16 + 32)) + 16 + 16  # of two blocks and the pooler
     assert found.trained == 3 * linear + 13 * 3  # with the selection variables

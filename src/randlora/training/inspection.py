@@ -16,7 +16,7 @@ from randlora.tasks.paths import local
 from randlora.tasks.rows import is_local
 from randlora.training.config.method_table import METHODS
 from randlora.training.config.sections import TrainConfig, resolve
-from randlora.training.config.start import adapter_of, with_start
+from randlora.training.config.start import adapter_of, searches_ranks, with_start
 from randlora.training.methods import build, is_head, load_model
 from randlora.training.prediction import Prediction, predict
 
@@ -118,8 +118,9 @@ def inspect_run(config: TrainConfig) -> Inspection:
     bases = {id(b): b for layer in adapted.values() for b in layer.randlora_bases.values()}
     bases_bytes = sum(b.stored_bytes() for b in bases.values())
     layers = [_inspect_layer(name, _shapes(layer)) for name, layer in adapted.items()]
+    title = f"{method.name}, bases {method.bases}" if adapted and "bases" in METHODS[method.name].keys else method.name
     return Inspection(
-        f"{method.name}, bases {method.bases}" if adapted and "bases" in METHODS[method.name].keys else method.name,
+        f"{title}, in its search" if searches_ranks(config) else title,
         layers,
         trained,
         4 * trained,
