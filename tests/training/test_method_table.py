@@ -73,6 +73,7 @@ TRAINED = [name for name in ON_LAYERS if name not in {method.name for method in 
 def test_a_method_trains_and_evaluates_to_its_record(name, text_config):
     text_config.method = method(name)
     text_config.optimization.max_steps = 3
+    text_config.data.validation = 0.25  # which autolora searches on
     record = train(text_config)
     assert record.method == name
     assert record.trainable_parameters > 0
@@ -110,6 +111,7 @@ def test_methods_that_cannot_exclude_modules_leave_them_alone_all_the_same(name,
         ("randlora", 16, 8.0),
         ("dora", 16, 32.0),
         ("adalora", 16, 32.0),
+        ("autolora", 16, 32.0),
         ("nola", 8, 1.0),
         ("hydralora", 4, 32.0),
         ("vera", 256, None),

@@ -16,11 +16,12 @@ from randlora.tasks.paths import local
 from randlora.tasks.rows import is_local
 from randlora.training.config.method_table import METHODS
 from randlora.training.config.sections import TrainConfig, resolve
-from randlora.training.config.start import adapter_of, with_start
+from randlora.training.config.start import adapter_of, searches_ranks, with_start
 from randlora.training.methods import build, is_head, load_model
 from randlora.training.prediction import Prediction, predict
 
 _LAMBDA = ".randlora_lambda"
+_LORA_A, _LORA_B = ".lora_A.weight", ".lora_B.weight"
 _SOON_READ = 2**25  # bytes of a data file; tokenizing them takes some ten seconds
 _BYTES_PER_TRAINED = 16  # a float32 number, its gradient and AdamW's two moments
 
@@ -31,15 +32,15 @@ class LayerInspection:
 
     Attributes:
         name: Its module's name.
-        r: Basis rank.
-        num_bases: n, ⌈m/r⌉ for full rank.
+        r: Basis rank; LoRA's rank.
+        num_bases: n, ⌈m/r⌉ for full rank; None of a LoRA.
         trained: Trained numbers, n·r + n·m; of a hybrid adapter LoRA's too.
         rank: Highest rank of ΔW: min(m, r·n), of a hybrid adapter plus LoRA's rank, up to m.
     """
 
     name: str
     r: int
-    num_bases: int
+    num_bases: int | None
     trained: int
     rank: int
 
@@ -50,7 +51,7 @@ class Inspection:
 
     Attributes:
         title: Method and family.
-        layers: The layers with λ and γ; none for methods without.
+        layers: The layers with λ and γ, or of a LoRA with ranks by layer; none for other methods.
         trained: Trained numbers, without the head.
         adapter_bytes: Bytes of the trained numbers on disk.
         bases_bytes: Bytes of the frozen bases in memory, in float32.
@@ -77,7 +78,7 @@ def inspect_adapter(folder: str | Path) -> Inspection:
     config = read_adapter_config(folder)
     path = Path(folder) / WEIGHTS_FILE
     shapes = read_tensor_shapes(path)
-    layers = []
+    layers = _loras(shapes) if config.get("rank_pattern") and config["peft_type"] == "LORA" else []
     with adapter_file_errors(folder):
         for name in sorted(shapes):
             if name.endswith(_LAMBDA):
@@ -117,8 +118,9 @@ def inspect_run(config: TrainConfig) -> Inspection:
     bases = {id(b): b for layer in adapted.values() for b in layer.randlora_bases.values()}
     bases_bytes = sum(b.stored_bytes() for b in bases.values())
     layers = [_inspect_layer(name, _shapes(layer)) for name, layer in adapted.items()]
+    title = f"{method.name}, bases {method.bases}" if adapted and "bases" in METHODS[method.name].keys else method.name
     return Inspection(
-        f"{method.name}, bases {method.bases}" if adapted and "bases" in METHODS[method.name].keys else method.name,
+        f"{title}, in its search" if searches_ranks(config) else title,
         layers,
         trained,
         4 * trained,
@@ -153,6 +155,16 @@ def _inspect_layer(name: str, shapes: Mapping[str, tuple[int, ...]]) -> LayerIns
     lora_rank = shapes.get("randlora_lora_A", (0,))[0]
     trained = sum(math.prod(shape) for shape in shapes.values())
     return LayerInspection(name, r, bases_count, trained, min(small, r * bases_count + lora_rank))
+
+
+def _loras(shapes: Mapping[str, tuple[int, ...]]) -> list[LayerInspection]:
+    """LoRA's layers, from the shapes of A (r, in) and B (out, r)."""
+    layers = []
+    for name, (r, *inner) in sorted((name, shape) for name, shape in shapes.items() if name.endswith(_LORA_A)):
+        layer = name.removesuffix(_LORA_A)
+        trained = r * math.prod(inner) + math.prod(shapes.get(f"{layer}{_LORA_B}", (0,)))
+        layers.append(LayerInspection(layer, r, None, trained, r))
+    return layers
 
 
 def _shapes(layer: RandLoraLayer) -> dict[str, tuple[int, ...]]:

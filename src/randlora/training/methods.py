@@ -10,6 +10,7 @@ from torch import nn
 
 from randlora.errors import ConfigError, LayerError, RandLoraError
 from randlora.formats import load_adapter
+from randlora.methods.autolora import select_terms
 from randlora.methods.budget import fit_rank
 from randlora.methods.prompts.beside import in_json
 from randlora.tasks import Task
@@ -73,7 +74,7 @@ def attach(task: Task, method: MethodConfig) -> nn.Module:
         LayerError: No layer matches, or one that the method cannot adapt does.
     """
     try:
-        return peft.get_peft_model(task.backbone, _peft_config(task, method))
+        adapted = peft.get_peft_model(task.backbone, _peft_config(task, method))
     except ConfigError as error:
         key = key_of(method.name, error.what)
         raise ConfigError(key, expected=error.expected, got=error.got, hint=error.hint) from error
@@ -92,6 +93,9 @@ def attach(task: Task, method: MethodConfig) -> nn.Module:
             got=f"{method.target_modules!r}: {' '.join(str(error).split())}",
             hint="choose others, or see method.options",
         ) from error
+    if method.name == "autolora":
+        select_terms(adapted)
+    return adapted
 
 
 def _peft_config(task: Task, method: MethodConfig) -> peft.PeftConfig:

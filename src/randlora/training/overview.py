@@ -94,6 +94,14 @@ ENTRIES = (
         lambda o, i: min(o, i, 48),
     ),
     Entry(
+        "autolora r=32",
+        "autolora",
+        {"r": 32},
+        "(α/r_l)·B·A, a layer's r_l of 1 to 32 found on validation data",
+        lambda o, i: 32 * (o + i),
+        lambda o, i: min(o, i, 32),
+    ),
+    Entry(
         "vera r=1024",
         "vera",
         {"r": 1024},

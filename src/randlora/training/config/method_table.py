@@ -9,6 +9,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from randlora.errors import ConfigError
 from randlora.methods import CATALOGUE, PROMPTS
+from randlora.methods.autolora import AutoLoraConfig
 from randlora.methods.randlora import RandLoraConfig, default_alpha
 
 
@@ -57,6 +58,12 @@ METHODS: dict[str, PeftMethod] = {
         peft.AdaLoraConfig,
         _keys(r="target_r", alpha="lora_alpha", dropout="lora_dropout"),
         {"total_step": 2**31},  # the trainer sets the number of its steps
+    ),
+    "autolora": PeftMethod(
+        AutoLoraConfig,
+        _LORA,
+        # A search from the singular vectors of the weight, or of DoRA's norms, would be another one.
+        {"init_lora_weights": True, "use_dora": False, "rank_pattern": {}, "target_parameters": None},
     ),
     # Combinations of frozen random or shared numbers.
     "vera": PeftMethod(peft.VeraConfig, _keys("r", dropout="vera_dropout", seed="projection_prng_key")),
@@ -133,7 +140,7 @@ def check_method(name: str) -> None:
         raise ConfigError("method.name", expected="a method that adapts layers", got=name, hint=reason)
 
 
-LORAS = ("lora", "rslora", "dora", "pissa", "adalora")
+LORAS = ("lora", "rslora", "dora", "pissa", "adalora", "autolora")
 """LoRA and its kin, whose r is a rank of LoRA's."""
 
 

@@ -16,6 +16,11 @@ def adapter_of(config: TrainConfig) -> str | None:
     return None if config.start_from is None else str(Path(config.start_from).expanduser() / "adapter")
 
 
+def searches_ranks(config: TrainConfig) -> bool:
+    """Whether a run begins with AutoLoRA's search: one that goes on with an adapter has its ranks."""
+    return config.method.name == "autolora" and config.start_from is None
+
+
 def check_model(config: TrainConfig, fingerprint: str | None) -> None:
     """Check that the run it starts from was trained on the same model: shapes alone do not tell.
 

@@ -16,6 +16,7 @@ from randlora.training.config.adapter_configs import adapter_config
 from randlora.training.config.method_table import CHOICES, METHODS
 from randlora.training.config.schema import check_values
 from randlora.training.config.sections import MethodConfig, OptimizationConfig, TrainConfig, resolve
+from randlora.training.config.start import searches_ranks
 
 
 def validate(config: TrainConfig) -> None:
@@ -33,6 +34,7 @@ def validate(config: TrainConfig) -> None:
     check_values(config)
     _check_optimization(config.optimization)
     _check_validation(config)
+    _check_search(config)
     _check_base(config)
     check_method_section(config)
     if not config.model:
@@ -94,15 +96,30 @@ def _check_optimization(optimization: OptimizationConfig) -> None:
 def _check_validation(config: TrainConfig) -> None:
     """Check that what is chosen on a validation split has one, and that a head's learning rate has a head."""
     optimization = config.optimization
-    for key in ("keep_best", "early_stopping", "eval_steps"):
-        if getattr(optimization, key) and config.data.validation is None:
-            hint = "a file, a hub split, or a share of the training data such as 0.1"
-            raise ConfigError("data.validation", expected=f"one, for optimization.{key}", got="none", hint=hint)
+    keys = ("keep_best", "early_stopping", "eval_steps")
+    choosing = [f"optimization.{key}" for key in keys if getattr(optimization, key)]
+    if searches_ranks(config):
+        choosing.append("method.name autolora")
+    if choosing and config.data.validation is None:
+        hint = "a file, a hub split, or a share of the training data such as 0.1"
+        raise ConfigError("data.validation", expected=f"one, for {choosing[0]}", got="none", hint=hint)
     rate = optimization.head_learning_rate
     if rate is not None and not TASKS[config.task].trained_head and config.method.name != "head":
         hint = "no head is trained"
         expected = f"none with {config.task}"
         raise ConfigError("optimization.head_learning_rate", expected=expected, got=repr(rate), hint=hint)
+
+
+def _check_search(config: TrainConfig) -> None:
+    """Check that AutoLoRA's search can be done where one is asked for."""
+    if not searches_ranks(config):
+        return
+    if config.optimization.precision == "fp16":
+        hint = "the search takes gradients that are not scaled; set it to bf16 or fp32"
+        raise ConfigError("optimization.precision", expected="bf16 or fp32 with autolora", got="fp16", hint=hint)
+    if config.task == "preference":
+        hint = "search on task sft, and go on from that run with start_from"
+        raise ConfigError("method.name", expected="another method with preference", got="autolora", hint=hint)
 
 
 def _check_base(config: TrainConfig) -> None:

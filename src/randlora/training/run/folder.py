@@ -1,6 +1,7 @@
 """A run's folder: config.yaml, record.json, adapter/ and, while it trains, checkpoints/."""
 
 import dataclasses
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,6 +22,9 @@ from randlora.training.run.record import FILE_NAME as RECORD
 from randlora.training.run.record import Record
 
 CONFIG = "config.yaml"
+RANKS = "ranks.json"
+"""Beside the checkpoints: what AutoLoRA's search found, until the record says it."""
+
 LOCK = ".lock"
 
 
@@ -35,6 +39,7 @@ class RunFolder:
         self.path = Path(path).expanduser()
         self.adapter = self.path / "adapter"
         self.checkpoints = self.path / "checkpoints"
+        self.search = self.checkpoints / "search"
         self._unfinished_adapter = self.path / ".adapter.tmp"
 
     @contextmanager
@@ -98,9 +103,14 @@ class RunFolder:
         shutil.rmtree(self.checkpoints, ignore_errors=True)  # killed between its last two acts
         return Record.load(self.path)
 
-    def checkpoint(self) -> Path | None:
-        """The newest whole checkpoint, or None; of damaged ones that are passed over the user is told."""
-        found = [path for path in self.checkpoints.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+    def checkpoint(self, folder: Path | None = None) -> Path | None:
+        """The newest whole checkpoint, or None; of damaged ones that are passed over the user is told.
+
+        Args:
+            folder: Where they are: the training's by default, or `search`.
+        """
+        folder = folder or self.checkpoints
+        found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
         for path in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
             what = damage(path)
             if what is None:
@@ -125,9 +135,26 @@ class RunFolder:
                 write_atomically(self.path / CONFIG, content)
                 yield
         except Exception:
-            if self.checkpoint() is None:
+            if self.checkpoint() is None and self.checkpoint(self.search) is None:
                 self._discard()
             raise
+
+    def save_ranks(self, found: dict[str, Any]) -> None:
+        """Write what AutoLoRA's search found: from here on the training with these ranks is resumed."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.checkpoints / RANKS, json.dumps(found))
+
+    def found_ranks(self) -> dict[str, Any] | None:
+        """What `save_ranks` wrote, or None."""
+        path = self.checkpoints / RANKS
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            note(f"{path} is passed over: {error}")
+            return None
+        return found if isinstance(found, dict) else None
 
     def save_adapter(self, write: Callable[[Path], object]) -> None:
         """Let `write` fill a temporary folder, then put it in place whole."""

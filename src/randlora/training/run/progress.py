@@ -4,12 +4,14 @@ import json
 import statistics
 import time
 from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from randlora.errors import OutputError
 from randlora.files import write_atomically
 from randlora.training.run.checkpoints import FILE_NAME, FILES, list_files
 
@@ -51,6 +53,25 @@ class Progress:
         """Read what `save` wrote, of a checkpoint that is whole."""
         content = json.loads((checkpoint / FILE_NAME).read_text(encoding="utf-8"))
         return cls(**{entry.name: content[entry.name] for entry in fields(cls)})
+
+
+def resumed(checkpoint: Path | None, processes: int) -> Progress:
+    """What a training has been through so far.
+
+    Args:
+        checkpoint: The one that it resumes from; None for one that begins.
+        processes: Number of processes that train together.
+
+    Raises:
+        OutputError: Another number of processes wrote the checkpoint, which divided the examples otherwise.
+    """
+    if checkpoint is None:
+        return Progress(datetime.now(timezone.utc).isoformat(timespec="seconds"), processes=processes)
+    progress = Progress.load(checkpoint)
+    if progress.processes != processes:
+        expected = f"as many processes as wrote {checkpoint.name}, {progress.processes}"
+        raise OutputError("processes", expected=expected, got=str(processes), hint="or choose another output")
+    return progress
 
 
 class Stopwatch(TrainerCallback):

@@ -5,7 +5,7 @@ import math
 import os
 import platform
 import subprocess
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -46,6 +46,8 @@ class Record:
         commit: Commit of the source checkout, None for an installed package.
         hardware: device (name), cores, precision.
         started: When, in ISO format with time zone.
+        rank_search: What AutoLoRA found before the training: the ranks by layer, whether with look_ahead, the
+            threshold, steps and seconds of the search. Empty for other methods.
     """
 
     method: str
@@ -67,6 +69,7 @@ class Record:
     hardware: dict[str, Any]
     started: str
     history: list[dict[str, float]]
+    rank_search: dict[str, Any] = field(default_factory=dict)
 
     @property
     def split(self) -> str:
@@ -102,9 +105,10 @@ class Record:
         path = folder / FILE_NAME
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            values = {entry.name: content[entry.name] for entry in fields(cls)}
-            for name, kind in get_type_hints(cls).items():
-                check_value(name, values[name], kind)
+            wanted = [entry.name for entry in fields(cls) if entry.name in content or entry.default_factory is MISSING]
+            values = {name: content[name] for name in wanted}
+            for name, value in values.items():
+                check_value(name, value, get_type_hints(cls)[name])
             return cls(**values)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise CheckpointError(

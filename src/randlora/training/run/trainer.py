@@ -210,10 +210,11 @@ class RunTrainer(Trainer):
             self.progress.save(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
 
 
-def run_trainer(kind: type[Trainer]) -> Any:
+def run_trainer(kind: type[Trainer], asked: type[RunTrainer] = RunTrainer) -> Any:
     """A class of Trainer that does what a run asks, and is otherwise the task's.
 
     Args:
         kind: The task's `trainer_class`.
+        asked: What is asked.
     """
-    return RunTrainer if kind is Trainer else type(f"Run{kind.__name__}", (RunTrainer, kind), {})
+    return asked if kind is Trainer else type(f"Run{kind.__name__}", (asked, kind), {})

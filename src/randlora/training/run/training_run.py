@@ -2,7 +2,6 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,20 @@ from typing import Any
 import transformers
 from transformers import IntervalStrategy, TrainingArguments
 
-from randlora.errors import ConfigError, DataError, OutputError
+from randlora.errors import ConfigError, DataError
 from randlora.tasks import TASKS, Split, Task
 from randlora.tasks.fingerprint import architecture_fingerprint, model_fingerprint
 from randlora.tasks.sources import locate
 from randlora.training.config.sections import TrainConfig, resolve
-from randlora.training.config.start import adapter_of, check_model, with_start
+from randlora.training.config.start import adapter_of, check_model, searches_ranks, with_start
 from randlora.training.config.validation import validate
 from randlora.training.methods import build, is_head, load_model
 from randlora.training.run.arguments import training_arguments
 from randlora.training.run.evaluation import evaluate
 from randlora.training.run.folder import RunFolder
 from randlora.training.run.memory import peak_bytes, reset_peak
-from randlora.training.run.progress import Progress
+from randlora.training.run.progress import resumed
+from randlora.training.run.rank_search import search_ranks, with_ranks
 from randlora.training.run.record import Record, commit, finite, hardware, versions
 from randlora.training.run.saving import save_adapter, upload
 from randlora.training.run.trainer import run_trainer
@@ -82,13 +82,21 @@ def _train(
         return record
     load_model(task, config)
     config.fingerprint["architecture"] = architecture_fingerprint(task.backbone)
-    model = build(task, config.method, adapter_of(config))
+    method, found = config.method, {}
+    if searches_ranks(config):
+        with folder.attempt(config):
+            found = search_ranks(config, folder, task)
+        # The training with these ranks is anew, and the same whether the search was interrupted or not.
+        transformers.set_seed(config.seed)
+        load_model(task, config)
+        method = with_ranks(method, found["ranks"])
+    model = build(task, method, adapter_of(config))
     arguments = training_arguments(config, task, folder.checkpoints)  # the model may have something to say to them
     with folder.attempt(config) if arguments.should_save else nullcontext():
         checkpoint = folder.checkpoint()
         trainer_class, _ = task.trainer_classes()
         trainer = run_trainer(trainer_class)(model=model, args=arguments, **_datasets(task, arguments), **task.inputs())
-        progress = _progress(checkpoint, arguments.world_size)
+        progress = resumed(checkpoint, arguments.world_size)
         trainer.begin(progress, is_head=partial(is_head, task=task), optimization=config.optimization)
         counts = trainer.count_trained()
         try:
@@ -96,7 +104,7 @@ def _train(
         except DataError as error:  # a loader process sends its traceback along
             raise DataError(str(error).rpartition("DataError: ")[2]) from error
         adapter_bytes = save_adapter(folder, config, task, trainer)
-        record = _record(config, task, trainer, counts, metrics, adapter_bytes)
+        record = replace(_record(config, task, trainer, counts, metrics, adapter_bytes), rank_search=found)
         if arguments.should_save:
             folder.finish(record)
     return record
@@ -122,25 +130,6 @@ def _fingerprint(config: TrainConfig, task: Task) -> dict[str, str]:
             wanted = config.fingerprint[name]
             raise ConfigError(f"fingerprint of the {name}", expected=wanted, got=str(value), hint=hint)
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _progress(checkpoint: Path | None, processes: int) -> Progress:
-    """What the run has been through so far.
-
-    Raises:
-        OutputError: Another number of processes wrote the checkpoint, which divided the examples otherwise.
-    """
-    if checkpoint is None:
-        return Progress(_now(), processes=processes)
-    progress = Progress.load(checkpoint)
-    if progress.processes != processes:
-        expected = f"as many processes as wrote {checkpoint.name}, {progress.processes}"
-        raise OutputError("processes", expected=expected, got=str(processes), hint="or choose another output")
-    return progress
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _fit(trainer: Any, task: Task, checkpoint: Path | None, *, score_test: bool) -> dict[str, float | None]:
