@@ -227,6 +227,7 @@ def test_what_is_no_folder_of_this_study_is_refused(tmp_path):
         Study(suite(), tmp_path / "s")
     with pytest.raises(ConfigError, match="--storage: expected the URL of a database"):
         Study(suite(), tmp_path / "new", "no-url", begin=True)
+    assert Study(suite(), tmp_path / "new", begin=True).progress()  # and nothing is left of it
 
 
 def test_another_version_is_refused(tmp_path, monkeypatch):

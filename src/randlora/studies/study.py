@@ -62,6 +62,9 @@ class Study:
         """
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+        if self._storage is not None:  # first, lest the folder belong to a queue that cannot be had
+            self.queue = self.queue or Queue(self.folder, self.suite.name, self._storage)
+        with writing(self.folder):
             write_if_new(self.folder / OWN, json.dumps(self._own(self._storage), indent=1) + "\n")
         self.queue = self.queue or Queue(self.folder, self.suite.name, self._storage)
         with writing(self.folder):
