@@ -1,6 +1,7 @@
 """AutoLoRA: the gradient of the selection variables, the ranks found, and a run of two trainings that is resumed."""
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
 
@@ -103,6 +106,17 @@ def test_the_rank_is_the_number_of_terms_above_the_threshold():
     a = torch.tensor([0.6, 0.3, 0.1]).log()
     assert [count_selected(a, threshold) for threshold in (None, 0.2, 0.05, 0.5, 0.99)] == [1, 2, 3, 1, 1]
     assert [count_selected(torch.zeros(k), None) for k in range(2, 40)] == list(range(2, 40))
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=12), st.floats(0.01, 0.99), st.floats(0.01, 0.99))
+def test_a_rank_is_of_terms_that_are_there_and_falls_with_the_threshold(values, one, other):
+    a = torch.tensor(values, dtype=torch.float64)
+    ranks = [count_selected(a, threshold) for threshold in sorted((one, other))]
+    assert len(values) >= ranks[0] >= ranks[1] >= 1
+    alpha = [math.exp(value) / sum(map(math.exp, values)) for value in values]
+    assert ranks[0] <= max(1, 1 / min(one, other))  # as they sum to 1
+    if all(abs(share - one) > 1e-9 for share in alpha):
+        assert count_selected(a, one) == max(1, sum(share > one for share in alpha))
 
 
 def test_the_layer_of_higher_rank_gets_the_higher_rank():
