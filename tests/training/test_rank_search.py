@@ -135,8 +135,10 @@ def test_a_search_without_look_ahead_says_so(config, monkeypatch, without_dropou
 
 
 @pytest.mark.slow
-def test_accumulated_batches_are_one(config, monkeypatch, without_dropout):
+def test_accumulated_batches_are_one(config, sft_config, monkeypatch):
     """To the look-ahead, which alone gives the selection variables a gradient in the first step, where B is 0."""
+    data = replace(sft_config.data, validation=0.25)  # its loss is of the tokens of all batches of a step together
+    config = replace(sft_config, method=config.method, data=data)
     gradients, batches = [], []
     drawn = SelectionTrainer._validation_batch
 
