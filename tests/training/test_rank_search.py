@@ -1,4 +1,4 @@
-"""AutoLoRA: the gradient of the selection variables, the ranks found, and a run of two trainings that is resumed."""
+"""AutoLoRA: a run of two trainings, its record, and how it is resumed."""
 
 import json
 import re
@@ -10,14 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from transformers import TrainingArguments
 
 from randlora.cli import main
 from randlora.errors import ConfigError, LayerError
-from randlora.methods.autolora import AutoLoraConfig, count_selected, find_selections, select_terms
+from randlora.methods.autolora import AutoLoraConfig, select_terms
 from randlora.training import MethodConfig, PreferenceData, evaluate, train, validate
 from randlora.training.inspection import inspect_run
 from randlora.training.run.folder import RunFolder
-from randlora.training.run.look_ahead import look_ahead_gradient
 from randlora.training.run.rank_search import SelectionGradient, SelectionTrainer
 from randlora.training.run.record import Record
 
@@ -35,13 +35,6 @@ def with_options(config, output=None, **options):
     return replace(config, method=method, output=str(output or config.output))
 
 
-def adapted(*layers, r=3):
-    linear = [str(number) for number, layer in enumerate(layers) if isinstance(layer, nn.Linear)]
-    model = peft.get_peft_model(nn.Sequential(*layers), AutoLoraConfig(r=r, lora_alpha=2 * r, target_modules=linear))
-    select_terms(model)
-    return model
-
-
 def tensors(output):
     return load_file(Path(output) / "adapter" / "adapter_model.safetensors")
 
@@ -49,91 +42,6 @@ def tensors(output):
 def equal(first, second):
     first, second = tensors(first), tensors(second)
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_a_layer_is_the_sum_of_its_selected_terms():
-    torch.manual_seed(0)
-    model = adapted(nn.Linear(5, 4), r=3).double()
-    layer = model.base_model.model[0]
-    A, B, a = layer.lora_A["default"].weight, layer.lora_B["default"].weight, layer.lora_A["default"].selection
-    x = torch.randn(2, 5, dtype=torch.float64)
-    with torch.no_grad():
-        B.normal_()
-        a.normal_()
-        alpha = a.exp() / a.exp().sum()
-        delta = 2 * sum(alpha[j] * torch.outer(B[:, j], A[j]) for j in range(3))
-        torch.testing.assert_close(model(x), x @ (layer.base_layer.weight + delta).T + layer.base_layer.bias)
-
-
-@pytest.mark.parametrize("rate", [0.0, 0.05])
-def test_the_look_ahead_is_the_derivative_through_a_step_of_the_weights(rate):
-    """Against autograd's second derivative, on two layers with a tanh between."""
-    torch.manual_seed(0)
-    x, y, held_x, held_y = (torch.randn(6, size, dtype=torch.float64) for size in (5, 2, 5, 2))
-    model = adapted(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2)).double()
-    selections = list(find_selections(model).values())
-    weights = [part for name, part in model.named_parameters() if part.requires_grad and "selection" not in name]
-    with torch.no_grad():
-        for part in (*weights, *selections):
-            part.normal_()
-    before = [part.detach().clone() for part in weights]
-
-    def loss(inputs, wanted, moved=None):
-        named = dict(model.named_parameters()) | (moved or {})
-        return (torch.func.functional_call(model, named, (inputs,)) - wanted).square().mean()
-
-    def gradients(inputs, wanted):
-        found = torch.autograd.grad(loss(inputs, wanted), [*weights, *selections])
-        return list(found[: len(weights)]), list(found[len(weights) :])
-
-    names = {id(part): name for name, part in model.named_parameters()}
-    step = torch.autograd.grad(loss(x, y), weights, create_graph=True)
-    moved = {names[id(w)]: w - rate * s for w, s in zip(weights, step, strict=True)}
-    exact = torch.autograd.grad(loss(held_x, held_y, moved), selections)
-    step = [part.detach() for part in step]
-    found = look_ahead_gradient(weights, step, rate, lambda: gradients(x, y), lambda: gradients(held_x, held_y))
-    torch.testing.assert_close(found, list(exact), rtol=1e-3, atol=1e-4)
-    assert all(torch.equal(part, origin) for part, origin in zip(weights, before, strict=True))
-    _, first_order = gradients(held_x, held_y)
-    off = max(float((f - e).abs().max()) for f, e in zip(first_order, exact, strict=True))
-    assert (off > 0.1) == (rate > 0)  # the step has something to say
-
-
-def test_the_rank_is_the_number_of_terms_above_the_threshold():
-    a = torch.tensor([0.6, 0.3, 0.1]).log()
-    assert [count_selected(a, threshold) for threshold in (None, 0.2, 0.05, 0.5, 0.99)] == [1, 2, 3, 1, 1]
-    assert [count_selected(torch.zeros(k), None) for k in range(2, 40)] == list(range(2, 40))
-
-
-def test_the_layer_of_higher_rank_gets_the_higher_rank():
-    """Two layers side by side, whose weights are to change by matrices of rank 1 and 4."""
-    torch.manual_seed(0)
-    size, rank, changes = 16, 8, []
-    for true_rank in (1, 4):
-        left, right = (torch.linalg.qr(torch.randn(size, true_rank))[0] for _ in range(2))
-        changes.append(2 * left @ right.T)
-    model = adapted(nn.Linear(size, size, bias=False), nn.Linear(size, size, bias=False), r=rank)
-    layers = [model.base_model.model[number] for number in range(2)]
-    wanted = [layer.base_layer.weight + change for layer, change in zip(layers, changes, strict=True)]
-    selections = list(find_selections(model).values())
-    weights = [part for name, part in model.named_parameters() if part.requires_grad and "selection" not in name]
-    optimizer = torch.optim.Adam([{"params": weights, "lr": 1e-2}, {"params": selections, "lr": 1e-1}])
-
-    def gradients(x):
-        losses = [(layer(x) - x @ weight.T).square().mean() for layer, weight in zip(layers, wanted, strict=True)]
-        found = torch.autograd.grad(sum(losses), [*weights, *selections])
-        return list(found[: len(weights)]), list(found[len(weights) :])
-
-    seen, held_out = torch.randn(2, 64, size)
-    for _ in range(200):
-        step, _ = gradients(seen)
-        found = look_ahead_gradient(weights, step, 1e-2, lambda: gradients(seen), lambda: gradients(held_out))
-        for part, gradient in zip([*weights, *selections], [*step, *found], strict=True):
-            part.grad = gradient
-        optimizer.step()
-    low, high = (count_selected(selection, None) for selection in selections)
-    assert low <= 2
-    assert high == 4
 
 
 def test_a_run_searches_and_trains_anew_as_plain_lora_with_the_ranks_found(config, tmp_path, capsys):
@@ -227,8 +135,10 @@ def test_a_search_without_look_ahead_says_so(config, monkeypatch, without_dropou
 
 
 @pytest.mark.slow
-def test_accumulated_batches_are_one(config, monkeypatch, without_dropout):
+def test_accumulated_batches_are_one(config, sft_config, monkeypatch):
     """To the look-ahead, which alone gives the selection variables a gradient in the first step, where B is 0."""
+    data = replace(sft_config.data, validation=0.25)  # its loss is of the tokens of all batches of a step together
+    config = replace(sft_config, method=config.method, data=data)
     gradients, batches = [], []
     drawn = SelectionTrainer._validation_batch
 
@@ -278,6 +188,15 @@ def test_what_cannot_be_searched_is_refused_in_a_line(config):
     model = peft.get_peft_model(nn.Sequential(nn.Embedding(5, 4)), AutoLoraConfig(r=2, target_modules=["0"]))
     with pytest.raises(LayerError, match=r"^autolora: expected linear layers with a plain LoRA, got 0, a Embedding"):
         select_terms(model)
+
+
+def test_several_processes_are_refused_in_a_line_and_leave_nothing(config, monkeypatch):
+    monkeypatch.setattr(TrainingArguments, "world_size", property(lambda _: 2))
+    with pytest.raises(
+        ConfigError, match=r"^method\.name: expected autolora on one process, got autolora on 2 processes"
+    ):
+        train(config)
+    assert not Path(config.output).exists()
 
 
 def test_damaged_ranks_are_passed_over_with_a_line(tmp_path, caplog):

@@ -1,6 +1,7 @@
 """The one training path: a config in, a run folder and its record out."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -84,7 +85,7 @@ def _train(
     config.fingerprint["architecture"] = architecture_fingerprint(task.backbone)
     method, found = config.method, {}
     if searches_ranks(config):
-        with folder.attempt(config):
+        with folder.attempt(config), _without_traceback():
             found = search_ranks(config, folder, task)
         # The training with these ranks is anew, and the same whether the search was interrupted or not.
         transformers.set_seed(config.seed)
@@ -99,15 +100,22 @@ def _train(
         progress = resumed(checkpoint, arguments.world_size)
         trainer.begin(progress, is_head=partial(is_head, task=task), optimization=config.optimization)
         counts = trainer.count_trained()
-        try:
+        with _without_traceback():
             metrics = _fit(trainer, task, checkpoint, score_test=score_test)
-        except DataError as error:  # a loader process sends its traceback along
-            raise DataError(str(error).rpartition("DataError: ")[2]) from error
         adapter_bytes = save_adapter(folder, config, task, trainer)
         record = replace(_record(config, task, trainer, counts, metrics, adapter_bytes), rank_search=found)
         if arguments.should_save:
             folder.finish(record)
     return record
+
+
+@contextmanager
+def _without_traceback() -> Iterator[None]:
+    """A loader process sends its traceback along with what is wrong with the data."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(str(error).rpartition("DataError: ")[2]) from error
 
 
 def _datasets(task: Task, arguments: TrainingArguments) -> dict[str, Any]:
