@@ -22,6 +22,10 @@ def page(tmp_path_factory):
         hardware = {"device": HOSTILE}
         made_run(folder / "runs" / f"run-{number}", method, test=80.0 + number, model=HOSTILE, hardware=hardware)
     made_run(folder / "runs" / HOSTILE.replace("/", "|"), MethodConfig(name="full"), validation=85.0)
+    score = {"metric": HOSTILE, "value": 0.5, "error": None, "shots": 0}
+    task = {"scores": [score], "limit": 10, "batch_size": 8, "lm_eval": HOSTILE}
+    harness = {f"task-{number}": task for number in range(9)} | {HOSTILE: task}
+    (folder / "runs" / "run-0" / "harness.json").write_text(json.dumps(harness), encoding="utf-8")
     axis = [0.0, 0.5, 1.0]
     edge = {"edge": "a – b", "barrier": 0.5, "at": 0.5, "highest loss": 2.0, "losses": [1.0, 2.0, 1.0]}
     landscape = {

@@ -89,20 +89,22 @@ def test_a_row_for_each_run_and_a_column_for_each_score(tmp_path):
 @pytest.mark.parametrize(
     "content", ["{", "[]", "3", "null", {"x": 1}, {"arc": {"scores": [{}]}}, harness("nan?"), harness(error=[1])]
 )
-def test_a_file_of_another_make_is_passed_over_and_its_run_is_not(content, tmp_path, caplog):
-    written(made_run(tmp_path / "runs" / "a"), harness=content)
-    page = write_page([tmp_path / "runs"], tmp_path / "out").read_text(encoding="utf-8")
-    assert [message for message in caplog.messages if "harness.json" in message]
-    assert "harness.json" in page.partition('id="passed-over"')[2]
-    assert 'id="suites"' not in page
-    assert "All runs (1)" in page
+def test_a_file_of_another_make_is_passed_over_and_its_run_is_not(content, tmp_path):
+    written(made_run(tmp_path / "a"), harness=content)
+    found = find([tmp_path])
+    tables, damaged = suite_tables(group(found))
+    assert tables == []
+    (line,) = [*found.passed_over, *damaged]
+    assert "harness.json" in line
+    assert [run.name for run in found.runs] == ["a"]
 
 
 def test_the_page_shows_them_escaped(tmp_path):
     content = {f"<b>{name}": value for name, value in harness(float("inf")).items()} | harness()
-    written(made_run(tmp_path / "a"), harness=content, e2e=E2E)
+    written(made_run(tmp_path / "a"), harness=content, e2e=E2E, commonsense_faithful=[])
     page = write_page([tmp_path / "a"], tmp_path / "out").read_text(encoding="utf-8")
     section = page.partition('<section id="suites"')[2].partition("</section>")[0]
     assert re.findall(r'data-value="([^"]*)"', section) == ["68.125", "", "0.5"]
     assert "&lt;b&gt;arc acc, 5 shots" in section
     assert '<a href="#suites">' in page
+    assert "commonsense-faithful.json" in page.partition('id="passed-over"')[2]

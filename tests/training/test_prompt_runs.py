@@ -190,6 +190,8 @@ def test_shots_of_base_classes_are_those_of_all_classes(halves):
         (MethodConfig(name="coop", r=4), {}, r"method\.r: expected nothing, got 4 \(coop has no such number\)"),
         (MethodConfig(name="coop", target_modules=["fc1"]), {}, r"method\.target_modules: .*coop trains inputs"),
         (MethodConfig(name="coop", options={"lenght": 4}), {}, r"method\.options\.lenght.*length"),
+        (method("coop", classes=3), {}, r"method\.options\.classes: expected a known config key"),
+        (method("coop", word_ids=[1]), {}, r"method\.options\.word_ids: expected a known config key"),
         (MethodConfig(name="coop", options={"length": 0}), {}, r"method\.options\.length: expected an integer"),
         (MethodConfig(name="coop", options={"position": "mid"}), {}, r"method\.options\.position"),
         (method("coop", adapter={"name": "vera"}), {}, r"method\.options\.adapter\.name: expected one of lora"),

@@ -16,7 +16,10 @@ from randlora.training.config.sections import MethodConfig, resolve
 _BESIDE_PROMPTS = ("lora", "rslora", *(method.name for method in CATALOGUE))
 """Methods whose layers hold all that they train, and whose training asks for nothing beside the gradients."""
 
-_COMMON = ("target_modules", "exclude_modules", "modules_to_save")
+_TARGETS = ("target_modules", "exclude_modules")
+"""Fields that keys of the `method` section set for every method that adapts layers."""
+
+_SET = (*_TARGETS, "modules_to_save", "classes", "word_ids")
 """Fields that the training path sets itself."""
 
 
@@ -27,7 +30,7 @@ def takes(name: str, field_name: str) -> bool:
 
 def key_of(name: str, field_name: str) -> str:
     """The config key that sets a field of a method's config class."""
-    keys = {own: key for key, own in METHODS[name].keys.items()} | {key: key for key in _COMMON[:2]}
+    keys = {own: key for key, own in METHODS[name].keys.items()} | {key: key for key in _TARGETS}
     return f"method.{keys.get(field_name, f'options.{field_name}')}"
 
 
@@ -100,7 +103,7 @@ def _check_keys(method: MethodConfig) -> None:
                 "; see method.options" if key != "dropout" and takes(method.name, key) else ""
             )
             raise ConfigError(f"method.{key}", expected="nothing", got=repr(getattr(method, key)), hint=hint)
-    for key in ("target_modules", "exclude_modules"):
+    for key in _TARGETS:
         if not takes(method.name, "target_modules") and getattr(method, key) is not None:
             hint = f"{method.name} trains inputs, and adapts no layer"
             raise ConfigError(f"method.{key}", expected="nothing", got=repr(getattr(method, key)), hint=hint)
@@ -108,7 +111,7 @@ def _check_keys(method: MethodConfig) -> None:
 
 def _check_options(method: MethodConfig) -> None:
     known = METHODS[method.name]
-    taken = {*_COMMON, *known.keys.values(), *known.fixed, *(entry.name for entry in fields(peft.PeftConfig))}
+    taken = {*_SET, *known.keys.values(), *known.fixed, *(entry.name for entry in fields(peft.PeftConfig))}
     kinds = {name: kind for name, kind in get_type_hints(known.config).items() if takes(method.name, name)}
     keys = [f"method.options.{name}" for name in kinds if name not in taken]
     for name, value in method.options.items():
