@@ -61,6 +61,7 @@ def test_the_grid_is_widened_while_the_best_is_at_an_edge(config, scores, wanted
 
 def test_rates_that_two_digits_do_not_tell_apart_are_not_tried_without_end():
     assert rates_beyond({1e-3: 0.5, 1.01e-3: 0.6}, Goal("accuracy"), 2) == []
+    assert rates_beyond({1e-3: 0.5, 1e-2: 0.5}, Goal("accuracy"), 2) == []
     assert rates_beyond({1e-3: 0.6, 1.001e-3: 0.5}, Goal("accuracy"), 2) == []
 
 

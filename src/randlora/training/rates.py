@@ -40,7 +40,7 @@ def rates_beyond(scores: Mapping[float, float | None], goal: Goal, begun: int) -
         begun: How many rates the search began with.
     """
     rates, best = sorted(scores), best_rate(scores, goal)
-    if len(rates) >= begun + WIDENINGS:
+    if len(rates) >= begun + WIDENINGS or len(set(scores.values())) == 1:  # all alike, there is no way that leads up
         return []
     neighbours = {rates[0]: rates[1], rates[-1]: rates[-2]}
     if best not in neighbours:
