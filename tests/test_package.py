@@ -34,10 +34,8 @@ def test_the_package_alone_imports_nothing_heavy(in_new_process):
     [
         "import randlora; from peft import PeftModel",
         "from peft import PeftModel; import randlora",
-        "import randlora, transformers.trainer; from peft import PeftModel",
         "import randlora.errors, transformers, peft.tuners.lora; from peft import PeftModel",
         "from randlora.adapter.base_layer import AdapterLayer; from peft import PeftModel",
-        "from randlora.update import Form; from peft import PeftModel",
         "from randlora import fold_once; from peft import PeftModel",
     ],
 )

@@ -75,7 +75,7 @@ def _three(config, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["text_config", "image_config", "sft_config"])
+@pytest.mark.parametrize("task", ["image_config", "sft_config"])
 def test_corners_are_the_runs_and_the_work_goes_on(task, request, tmp_path, monkeypatch):
     runs = _three(request.getfixturevalue(task), tmp_path)
     folder = tmp_path / "seen"

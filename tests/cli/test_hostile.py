@@ -182,13 +182,12 @@ def test_an_error_stands_on_a_line_of_its_own_below_a_progress_bar(config_file, 
 
 
 def test_a_console_without_unicode_and_a_reader_that_leaves():
-    code, output, errors = in_shell("randlora methods", PYTHONIOENCODING="ascii", LC_ALL="C", PYTHONUTF8="0")
-    assert code == 0, errors
+    ascii_only = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    _, output, errors = in_shell("randlora methods | head -n 4", **ascii_only)
     assert b"\\u0394W" in output
-    code, output, errors = in_shell("randlora methods | head -n 1 > /dev/null")
     assert b"Traceback" not in errors
     assert b"BrokenPipe" not in errors
-    code, output, errors = in_shell("randlora evaluate nöwhere", PYTHONIOENCODING="ascii", LC_ALL="C", PYTHONUTF8="0")
+    code, _, errors = in_shell("randlora evaluate nöwhere", **ascii_only)
     assert code == 2
     assert errors.splitlines()[-1].startswith(b"randlora: ")
     assert b"Traceback" not in errors

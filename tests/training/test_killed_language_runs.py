@@ -64,8 +64,17 @@ def require_same(first, second):
     assert not (Path(second) / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("quantization", [None, "nf4", "int8"])
-@pytest.mark.parametrize(("task", "packing"), [("sft", False), ("sft", True), ("preference", False)])
+@pytest.mark.parametrize(
+    ("task", "packing", "quantization"),
+    [
+        ("sft", False, None),
+        ("sft", True, None),
+        ("sft", True, "nf4"),
+        ("sft", False, "int8"),
+        ("preference", False, None),
+        ("preference", False, "nf4"),
+    ],
+)
 def test_an_interrupted_run_ends_with_the_same_bits(run_of, tmp_path, interrupted, task, packing, quantization):
     config = run_of(task, quantization, packing=packing)
     train(replace(config, output=str(tmp_path / "whole")))

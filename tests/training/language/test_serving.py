@@ -45,10 +45,7 @@ def serving(source, port, folder):
     }
     words = [sys.executable, "-m", "randlora", "serve", str(source), "--port", str(port), "--engine", "transformers"]
     with (folder / "errors").open("w") as errors:
-        # Tests may run in the background, where a shell lets processes ignore the interrupt.
-        with_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True, env=variables)
-        signal.signal(signal.SIGINT, with_interrupt)
     try:
         lines = [process.stdout.readline(), process.stdout.readline()]
         assert "curl" in lines[1], (folder / "errors").read_text()
@@ -81,7 +78,7 @@ def test_a_run_is_served_and_leaves_nothing(spoken_run, port, tmp_path):
             assert "".join(pieces) == expected
         processes = psutil.Process(process.pid).children(recursive=True)
         assert processes
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0, (tmp_path / "errors").read_text()
     assert not any(one.is_running() for one in processes)
     assert not [path for path in (tmp_path / "tmp").iterdir() if path.name.startswith("randlora")]
@@ -89,15 +86,7 @@ def test_a_run_is_served_and_leaves_nothing(spoken_run, port, tmp_path):
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_the_server_does_not_outlive_a_process_that_is_killed(spoken_run, port, tmp_path):
-    with serving(spoken_run, port, tmp_path) as (process, _):
-        processes = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-        _, alive = psutil.wait_procs(processes, timeout=20)
-        assert not alive
-
-
-def test_a_model_folder_is_served_as_it_is(llama, port, tmp_path):
+def test_a_model_folder_is_served_as_it_is_and_not_after_its_process_is_killed(llama, port, tmp_path):
     openai = pytest.importorskip("openai")
     before = sorted(path.name for path in Path(llama).iterdir())
     with serving(llama, port, tmp_path) as (process, _):
@@ -107,6 +96,8 @@ def test_a_model_folder_is_served_as_it_is(llama, port, tmp_path):
         speaker = load_speaker(str(llama))
         expected = generate(speaker, [token_ids(speaker, "abc", "here", raw=True)], Decoding(5))[0]
         assert answer.choices[0].text == expected
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        processes = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        _, alive = psutil.wait_procs(processes, timeout=20)
+        assert not alive
     assert sorted(path.name for path in Path(llama).iterdir()) == before
