@@ -11,7 +11,8 @@ def refused(capsys, *words, code=2):
     except SystemExit as exit_:
         found = exit_.code
     captured = capsys.readouterr()
-    lines = [line for line in captured.err.splitlines() if line]
+    visible = [line.rpartition("\r")[2] for line in captured.err.split("\n")]  # a bar is written over
+    lines = [line for line in visible if line]
     assert (found, len(lines), captured.out) == (code, 1, ""), captured.err
     assert lines[0].startswith("randlora")
     return lines[0]

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +26,30 @@ def write_if_new(path: Path, content: str) -> None:
     """Write a text file atomically, unless this is its content: of many processes that begin at once none disturbs."""
     if not path.is_file() or path.read_text(encoding="utf-8") != content:
         write_atomically(path, content)
+
+
+def checked_folder(path: str | Path, expected: str, other_in: Callable[[Path], str | None]) -> Path:
+    """Check a folder that is to be written into, before anything is computed; it need not be there.
+
+    Args:
+        path: The folder.
+        expected: What it may be, for the message.
+        other_in: Name of an entry of a folder that is not to be written over; None where there is none.
+
+    Raises:
+        OutputError: It is no folder, or holds something else.
+    """
+    folder = Path(path).expanduser()
+    got = None
+    if folder.is_symlink() and not folder.exists():
+        got = "a link to nothing"
+    elif folder.exists() and not folder.is_dir():
+        got = "a file"
+    elif folder.is_dir() and (other := other_in(folder)) is not None:
+        got = f"one that holds {other}"
+    if got is not None:
+        raise OutputError(str(folder), expected=expected, got=got, hint="choose another --output")
+    return folder
 
 
 def digest(path: Path) -> str:

@@ -8,20 +8,9 @@ import pytest
 
 from randlora.cli import main
 from randlora.training import MethodConfig, train
+from refusals import refused
 
 pytestmark = pytest.mark.slow
-
-
-def _refused(capsys, *words):
-    capsys.readouterr()
-    try:
-        code = main(["analyze", *map(str, words)])
-    except SystemExit as exit_:
-        code = exit_.code
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("randlora")]
-    assert code == 2
-    assert len(lines) == 1
-    return lines[0]
 
 
 def test_what_cannot_be_looked_at_is_refused_in_one_line(text_config, texts, bert, tmp_path, capsys):
@@ -75,12 +64,12 @@ def test_what_cannot_be_looked_at_is_refused_in_one_line(text_config, texts, ber
         (("transfer", first, "--data", tmp_path / "nothing.csv"), "nothing.csv"),
         (("transfer", first), "--data"),
     ]:
-        assert message in _refused(capsys, *words, *out), words
+        assert message in refused(capsys, "analyze", *words, *out), words
         assert not (tmp_path / "out").exists()
-    assert "thesis.txt" in _refused(capsys, "spectrum", first, "--output", full_of)
+    assert "thesis.txt" in refused(capsys, "analyze", "spectrum", first, "--output", full_of)
     assert [path.name for path in full_of.iterdir()] == ["thesis.txt"]
     assert not (first / "analysis").exists()
-    assert "thesis.txt" in _refused(capsys, "spectrum", first, "--output", full_of / "thesis.txt")
+    assert "thesis.txt" in refused(capsys, "analyze", "spectrum", first, "--output", full_of / "thesis.txt")
 
 
 def test_both_towers_of_clip(image_config, tmp_path, capsys):

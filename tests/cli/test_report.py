@@ -3,19 +3,7 @@
 import pytest
 
 from made_runs import made_run
-from randlora.cli import main
-
-
-def _refused(capsys, *words):
-    capsys.readouterr()
-    try:
-        code = main(["report", *map(str, words)])
-    except SystemExit as exit_:
-        code = exit_.code
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("randlora")]
-    assert code == 2
-    assert len(lines) == 1
-    return lines[0]
+from refusals import refused
 
 
 @pytest.fixture
@@ -41,13 +29,13 @@ def test_what_cannot_be_reported_is_refused_in_one_line(run, tmp_path, capsys):
         ((broken,), "finished run"),
         ((), "required"),
     ]:
-        assert message in _refused(capsys, *words, *out), words
+        assert message in refused(capsys, "report", *words, *out), words
         assert not (tmp_path / "out").exists()
-    assert "thesis.txt" in _refused(capsys, run, "--output", tmp_path / "mine")
-    assert "config.yaml" in _refused(capsys, run, "--output", run)
+    assert "thesis.txt" in refused(capsys, "report", run, "--output", tmp_path / "mine")
+    assert "config.yaml" in refused(capsys, "report", run, "--output", run)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
 def test_a_missing_package_is_one_line(run, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "jinja2" else object())
-    assert "randlora[report]" in _refused(capsys, run)
+    assert "randlora[report]" in refused(capsys, "report", run)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from randlora.errors import OutputError
+from randlora.files import checked_folder
 
 ANALYSES = ("spectrum", "cka", "landscape", "theory", "transfer")
 PARTIAL = "landscape.partial.json"
@@ -19,14 +19,8 @@ def output_folder(path: str | Path) -> Path:
     Raises:
         OutputError: It holds something else.
     """
-    folder = Path(path).expanduser()
-    expected, hint = "a new or empty folder, or one of analyses", "choose another --output"
-    if folder.is_symlink() and not folder.exists():
-        raise OutputError(str(folder), expected=expected, got="a link to nothing", hint=hint)
-    if folder.exists():
-        if not folder.is_dir():
-            raise OutputError(str(folder), expected=expected, got="a file", hint=hint)
-        other = sorted(entry.name for entry in folder.iterdir() if entry.name not in _OWN or entry.is_symlink())
-        if other:
-            raise OutputError(str(folder), expected=expected, got=f"one that holds {other[0]}", hint=hint)
-    return folder
+    return checked_folder(path, "a new or empty folder, or one of analyses", _foreign)
+
+
+def _foreign(folder: Path) -> str | None:
+    return min((entry.name for entry in folder.iterdir() if entry.name not in _OWN or entry.is_symlink()), default=None)

@@ -11,8 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from randlora.errors import OutputError
-from randlora.files import new_folder, writing
+from randlora.files import checked_folder, new_folder, writing
 from randlora.messages import note
 from randlora.report.page.analyses import ShownAnalysis, show
 from randlora.report.page.drawing import Drawing
@@ -38,19 +37,15 @@ def page_folder(path: str | Path) -> Path:
     Raises:
         OutputError: It holds something else.
     """
-    folder = Path(path).expanduser()
-    expected, hint = "a new or empty folder, or one of a report", "choose another --output"
-    if folder.is_symlink() and not folder.exists():
-        raise OutputError(str(folder), expected=expected, got="a link to nothing", hint=hint)
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(str(folder), expected=expected, got="a file", hint=hint)
-    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    return checked_folder(path, "a new or empty folder, or one of a report", _foreign)
+
+
+def _foreign(folder: Path) -> str | None:
+    names = sorted(entry.name for entry in folder.iterdir())
     other = next((name for name in names if name not in {PAGE, FIGURES}), None)
     if names and other is None and not _is_ours(folder):
-        other = PAGE if PAGE in names else FIGURES
-    if other is not None:
-        raise OutputError(str(folder), expected=expected, got=f"one that holds {other}", hint=hint)
-    return folder
+        return PAGE if PAGE in names else FIGURES
+    return other
 
 
 def _is_ours(folder: Path) -> bool:
