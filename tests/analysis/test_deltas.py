@@ -59,6 +59,28 @@ def test_every_method_of_the_catalogue(method):
     assert layer.delta.abs().max() > 0
 
 
+@pytest.mark.parametrize(("method", "groups"), [("lora", 1), ("randlora", 1), ("randlora", 2)])
+def test_a_kernel_is_a_matrix(method, groups):
+    torch.manual_seed(3)
+    net = torch.nn.Sequential(torch.nn.Conv2d(4, 6, 3, groups=groups)).double()
+    options = {"target_modules": ["0"], "r": 2}
+    adapter = peft.LoraConfig(**options, init_lora_weights=False) if method == "lora" else config(method, **options)
+    model = fill(peft.get_peft_model(net, adapter))
+    ((_, layers),) = AdapterDeltas(model)
+    before = model.base_model.model[0].base_layer.weight.detach().clone()
+    added = (model.merge_and_unload()[0].weight - before).flatten(1)
+    torch.testing.assert_close(torch.cat([layer.delta for layer in layers]), added, check_dtype=False)
+    assert all(layer.weight.shape == layer.delta.shape and layer.delta.dim() == 2 for layer in layers)
+
+
+@pytest.mark.slow
+def test_full_fine_tuning_of_kernels(image_config):
+    train(replace(image_config, method=MethodConfig(name="full")))
+    found = [layer for _, layers in deltas_of(image_config.output) for layer in layers]
+    assert any("patch_embedding" in layer.name for layer in found)
+    assert all(layer.weight.shape == layer.delta.shape and layer.delta.dim() == 2 for layer in found)
+
+
 def test_prompts_change_no_weight(llama):
     from transformers import AutoModelForCausalLM
 

@@ -51,6 +51,8 @@ class Deltas(ABC):
         """Each layer's name with its matrices: one, or those of a stack."""
         for name in self.names:
             weight, delta = self._read(name)
+            weight = weight.detach()
+            delta = delta.reshape(weight.shape)  # a kernel of a convolution as the matrix that it is
             if not delta.is_floating_point() or delta.itemsize < 4:
                 delta = delta.float()
             if weight.dim() == 2:
@@ -61,7 +63,7 @@ class Deltas(ABC):
 
     @abstractmethod
     def _read(self, name: str) -> tuple[Tensor, Tensor]:
-        """W₀ and ΔW, each (*stack, out, in)."""
+        """W₀, (*stack, out, in), and ΔW in this shape or in a kernel's."""
 
 
 def deltas_of(source: str | Path, model: str | None = None, *, trust_remote_code: bool = False) -> Deltas:
@@ -119,7 +121,7 @@ class AdapterDeltas(Deltas):
         if isinstance(layer, AdapterLayer):
             return kind.read(base), layer.delta_weight(self.adapter_name)
         if adds_delta(layer, self.adapter_name) and not isinstance(base, Conv1D):
-            return kind.read(base), layer.get_delta_weight(self.adapter_name).reshape(kind.full_shape(base))
+            return kind.read(base), layer.get_delta_weight(self.adapter_name)
         return self._difference_of_merge(layer, base)
 
     def _difference_of_merge(self, layer: Any, base: nn.Module) -> tuple[Tensor, Tensor]:
@@ -172,4 +174,4 @@ class FullDeltas(Deltas):
         layer = self._layers[name]
         kind = kind_of(layer)
         delta = self._file.get_tensor(f"{name}.weight").double() - layer.weight.double()
-        return kind.read(layer), delta.T if isinstance(layer, Conv1D) else delta.reshape(kind.full_shape(layer))
+        return kind.read(layer), delta.T if isinstance(layer, Conv1D) else delta
