@@ -3,9 +3,8 @@
     python benchmarks/figure4.py --train train.parquet --test test.parquet
 
 The runs are those of `benchmarks/cifar10_rank.py` (about as many trained numbers each, but for full fine-tuning) at the
-rates that it found on validation, with three seeds. For each seed: CKA of every attention and MLP block with that of
-full fine-tuning with the same seed, on the images set apart for validation (of the text tower on ten captions); how far
-the loss rises on the straight way from each run to full fine-tuning's; and the rank that holds 90 % of the energy of ΔW
+rates that it found on validation, with three seeds. For each seed: CKA of the vision tower's attention and MLP
+blocks with those of full fine-tuning with the same seed, on the images set apart for validation; how far the loss rises on the straight way from each run to full fine-tuning's; and the rank that holds 90 % of the energy of ΔW
 on all layers. Runs are kept in --runs and not repeated; the summary goes to benchmarks/results/figure4.json.
 """
 
@@ -31,22 +30,16 @@ DEEP = 2
 
 
 def cka_with_full(runs: dict[str, Path]) -> dict[str, dict[str, float]]:
-    """Method -> mean CKA with full fine-tuning, by tower and depth."""
+    """Method -> mean CKA with full fine-tuning of the vision tower's shallow and deep blocks."""
     found = analyze_cka([runs[name] for name in METHODS], runs[FULL])
-    rows, values = found.rows, {}
-    for name, pair in zip(METHODS, found.data["pairs"], strict=True):
-        values[name] = {
-            f"{tower}, {depth}": fmean(
-                row[pair]
-                for row in rows
-                if f"{tower}_model" in row["layer"]
-                and row[pair] is not None
-                and _is_deep(row["layer"]) == (depth == "deep")
-            )
-            for tower in ("vision", "text")
+    rows = [row for row in found.rows if "vision_model" in row["layer"]]
+    return {
+        name: {
+            depth: fmean(row[pair] for row in rows if _is_deep(row["layer"]) == (depth == "deep"))
             for depth in ("shallow", "deep")
         }
-    return values
+        for name, pair in zip(METHODS, found.data["pairs"], strict=True)
+    }
 
 
 def _is_deep(layer: str) -> bool:
