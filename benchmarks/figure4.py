@@ -3,9 +3,10 @@
     python benchmarks/figure4.py --train train.parquet --test test.parquet
 
 The runs are those of `benchmarks/cifar10_rank.py` (about as many trained numbers each, but for full fine-tuning) at the
-rates that it found on validation, with three seeds. For each seed: CKA of the vision tower's attention and MLP
-blocks with those of full fine-tuning with the same seed, on the images set apart for validation; how far the loss rises on the straight way from each run to full fine-tuning's; and the rank that holds 90 % of the energy of ΔW
-on all layers. Runs are kept in --runs and not repeated; the summary goes to benchmarks/results/figure4.json.
+rates that it found on validation, with three seeds. For each seed: CKA of the vision tower's attention and MLP blocks
+with those of full fine-tuning with the same seed, on the images set apart for validation; how far the loss rises on the
+straight way from each run to full fine-tuning's; and the rank that holds 90 % of the energy of ΔW on all layers. Runs
+are kept in --runs and not repeated; the summary goes to benchmarks/results/figure4.json.
 """
 
 import json
