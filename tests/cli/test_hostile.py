@@ -69,8 +69,7 @@ def test_the_caller_can_ask_for_it(run, capsys):
     assert main(["evaluate", str(run), "--trust-remote-code"]) == 0
 
 
-@pytest.mark.parametrize("layers", [1, 3])
-@pytest.mark.parametrize("method", ["randlora", "lora", "full", "vera"])
+@pytest.mark.parametrize(("method", "layers"), [("randlora", 1), ("lora", 3), ("full", 1), ("full", 3), ("vera", 3)])
 def test_merging_into_another_model_is_refused(config_file, capsys, tmp_path, bert, method, layers):
     words = ["--method.name", method, *(["--method.r", "4"] if method != "full" else [])]
     assert main(["train", str(config_file), *words]) == 0
