@@ -1,7 +1,7 @@
 """Structured ΔW added to a weight that lies column by column: the layers whose output is the small side.
 
 Row i of such a weight, read along the memory, gets row i of F over and over, each time with the sign of its block. As
-one broadcast operation its innermost loop would be as short as a block, and take four to seven times as long. So F's
+one broadcast operation its innermost loop would be as short as a block, and take three to seven times as long. So F's
 rows and the signs are written out for some rows of the weight at a time, which stay in the cache.
 """
 
