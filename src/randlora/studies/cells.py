@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from randlora.errors import ConfigError, RandLoraError
+from randlora.methods import PROMPTS
 from randlora.studies.keys import SHARED, flat
 from randlora.studies.suite import Budget, Budgets, Rates, Suite
 from randlora.tasks import TASKS
@@ -19,7 +20,8 @@ from randlora.training.config.synonyms import put
 from randlora.training.config.validation import check_method_section
 from randlora.training.run.folder import as_dict
 
-_UNBUDGETED = ("full", "head")
+_WITHOUT_ADAPTER = {"full", "head", *(method.name for method in PROMPTS)}
+"""Methods that have no r and adapt no layer of their own."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def _budgets(suite: Suite, section: dict[str, Any], where: str) -> list[Budget |
         check_value(f"{where}.budgets", own, Budgets)
         if own and "r" in section:
             raise ConfigError(f"{where}.budgets", expected="none beside r", got=repr(own))
-    elif section.get("name") in _UNBUDGETED or "r" in section:
+    elif section.get("name") in _WITHOUT_ADAPTER or "r" in section:
         own = []
     found = suite.budgets if own is None else own
     return list(found) or [None]
@@ -154,7 +156,7 @@ def _config(suite: Suite, task: str, shots: str | None, section: dict[str, Any],
     if shots is not None:
         keys |= flat(suite.shots[shots], f"shots.{shots}")
     shared = {key.partition(".")[2]: keys.pop(key) for key in SHARED if key in keys}
-    method = {**(shared if section["name"] not in _UNBUDGETED else {}), **section}
+    method = {**(shared if section["name"] not in _WITHOUT_ADAPTER else {}), **section}
     if budget is not None:
         as_rank = isinstance(budget, dict) and section["name"] in LORAS
         method["r"] = budget["as_lora"] if as_rank else budget  # type: ignore[index]
