@@ -173,6 +173,19 @@ def test_a_folder_that_was_moved_holds_the_same_run(one_step, tmp_path):
         RunFolder(moved).finished(replace(one_step, seed=7))
 
 
+def test_a_key_that_is_newer_than_the_run_has_its_default_there(one_step):
+    folder = RunFolder(one_step.output)
+    with folder.attempt(one_step):
+        pass
+    path = folder.path / "config.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    del content["data"]["shots"], content["optimization"]["keep_best"]
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    assert folder.finished(one_step) is None
+    with pytest.raises(OutputError, match=r"a run with data\.shots None instead of 2"):
+        folder.finished(replace(one_step, data=replace(one_step.data, shots=2)))
+
+
 def test_what_a_kill_leaves_before_the_config_is_written_is_no_hindrance(one_step):
     folder = Path(one_step.output)
     folder.mkdir()

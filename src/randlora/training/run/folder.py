@@ -12,11 +12,12 @@ from typing import Any
 import filelock
 import yaml
 
-from randlora.errors import OutputError
+from randlora.errors import ConfigError, OutputError
 from randlora.files import write_atomically, writing
 from randlora.messages import note
 from randlora.training.config import strict_yaml
-from randlora.training.config.sections import TrainConfig
+from randlora.training.config.schema import config_of
+from randlora.training.config.sections import TrainConfig, resolve
 from randlora.training.run.checkpoints import damage
 from randlora.training.run.record import FILE_NAME as RECORD
 from randlora.training.run.record import Record
@@ -89,7 +90,7 @@ class RunFolder:
             if self.path.exists() and any(not _is_litter(entry) for entry in self.path.iterdir()):
                 raise OutputError("output", expected=expected, got=f"{self.path}, which holds other files", hint=hint)
             return None
-        wanted, found = flat(as_dict(config)), flat(self._read_config())
+        wanted, found = flat(as_dict(config)), _completed(self._read_config())
         for key, value in wanted.items():
             if key.startswith("fingerprint."):
                 if value != found.get(key, value):
@@ -196,6 +197,13 @@ class RunFolder:
 def _is_litter(path: Path) -> bool:
     """Whether a file is what a run leaves behind that was killed before it had a config."""
     return path.name == LOCK or (path.name.startswith(".") and path.name.endswith(".tmp"))
+
+
+def _completed(content: dict[str, Any]) -> dict[str, Any]:
+    """The dotted keys of a run's config, with the defaults of those that came into being after it was written."""
+    with suppress(ConfigError):  # it has keys of another version: it stands as it is
+        return flat(as_dict(resolve(config_of(content)))) | flat(content)
+    return flat(content)
 
 
 def as_dict(config: TrainConfig) -> dict[str, Any]:
