@@ -1,5 +1,6 @@
 """What every test starts from: one thread, a fixed seed, the same hypothesis examples in every run, no network."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -33,6 +34,11 @@ def pytest_collection_modifyitems(items):
         of_a_variant = any(isinstance(v, str) and v in METHODS and v not in REPRESENTATIVES for v in values)
         if "in_new_process" in item.fixturenames or of_a_variant:
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish():
+    """What importing has made stays: collections of garbage, of which every run does some, need not walk it."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ hash seed: for those there is `in_new_process`.
 """
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["randlora.cli", "randlora.training", "transformers.trainer", "peft", "trl", "processes"])
+# In the server this is the last import: a fork that collects garbage neither walks nor copies what it shares.
+gc.freeze()
 
 
 class Child:
