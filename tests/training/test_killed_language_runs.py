@@ -117,8 +117,9 @@ def kill(config, folder, moment):
 
 def wait_for(moment, checkpoints, child):
     while child.process.is_alive():
-        unfinished = [path for path in checkpoints.glob("checkpoint-*") if not (path / "progress.json").is_file()]
-        whole = [path for path in checkpoints.glob("checkpoint-*") if path not in unfinished]
+        found = list(checkpoints.glob("checkpoint-*"))
+        unfinished = [path for path in found if not (path / "progress.json").is_file()]
+        whole = [path for path in found if path not in unfinished]
         if moment == "between checkpoints" and whole:
             time.sleep(os.getpid() % 30 / 100)  # anywhere: in a step, or in the next checkpoint
             return
