@@ -1,6 +1,7 @@
 """What every test starts from: one thread, a fixed seed, the same hypothesis examples in every run, no network."""
 
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -32,7 +33,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         values = item.callspec.params.values() if hasattr(item, "callspec") else ()
         of_a_variant = any(isinstance(v, str) and v in METHODS and v not in REPRESENTATIVES for v in values)
-        if "in_new_process" in item.fixturenames or of_a_variant:
+        if {"in_new_process", "without_randlora"} & set(item.fixturenames) or of_a_variant:
             item.add_marker(pytest.mark.slow)
 
 
@@ -59,5 +60,30 @@ def in_new_process(tmp_path):
         )
         assert (done.returncode != 0) == fails, done.stderr
         return done.stderr if fails else done.stdout.strip()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def _fork_server():
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, str(Path(__file__).parent / "fork_server.py")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **pipes, text=True, env=environment) as server:
+        yield server
+        server.stdin.close()
+
+
+@pytest.fixture
+def without_randlora(tmp_path, _fork_server):
+    """As `in_new_process`, where PyTorch and transformers may have been imported, but not PEFT and randlora."""
+
+    def run(source: str, *, fails: bool = False) -> str:
+        files = [Path(tmp_path) / name for name in ("printed", "errors")]
+        print(json.dumps([source, str(tmp_path), [str(path) for path in files]]), file=_fork_server.stdin, flush=True)
+        code = int(_fork_server.stdout.readline())
+        printed, errors = (path.read_text(encoding="utf-8") for path in files)
+        assert (code != 0) == fails, errors
+        return errors if fails else printed.strip()
 
     return run

@@ -39,20 +39,20 @@ def test_the_package_alone_imports_nothing_heavy(in_new_process):
         "from randlora import fold_once; from peft import PeftModel",
     ],
 )
-def test_the_import_alone_lets_peft_load_an_adapter(in_new_process, tmp_path, imports):
+def test_the_import_alone_lets_peft_load_an_adapter(without_randlora, tmp_path, imports):
     config = randlora.RandLoraConfig(r=4, target_modules=["0"])
     peft.get_peft_model(nn.Sequential(nn.Linear(8, 8)), config).save_pretrained(tmp_path / "adapter")
     source = f"{imports}\nimport sys\nfrom torch import nn\n"
     source += "model = PeftModel.from_pretrained(nn.Sequential(nn.Linear(8, 8)), 'adapter')\n"
     source += "assert sys.modules['randlora.adapter'] is sys.modules['randlora'].adapter\n"
-    assert in_new_process(source + "print(type(model.base_model).__name__)") == "RandLoraTuner"
+    assert without_randlora(source + "print(type(model.base_model).__name__)") == "RandLoraTuner"
 
 
-def test_import_leaves_triton_alone(in_new_process):
+def test_import_leaves_triton_alone(without_randlora):
     # Where Triton is installed, torch._dynamo imports it, and PEFT that: so look for our own modules and do without it.
     source = "import sys; sys.modules['triton'] = None\nimport randlora, randlora.update.kernels\n"
     source += "print([m for m in sys.modules if m.startswith('randlora') and m.endswith('_triton')])"
-    assert in_new_process(source) == "[]"
+    assert without_randlora(source) == "[]"
 
 
 def test_registering_again_changes_nothing():

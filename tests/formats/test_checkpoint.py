@@ -51,11 +51,11 @@ def test_a_checkpoint_is_its_trained_numbers(bases, tmp_path):
     assert trained <= size <= 1.05 * trained + 2**16
 
 
-def test_the_same_adapter_in_another_process(saved, tmp_path, in_new_process):
+def test_the_same_adapter_in_another_process(saved, tmp_path, without_randlora):
     folder, expected = saved
     save_file(dict(Net().state_dict()), tmp_path / "net.safetensors")
     save_file({"y": expected.detach()}, tmp_path / "expected.safetensors")
-    printed = in_new_process(
+    printed = without_randlora(
         f"""
 import torch, randlora
 from torch import nn
@@ -86,8 +86,8 @@ def test_auto_classes_find_the_config_and_the_model(tmp_path):
     assert type(peft.PeftConfig.from_pretrained(tmp_path / "adapter")) is RandLoraConfig
 
 
-def test_stock_peft_refuses_one_of_ours(saved, tmp_path, in_new_process):
-    errors = in_new_process(
+def test_stock_peft_refuses_one_of_ours(saved, tmp_path, without_randlora):
+    errors = without_randlora(
         """
 import sys, peft
 from torch import nn

@@ -153,12 +153,12 @@ def test_what_is_not_finite_not_an_adapter_or_not_empty(tmp_path):
 
 
 @pytest.mark.slow
-def test_stock_peft_loads_it_in_a_process_without_randlora(tmp_path, in_new_process):
+def test_stock_peft_loads_it_in_a_process_without_randlora(tmp_path, without_randlora):
     build, targets, task = MODELS["gpt2"]
     build().save_pretrained(tmp_path / "base")
     model = adapted(build, targets, task_type=task)
     export_lora(model, 24, tmp_path / "lora")
-    printed = in_new_process(
+    printed = without_randlora(
         """
 import sys, torch
 from peft import PeftModel

@@ -84,12 +84,12 @@ def test_projections_that_no_draw_reproduces_stay_stored(tmp_path, sparsity):
     assert_same(peft.PeftModel.from_pretrained(Net(), tmp_path / "back")(X), expected)
 
 
-def test_the_way_back_works_in_a_process_without_randlora(tmp_path, in_new_process):
+def test_the_way_back_works_in_a_process_without_randlora(tmp_path, without_randlora):
     expected = peft_adapter(tmp_path / "peft")
     convert(tmp_path / "peft", tmp_path / "ours")
     convert(tmp_path / "ours", tmp_path / "back")
     torch.save(dict(Net().state_dict()), tmp_path / "net.pt")
-    printed = in_new_process(
+    printed = without_randlora(
         """
 import sys, torch, peft
 from torch import nn
