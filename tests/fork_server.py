@@ -1,6 +1,6 @@
 """Forks processes that have imported what PEFT imports, but neither PEFT nor randlora.
 
-A request is a line of JSON, its answer the exit code: the source, the folder to work in, and the files for output and errors.
+A request is a line of JSON, its answer the exit code: the source, the folder to work in, files for output and errors.
 """
 
 import contextlib
