@@ -82,6 +82,9 @@ def test_captions_are_class_by_class():
         data.class_names = names
         with pytest.raises(DataError, match=r"data\.class_names: expected the order of the labels, tabby_cat, dog"):
             captions(data, ["tabby_cat", "dog"])
+    data.class_names = ["dog", " "]
+    with pytest.raises(DataError, match=r"data\.class_names: expected words for each label, got a blank name"):
+        captions(data, ["tabby_cat", "dog"])
     data.class_names = ["dog", "dog"]
     with pytest.raises(DataError, match=r"data\.class_names: expected a name of its own .* got 'dog' twice"):
         captions(data, ["tabby_cat", "dog"])

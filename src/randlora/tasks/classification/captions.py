@@ -25,13 +25,15 @@ def names_of(data: ImageTextData, label_names: Sequence[str]) -> list[str]:
         label_names: Names of the classes, in the order of their numbers.
 
     Raises:
-        DataError: `data.class_names` are not as many as the labels, not all different, or the labels themselves in
-            another order.
+        DataError: `data.class_names` are not as many as the labels, blank, not all different, or the labels themselves
+            in another order.
     """
     plain = [name.replace("_", " ") for name in label_names]
     names = data.class_names or plain
     if len(names) != len(plain):
         raise DataError("data.class_names", expected=f"{len(plain)} names, one per label", got=str(len(names)))
+    if not all(name.strip() for name in names):
+        raise DataError("data.class_names", expected="words for each label", got="a blank name")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError("data.class_names", expected="a name of its own for each label", got=f"'{twice}' twice")
