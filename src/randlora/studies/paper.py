@@ -12,6 +12,9 @@ FILE_NAME = "paper.csv"
 """table, backbone, setting, method, column, value: Tables 2 to 6, 10, 11 and 15, averages of 12 to 14, memory of
 Figures 2 and 3."""
 
+CLOSE = 0.03
+"""How far a count may be from the paper's, beside what rounding hides."""
+
 _Key = tuple[str, str, str, str, str]
 
 
@@ -52,6 +55,27 @@ def paper_trained(suite: Suite, row: str) -> str | None:
             if key in figures():
                 return f"{figures()[key]} %" if "percent" in paper.trained else figures()[key]
     return None
+
+
+def ratio_to_paper(printed: str, trained: int, model: int) -> tuple[float, bool]:
+    """How many numbers we train by the paper's figure, and whether that is the same within 3 %.
+
+    Args:
+        printed: From `paper_trained`.
+        trained: Trained numbers.
+        model: Numbers of the model beside them.
+
+    Returns:
+        Ours / the paper's, and whether ours is within 3 % of a number that the paper would have printed so.
+
+    Example:
+        >>> ratio_to_paper("0.7M", 700_000, 125_000_000)
+        (1.0, True)
+    """
+    number = printed.removesuffix(" %").removesuffix("M")
+    ours = trained / 1e6 if printed.endswith("M") else 100 * trained / (model + trained)
+    figure, half = float(number), 0.5 * 10 ** -len(number.partition(".")[2])
+    return ours / figure, abs(ours - figure) <= CLOSE * figure + half
 
 
 def check_paper(suite: Suite, rows: list[str]) -> None:
