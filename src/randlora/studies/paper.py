@@ -1,11 +1,13 @@
 """The paper's figures (arXiv 2502.00987v2), to stand beside a study's."""
 
 import csv
+from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
 
 from randlora.errors import ConfigError
 from randlora.messages import closest
+from randlora.studies.cells import rows_of
 from randlora.studies.suite import Paper, Suite
 
 FILE_NAME = "paper.csv"
@@ -36,13 +38,33 @@ def paper_figure(suite: Suite, row: str, task: str, shots: str | None) -> tuple[
         shots: Shots of its, or None.
     """
     for paper in suite.paper:
-        setting = paper.setting if shots is None else paper.settings.get(shots)
-        method, column = paper.methods.get(row), paper.columns.get(task)
-        if setting and method and column:
-            found = figures().get((paper.table, paper.backbone, setting, method, column))
-            if found is not None:
-                return paper, found
+        found = _figure(paper, row, paper.columns.get(task), shots)
+        if found is not None:
+            return paper, found
     return None
+
+
+def paper_average(suite: Suite, row: str, shots: str | None) -> tuple[Paper, str] | None:
+    """The paper's average over the suite's tasks, and where it stands; None where the suite names none.
+
+    Args:
+        suite: The suite.
+        row: A row of its table.
+        shots: Shots of its, or None.
+    """
+    for paper in suite.paper:
+        found = _figure(paper, row, paper.average, shots)
+        if found is not None:
+            return paper, found
+    return None
+
+
+def _figure(paper: Paper, row: str, column: str | None, shots: str | None) -> str | None:
+    setting = paper.setting if shots is None else paper.settings.get(shots)
+    method = paper.methods.get(row)
+    if not (setting and method and column):
+        return None
+    return figures().get((paper.table, paper.backbone, setting, method, column))
 
 
 def paper_trained(suite: Suite, row: str) -> str | None:
@@ -108,8 +130,32 @@ def check_paper(suite: Suite, rows: list[str]) -> None:
                     raise ConfigError(f"{where}.{kind}", expected=f"one of {', '.join(known)}", got=repr(own))
         for name in paper.methods.values():
             _known(where, "method", name, {key[3] for key in here}, here)
-        for name in [*paper.columns.values(), *([paper.trained] if paper.trained else [])]:
+        for name in filter(None, [*paper.columns.values(), paper.average, paper.trained]):
             _known(where, "column", name, {key[4] for key in here}, here)
+
+
+def left_of_paper(suite: Suite, written: Suite) -> list[Paper]:
+    """What still holds of a suite's `paper` when words of the command line have taken tasks, shots or methods away.
+
+    Args:
+        suite: The suite.
+        written: As its file has it, with the same `paper`.
+    """
+    found = []
+    rows = rows_of(suite)
+    for paper in suite.paper:
+        if bool(suite.shots) != bool(paper.settings):
+            continue
+        found.append(
+            replace(
+                paper,
+                methods={row: name for row, name in paper.methods.items() if row in rows},
+                columns={task: name for task, name in paper.columns.items() if task in suite.tasks},
+                settings={shots: name for shots, name in paper.settings.items() if shots in suite.shots},
+                average=paper.average if suite.tasks.keys() >= written.tasks.keys() else None,
+            )
+        )
+    return found
 
 
 _PLACES = ("table", "backbone", "setting", "method", "column")
