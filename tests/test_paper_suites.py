@@ -7,6 +7,9 @@ import torch
 import transformers
 import yaml
 
+import paper_counts
+from paper_counts import LARGE, LLAMA3, PAGE, PHI3, QWEN2
+from randlora.cli import main
 from randlora.tasks import TASKS
 from randlora.training import MethodConfig, TrainConfig
 from randlora.training.config import resolve
@@ -15,14 +18,9 @@ from randlora.training.methods import build, is_head
 FOLDER = Path(__file__).parent.parent / "suites" / "paper"
 SUITES = sorted(path.name for path in FOLDER.glob("*.yaml"))
 
-GQA = {"num_key_value_heads": 2, "hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14}
-LLAMA3 = {"num_key_value_heads": 8, "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32}
-PHI3 = {"num_key_value_heads": 32, "hidden_size": 3072, "intermediate_size": 8192, "num_attention_heads": 32}
-LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}
-
 CAUSAL, CLASSIFIER = transformers.AutoModelForCausalLM, transformers.AutoModelForSequenceClassification
 MODELS = {
-    "commonsense-qwen2": (CAUSAL, transformers.Qwen2Config(**GQA, vocab_size=151936, tie_word_embeddings=True), 24),
+    "commonsense-qwen2": (CAUSAL, transformers.Qwen2Config(**QWEN2, vocab_size=151936, tie_word_embeddings=True), 24),
     "commonsense-phi3": (CAUSAL, transformers.Phi3Config(**PHI3, vocab_size=32064), 32),
     "commonsense-llama3": (CAUSAL, transformers.LlamaConfig(**LLAMA3, vocab_size=128256), 32),
     "glue-roberta-base": (CLASSIFIER, transformers.RobertaConfig(), 12),
@@ -135,3 +133,35 @@ def test_suites_are_studies():
     for name in SUITES:
         suite = schema.load_suite(FOLDER / name)
         assert f"{suite.name}.yaml" == name
+
+
+def test_counts_on_the_page_are_those_of_the_suites(tmp_path):
+    lines = {
+        line.split("`")[1]: line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")
+    }
+    assert {f"{name}.yaml" for name in lines} >= set(SUITES)
+    for name in ("glue-roberta-base", "e2e-gpt2"):
+        cells = [cell.strip() for cell in lines[name].strip("|").split("|")]
+        assert cells == [("–" if value is None else str(value)) for value in paper_counts.row(name, tmp_path).values()]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_table_5_is_planned_whole(tmp_path, capsys):
+    paper_counts.clip(768, 512, 12, 32, 512).save_pretrained(tmp_path / "clip")
+    words = [
+        "--base.model",
+        str(tmp_path / "clip"),
+        "--output",
+        str(tmp_path / "s"),
+        "--shots",
+        "{4-shot: {data.shots: 4}}",
+    ]
+    assert main(["study", "run", str(FOLDER / "prompt-tuning.yaml"), "--dry-run", *words]) == 0
+    out = capsys.readouterr().out
+    # As docs/prompts.md has them.
+    numbers = {"CoOp": 8192, "CoCoOp": 35360, "MaPLe": 3555072, "PromptSRC": 46080, "MaPLe+DePT": 3557120}
+    for method, count in numbers.items():
+        lines = [line.split() for line in out.splitlines() if f" {method} " in line and "unknown: " not in line]
+        assert [line[3] for line in lines] == [f"{count:,}"] * 11, method
+    assert "77 cells, 77 runs" in out
+    assert "unknown: memory of LoRA-16, RandLoRA-10, CoOp" in out

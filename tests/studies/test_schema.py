@@ -110,6 +110,17 @@ PAPER = {
 }
 
 
+def test_of_the_paper_is_kept_what_words_leave(write):
+    path = write(paper=[{**PAPER, "average": "Average"}])
+    (paper,) = load_suite(path).paper
+    assert (paper.average, paper.columns) == ("Average", PAPER["columns"])
+    (paper,) = load_suite(path, ["--tasks", "{two: {}}"]).paper
+    assert (paper.average, paper.columns) == (None, {})
+    assert load_suite(path, ["--shots", "{few: {data.shots: 4}}"]).paper == []  # its setting is for all data
+    with pytest.raises(ConfigError, match=r"column: expected a name in paper\.csv, got 'Mean'"):
+        load_suite(write(paper=[{**PAPER, "average": "Mean"}]))
+
+
 def test_the_papers_figures_stand_beside_those_of_their_cell(write):
     found = load_suite(write(paper=[PAPER]))
     paper, figure = paper_figure(found, "lora as_lora=4", "one", None)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from randlora.errors import ConfigError
 from randlora.report.study import FORMATS, study_in_text
 from randlora.studies.ranks import mean_ranks
 from randlora.studies.study import Study
@@ -69,6 +70,55 @@ def test_every_form_says_the_same(result):
     numbers = json.loads(FORMATS["json"](result))
     assert numbers["cells"][0]["values"] == [94.0, 95.0]
     assert "2 of 6 cells failed" in numbers["summary"]
+
+
+def test_averages_over_all_tasks_stand_beside_the_papers(tmp_path):
+    paper = Paper("5", "CLIP-ViT-B/32", settings={"a": "4-shot", "b": "16-shot"}, average="Average")
+    paper.methods = {"lora as_lora=4": "LoRA-16"}
+    shots = {"a": {"data.shots": 4}, "b": {"data.shots": 16}}
+    study = Study(suite(shots=shots, paper=[paper]), tmp_path / "s", begin=True)
+
+    def run(config, *, score_test):
+        if config.data.shots == 16 and config.data.label_column == "intent" and config.method.name == "randlora":
+            raise ConfigError("model")
+        return train(config, score_test=score_test)
+
+    work(study, run=run, poll=0.01)
+    result = study_table(study)
+    found = {(average["row"], average["shots"]): average for average in result.data["averages"]}
+    lora = found["lora as_lora=4", "a"]  # 94 and 95 on the one task, one more on the other
+    assert (lora["values"], lora["shown"], lora["paper"], lora["tasks"]) == ([94.5, 95.5], 95.0, "73.0", 2)
+    assert lora["sd"] == pytest.approx(0.5**0.5)
+    assert found["lora as_lora=4", "b"]["paper"] == "78.6"
+    assert found["randlora as_lora=4", "a"]["shown"] is not None
+    assert found["randlora as_lora=4", "b"]["shown"] is None
+    lines = FORMATS["markdown"](result).splitlines()
+    assert "| average of 2 a (%) | paper | average of 2 b (%) | paper |" in next(
+        line for line in lines if "method" in line
+    )
+    randlora = next(line for line in lines if line.startswith("| randlora"))
+    assert randlora.split("|")[-4:-2] == [" – ", " – "]
+
+
+def test_the_median_is_shown_where_the_suite_asks_for_it(tmp_path):
+    def run(config, *, score_test):
+        record = train(config, score_test=score_test)
+        if score_test:
+            replace(record, metrics={**record.metrics, "test_accuracy": [10.0, 20.0, 90.0][config.seed]}).save(
+                Path(config.output)
+            )
+
+    results = {}
+    for statistic in ("mean", "median"):
+        found = suite(tasks={"one": {}}, methods={"lora": {"name": "lora"}}, seeds=[0, 1, 2], statistic=statistic)
+        study = Study(found, tmp_path / statistic, begin=True)
+        work(study, run=run, poll=0.01)
+        results[statistic] = study_table(study)
+        (cell,) = results[statistic].data["cells"]
+        assert (cell["mean"], cell["median"], cell["shown"]) == (40.0, 20.0, cell[statistic])
+    assert "| 20.00 ± 43.59 |" in FORMATS["markdown"](results["median"])
+    assert "median ± standard deviation over 3 seeds" in results["median"].summary[0]
+    assert "| 40.00 ± 43.59 |" in FORMATS["markdown"](results["mean"])
 
 
 def test_what_is_missing_is_shown_as_missing(tmp_path):

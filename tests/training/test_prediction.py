@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
-from transformers import ViTConfig, ViTForImageClassification
+from transformers import AutoModelForCausalLM, ViTConfig, ViTForImageClassification
 
 from randlora.training import ImageData, MethodConfig, PreferenceData, SftData, train
+from randlora.training.config import resolve
 from randlora.training.inspection import inspect_run
+from randlora.training.prediction import predict_from_config, step
 from randlora.training.run.trainer import RunTrainer
 
 METHODS = {
@@ -150,6 +152,40 @@ def test_without_data_at_hand_rows_are_as_long_as_they_may_be(long_sft):
     elsewhere = replace(long_sft, data=SftData(train="somebody/something", max_length=60))
     assert "the most that data.max_length keeps" in inspect_run(elsewhere).prediction.assumed
     assert step_bytes(elsewhere) == step_bytes(long_sft)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"), [("sft_config", "dora"), ("text_config", "full"), ("image_config", "randlora")]
+)
+def test_without_weights_the_step_is_the_same(request, kind, method):
+    config = request.getfixturevalue(kind)
+    data = replace(config.data, train="somebody/something", test="somebody/something")
+    config = resolve(replace(config, data=data, method=MethodConfig(method)))
+    found, expected = predict_from_config(config), inspect_run(config).prediction
+    assert (found.step_bytes, found.assumed) == (expected.step_bytes, expected.assumed)
+
+
+def test_weights_count_where_there_are_none_yet(long_sft, monkeypatch):
+    monkeypatch.setattr(step, "current_bytes", lambda _: 0)
+    data = SftData(train="somebody/something", max_length=60)
+    found = predict_from_config(resolve(replace(long_sft, data=data, dtype="bfloat16", method=MethodConfig("full"))))
+    numbers = sum(part.numel() for part in AutoModelForCausalLM.from_pretrained(long_sft.model).parameters())
+    frequencies = 2 * 16  # of positions, in float32
+    assert found.peak_bytes - found.step_bytes - 2**25 == 2 * numbers + 4 * frequencies
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"model": "nobody/has-this"}, "model: expected one whose files are on this machine, got nobody/has-this"),
+        ({"quantization": "int8"}, "quantization: expected weights to quantize"),
+        ({"method": MethodConfig("spectral", r=4)}, "for its SVD"),
+    ],
+)
+def test_why_there_is_no_prediction_without_weights(long_sft, changes, why):
+    found = predict_from_config(resolve(replace(long_sft, **changes)))
+    assert (found.peak_bytes, found.step_bytes) == (None, None)
+    assert why in found.assumed
 
 
 def test_heap_is_allowed_for(long_sft, monkeypatch):

@@ -118,15 +118,15 @@ class AdapterLayer(nn.Module, MergingLayer, ScalingLayer):
             getattr(self, name)[adapter_name] = TrainedTensor(tensor.to(self.trained_dtype))
         self.adapter_dropout[adapter_name] = nn.Dropout(dropout) if dropout else nn.Identity()
         self._move_adapter_to_device_of_base_layer(adapter_name)
-        self._prepare_bases()
+        self.prepare_bases()
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "AdapterLayer":
         super()._apply(fn, recurse)
-        self._prepare_bases()  # bases are no buffers of this module, yet they follow it to a device or dtype
+        self.prepare_bases()  # bases are no buffers of this module, yet they follow it to a device or dtype
         return self
 
-    def _prepare_bases(self) -> None:
+    def prepare_bases(self) -> None:
         """Have frozen bases drawn where the layer is, so that no forward pass, compiled or not, has to draw them."""
         device = weight_device(self.get_base_layer())
         if device.type != "meta":

@@ -64,14 +64,7 @@ def fit_rank(
     name, budget = ("parameters", parameters) if lora_rank is None else ("lora_rank", lora_rank)
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise ConfigError(name, expected="an integer of 1 or more", got=repr(budget))
-    tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
-    targeted = config.target_modules or config.target_parameters
-    layers = tuner.matched_layers(_with(config, r=1), model) if targeted else {}
-    shapes: Counter[tuple[int, int]] = Counter()
-    for layer in layers.values():
-        shapes[layer_shape(layer)] += math.prod(stack_shape(layer))  # the matrices of a stack have λ and γ of their own
-    if not shapes:
-        raise ConfigError("target_modules", expected="names of layers of the model", got=repr(config.target_modules))
+    shapes = _shapes(_with(config, r=1), model)
     if lora_rank is not None:
         budget = lora_rank * sum(count * sum(shape) for shape, count in shapes.items())
 
@@ -91,6 +84,32 @@ def fit_rank(
     if isinstance(config, RandLoraConfig) and config.alpha == default_alpha(config.bases, config.r):
         return _with(config, r=best, alpha=None)
     return _with(config, r=best)
+
+
+def count_trained(config: AdapterConfig, model: nn.Module) -> int:
+    """How many numbers a config of a method of this package would train, from the shapes of a model's layers alone.
+
+    Args:
+        config: The config, with its rank.
+        model: The base model, on whatever device; not changed.
+
+    Raises:
+        ConfigError: Nothing in the model matches.
+    """
+    method = next(method for method in CATALOGUE if method.config is type(config))
+    return sum(count * method.trained(config, *shape) for shape, count in _shapes(config, model).items())
+
+
+def _shapes(config: Any, model: nn.Module) -> Counter[tuple[int, int]]:
+    """(out, in) of the layers that a config matches -> how many matrices of that shape."""
+    tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
+    targeted = config.target_modules or config.target_parameters
+    shapes: Counter[tuple[int, int]] = Counter()
+    for layer in (tuner.matched_layers(config, model) if targeted else {}).values():
+        shapes[layer_shape(layer)] += math.prod(stack_shape(layer))  # the matrices of a stack have λ and γ of their own
+    if not shapes:
+        raise ConfigError("target_modules", expected="names of layers of the model", got=repr(config.target_modules))
+    return shapes
 
 
 def _method(config: Any) -> Method | None:

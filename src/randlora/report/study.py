@@ -52,18 +52,21 @@ def _figures(result: Result) -> list[Column]:
         columns.append(Column(f"{name}{unit}", f"columns.{name}", _figure))
         if any(other["paper"] for other in result.data["cells"] if other["column"] == name):
             columns.append(Column("paper", f"columns.{name}.paper", str))
+    for name, average in {average["column"]: average for average in result.data["averages"]}.items():
+        columns.append(Column(f"{name} ({average['unit']})" if average["unit"] else name, f"averages.{name}", _figure))
+        columns.append(Column("paper", f"averages.{name}.paper", str))
     if result.data["ranks"]:
         columns.append(Column("mean rank", "rank", _rank))
     return columns
 
 
 def _figure(cell: dict[str, Any]) -> str:
-    """A cell: its mean and standard deviation, or why there is none."""
-    if cell["mean"] is None:
+    """A cell: its mean or median and the standard deviation, or why there is none."""
+    if cell["shown"] is None:
         return MISSING if cell["state"] == "missing" else cell["state"]
     digits = 2 if cell["unit"] == "%" else 4
     spread = "" if cell["sd"] is None else f" ± {cell['sd']:.{digits}f}"
-    return f"{cell['mean']:.{digits}f}{spread}"
+    return f"{cell['shown']:.{digits}f}{spread}"
 
 
 def _rank(rank: dict[str, float]) -> str:

@@ -1,16 +1,21 @@
 """The paper's figures (arXiv 2502.00987v2), to stand beside a study's."""
 
 import csv
+from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
 
 from randlora.errors import ConfigError
 from randlora.messages import closest
+from randlora.studies.cells import rows_of
 from randlora.studies.suite import Paper, Suite
 
 FILE_NAME = "paper.csv"
 """table, backbone, setting, method, column, value: Tables 2 to 6, 10, 11 and 15, averages of 12 to 14, memory of
 Figures 2 and 3."""
+
+CLOSE = 0.03
+"""How far a count may be from the paper's, beside what rounding hides."""
 
 _Key = tuple[str, str, str, str, str]
 
@@ -33,13 +38,33 @@ def paper_figure(suite: Suite, row: str, task: str, shots: str | None) -> tuple[
         shots: Shots of its, or None.
     """
     for paper in suite.paper:
-        setting = paper.setting if shots is None else paper.settings.get(shots)
-        method, column = paper.methods.get(row), paper.columns.get(task)
-        if setting and method and column:
-            found = figures().get((paper.table, paper.backbone, setting, method, column))
-            if found is not None:
-                return paper, found
+        found = _figure(paper, row, paper.columns.get(task), shots)
+        if found is not None:
+            return paper, found
     return None
+
+
+def paper_average(suite: Suite, row: str, shots: str | None) -> tuple[Paper, str] | None:
+    """The paper's average over the suite's tasks, and where it stands; None where the suite names none.
+
+    Args:
+        suite: The suite.
+        row: A row of its table.
+        shots: Shots of its, or None.
+    """
+    for paper in suite.paper:
+        found = _figure(paper, row, paper.average, shots)
+        if found is not None:
+            return paper, found
+    return None
+
+
+def _figure(paper: Paper, row: str, column: str | None, shots: str | None) -> str | None:
+    setting = paper.setting if shots is None else paper.settings.get(shots)
+    method = paper.methods.get(row)
+    if not (setting and method and column):
+        return None
+    return figures().get((paper.table, paper.backbone, setting, method, column))
 
 
 def paper_trained(suite: Suite, row: str) -> str | None:
@@ -52,6 +77,27 @@ def paper_trained(suite: Suite, row: str) -> str | None:
             if key in figures():
                 return f"{figures()[key]} %" if "percent" in paper.trained else figures()[key]
     return None
+
+
+def ratio_to_paper(printed: str, trained: int, model: int) -> tuple[float, bool]:
+    """How many numbers we train by the paper's figure, and whether that is the same within 3 %.
+
+    Args:
+        printed: From `paper_trained`.
+        trained: Trained numbers.
+        model: Numbers of the model beside them.
+
+    Returns:
+        Ours / the paper's, and whether ours is within 3 % of a number that the paper would have printed so.
+
+    Example:
+        >>> ratio_to_paper("0.7M", 700_000, 125_000_000)
+        (1.0, True)
+    """
+    number = printed.removesuffix(" %").removesuffix("M")
+    ours = trained / 1e6 if printed.endswith("M") else 100 * trained / (model + trained)
+    figure, half = float(number), 0.5 * 10 ** -len(number.partition(".")[2])
+    return ours / figure, abs(ours - figure) <= CLOSE * figure + half
 
 
 def check_paper(suite: Suite, rows: list[str]) -> None:
@@ -84,8 +130,32 @@ def check_paper(suite: Suite, rows: list[str]) -> None:
                     raise ConfigError(f"{where}.{kind}", expected=f"one of {', '.join(known)}", got=repr(own))
         for name in paper.methods.values():
             _known(where, "method", name, {key[3] for key in here}, here)
-        for name in [*paper.columns.values(), *([paper.trained] if paper.trained else [])]:
+        for name in filter(None, [*paper.columns.values(), paper.average, paper.trained]):
             _known(where, "column", name, {key[4] for key in here}, here)
+
+
+def left_of_paper(suite: Suite, written: Suite) -> list[Paper]:
+    """What still holds of a suite's `paper` when words of the command line have taken tasks, shots or methods away.
+
+    Args:
+        suite: The suite.
+        written: As its file has it, with the same `paper`.
+    """
+    found = []
+    rows = rows_of(suite)
+    for paper in suite.paper:
+        if bool(suite.shots) != bool(paper.settings):
+            continue
+        found.append(
+            replace(
+                paper,
+                methods={row: name for row, name in paper.methods.items() if row in rows},
+                columns={task: name for task, name in paper.columns.items() if task in suite.tasks},
+                settings={shots: name for shots, name in paper.settings.items() if shots in suite.shots},
+                average=paper.average if suite.tasks.keys() >= written.tasks.keys() else None,
+            )
+        )
+    return found
 
 
 _PLACES = ("table", "backbone", "setting", "method", "column")

@@ -12,7 +12,7 @@ from randlora.errors import ConfigError
 from randlora.messages import closest
 from randlora.studies.cells import cells_of, rows_of
 from randlora.studies.keys import flat
-from randlora.studies.paper import check_paper
+from randlora.studies.paper import check_paper, left_of_paper
 from randlora.studies.suite import Name, Suite
 from randlora.training.config.file import pairs, read_mapping, typed
 from randlora.training.config.schema import check_value, describe, keys
@@ -43,8 +43,8 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
             raise ConfigError(key, expected="a value after it", got="nothing")
         _override(values, key, text)
     suite = suite_of(values)
-    for paper in suite.paper:  # the words may have taken rows away
-        paper.methods = {row: name for row, name in paper.methods.items() if row in rows_of(suite)}
+    suite.paper = left_of_paper(suite, written)
+    check_paper(suite, rows_of(suite))
     cells_of(suite)
     return suite
 

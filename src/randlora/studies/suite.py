@@ -1,7 +1,7 @@
 """The suite of a study: plain dataclasses, one field per key of its YAML file, checked by `schema`."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Len
 from pydantic import ConfigDict, StringConstraints
@@ -42,6 +42,7 @@ class Paper:
         setting: Its setting, for a suite without shots.
         settings: Shots of the suite -> the paper's setting.
         columns: Task of the suite -> the paper's column.
+        average: The paper's column that is an average over all of the suite's tasks. None where there is none.
         methods: Row of the study's table -> the paper's method.
         trained: The paper's column of trained numbers. None where the table has none.
     """
@@ -55,6 +56,7 @@ class Paper:
     settings: dict[str, str] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)
     methods: dict[str, str] = field(default_factory=dict)
+    average: str | None = None
     trained: str | None = None
 
 
@@ -73,6 +75,7 @@ class Suite:
         budgets: Values of `method.r`.
         shots: Name -> what differs from the task. Empty means all data.
         seeds: Of the runs at the best rate; the first is that of the search.
+        statistic: What the table shows of their scores, and ranks by.
         paper: Where the paper's figures stand.
     """
 
@@ -87,4 +90,5 @@ class Suite:
     budgets: Budgets = field(default_factory=list)
     shots: dict[Name, Section] = field(default_factory=dict)
     seeds: Annotated[list[Seed], Len(1), "a list of whole numbers of at least 0"] = field(default_factory=lambda: [0])
+    statistic: Annotated[Literal["mean", "median"], "mean or median"] = "mean"
     paper: Annotated[list[Paper], "a list of sections"] = field(default_factory=list)

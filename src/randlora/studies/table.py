@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from randlora.result import Result
+from randlora.studies.averages import averages
 from randlora.studies.paper import paper_figure, paper_trained
 from randlora.studies.progress import Progress, goal_of
 from randlora.studies.ranks import mean_ranks
@@ -18,23 +19,25 @@ def study_table(study: Study) -> Result:
 
     Returns:
         Rows have "row", "trained", "step_seconds", "peak_memory_bytes", "adapter_bytes", "forgotten", "rank" and
-        "columns", by column "mean", "sd" and "paper". `data` has every cell with all its values in "cells", "ranks",
-        and the "conditions" of both.
+        "columns", by column "shown", the suite's `statistic`, "sd" and "paper". `data` has every cell with all its
+        values in "cells", "averages" over the tasks, "ranks", and the "conditions" of both.
     """
     found = study.progress()
     cells = [_cell(study, entry) for entry in found]
     scores: dict[str, dict[str, float]] = {}
     for cell in cells:
-        if cell["mean"] is not None:
-            scores.setdefault(cell["row"], {})[cell["column"]] = cell["mean"]
+        if cell["shown"] is not None:
+            scores.setdefault(cell["row"], {})[cell["column"]] = cell["shown"]
     higher = {entry.cell.column: goal_of(entry.cell.config).higher for entry in found}
     ranks = mean_ranks(scores, higher) if len(scores) > 1 else {}  # alone, everybody is first
-    rows = [_row(study, row, [cell for cell in cells if cell["row"] == row], ranks.get(row)) for row in _rows(cells)]
+    found_averages = averages(study.suite, cells)
+    rows = [_row(study, row, cells, found_averages, ranks.get(row)) for row in _rows(cells)]
     data: dict[str, Any] = {
         "suite": study.suite.name,
         "description": study.suite.description,
         "conditions": _conditions(study, found),
         "cells": cells,
+        "averages": found_averages,
         "ranks": ranks,
     }
     title = f"Study {study.suite.name}"
@@ -51,6 +54,7 @@ def _cell(study: Study, entry: Progress) -> dict[str, Any]:
     whole = len(values) == len(cell.seeds)  # a mean over some of the seeds is none of the study's
     paper = paper_figure(study.suite, cell.row, cell.task, cell.shots)
     goal = goal_of(cell.config)
+    mean, median = (of(values) if whole else None for of in (statistics.fmean, statistics.median))
     return {
         "row": cell.row,
         "method": cell.method,
@@ -61,9 +65,10 @@ def _cell(study: Study, entry: Progress) -> dict[str, Any]:
         "state": _state(entry),
         "goal": records[0].goal if records else goal.metric,
         "unit": records[0].unit if records else goal.unit,
-        "mean": statistics.fmean(values) if whole else None,
+        "mean": mean,
         "sd": statistics.stdev(values) if whole and len(values) > 1 else None,
-        "median": statistics.median(values) if whole else None,
+        "median": median,
+        "shown": median if study.suite.statistic == "median" else mean,
         "values": values,
         "seeds": list(cell.seeds),
         "learning_rate": entry.chosen,
@@ -102,8 +107,15 @@ def _median(records: Iterable[Record], of: Callable[[Record], float | None]) -> 
     return statistics.median(values) if values else None
 
 
-def _row(study: Study, row: str, cells: list[dict[str, Any]], rank: dict[str, float] | None) -> dict[str, Any]:
+def _row(
+    study: Study,
+    row: str,
+    cells: list[dict[str, Any]],
+    found_averages: list[dict[str, Any]],
+    rank: dict[str, float] | None,
+) -> dict[str, Any]:
     """A line of the table: its figures by column, and what the method costs, the median over the columns."""
+    cells = [cell for cell in cells if cell["row"] == row]
     costs = {}
     for name in ("trained", "step_seconds", "peak_memory_bytes", "adapter_bytes", "forgotten"):
         values = [cell[name] for cell in cells if cell[name] is not None]
@@ -111,6 +123,7 @@ def _row(study: Study, row: str, cells: list[dict[str, Any]], rank: dict[str, fl
     return {
         "row": row,
         "columns": {cell["column"]: cell for cell in cells},
+        "averages": {average["column"]: average for average in found_averages if average["row"] == row},
         "rank": rank,
         "paper_trained": paper_trained(study.suite, row),
         **costs,
@@ -152,7 +165,7 @@ def _summary(study: Study, cells: list[dict[str, Any]], conditions: dict[str, An
     )
     lines = [
         f"ours: {', '.join(ours['models'])}; {' or '.join(ours['lengths'])}; {chosen}; "
-        f"test split, mean ± standard deviation over {seeds} {'seed' if seeds == 1 else 'seeds'}"
+        f"test split, {study.suite.statistic} ± standard deviation over {seeds} {'seed' if seeds == 1 else 'seeds'}"
     ]
     for paper in conditions["paper"]:
         what = f"; {paper['conditions']}" if paper["conditions"] else ""

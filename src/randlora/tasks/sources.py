@@ -1,17 +1,21 @@
 """Pre-trained models: where they lie, and errors that name the config key when they cannot be had."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from randlora.errors import ConfigError
 from randlora.tasks.gguf import GGUF, converted
+from randlora.tasks.new_models import OnMeta, new_model
 from randlora.tasks.paths import FILE, FOLDER, NOTHING, UNREADABLE, kind_of, local
 
 Loaded = TypeVar("Loaded")
 PACKAGE = "package:"
+_weightless: ContextVar[bool] = ContextVar("_weightless", default=False)
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,17 @@ def _folder_or_hub_id(model: str) -> str:
     return str(path) if model.startswith("~") else model
 
 
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Make models anew from their configs, on the device "meta", where `load` is asked for weights."""
+    token = _weightless.set(True)
+    try:
+        with OnMeta():
+            yield
+    finally:
+        _weightless.reset(token)
+
+
 def load(loader: Callable[..., Loaded], model: str, *, what: str, **options: Any) -> Loaded:
     """Call `loader(model, **options)`, transformers' `from_pretrained` of some class.
 
@@ -91,6 +106,9 @@ def load(loader: Callable[..., Loaded], model: str, *, what: str, **options: Any
     """
     try:
         location = locate(model)
+        if what == "weights" and _weightless.get():
+            new: Loaded = new_model(loader, location, **options)
+            return new
         return loader(converted(location) if location.endswith(GGUF) else location, **options)
     except ConfigError:
         raise

@@ -74,7 +74,7 @@ def attach(task: Task, method: MethodConfig) -> nn.Module:
         LayerError: No layer matches, or one that the method cannot adapt does.
     """
     try:
-        adapted = peft.get_peft_model(task.backbone, _peft_config(task, method))
+        adapted = peft.get_peft_model(task.backbone, peft_config(task, method))
     except ConfigError as error:
         key = key_of(method.name, error.what)
         raise ConfigError(key, expected=error.expected, got=error.got, hint=error.hint) from error
@@ -98,13 +98,19 @@ def attach(task: Task, method: MethodConfig) -> nn.Module:
     return adapted
 
 
-def _peft_config(task: Task, method: MethodConfig) -> peft.PeftConfig:
+def peft_config(task: Task, method: MethodConfig) -> peft.PeftConfig:
+    """The PEFT config of a method on a task's backbone; a rank that is as LoRA's is found.
+
+    Raises:
+        ConfigError: A value of the method's does not fit.
+        LayerError: No layer matches.
+    """
     if not takes(method.name, "target_modules"):
         inputs: Any = adapter_config(method)
         task.settle(inputs)
         other = beside(method)
         if other is not None:
-            inputs.adapter = in_json(_peft_config(task, other))
+            inputs.adapter = in_json(peft_config(task, other))
         return inputs
     targets = method.target_modules or "all-linear"
     exclusion = _exclusion(task.frozen, method.exclude_modules)

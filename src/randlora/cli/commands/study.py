@@ -179,28 +179,21 @@ def table(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 def _dry_run(study: "Study") -> int:
     from randlora.report import Column, text_table
-    from randlora.report.table import count
-    from randlora.studies.paper import paper_trained
-    from randlora.studies.sizes import trained_numbers
+    from randlora.report.table import binary_bytes, count
+    from randlora.studies.plan import plan_of
 
-    rows = []
-    for cell in study.cells:
-        trained = trained_numbers(cell)
-        rows.append(
-            {
-                "column": cell.column,
-                "row": cell.row,
-                "trained": "unknown" if trained is None else count(trained),
-                "paper": paper_trained(study.suite, cell.row),
-                "rates": " ".join(f"{rate:g}" for rate in cell.rates),
-                "runs": len(cell.seeds) + (len(cell.rates) - 1 if len(cell.rates) > 1 else 0),
-            }
-        )
+    plan = plan_of(study)
+    unknown = {"trained": count, "memory": binary_bytes}
+    shown = [
+        row | {key: "unknown" if row[key] is None else form(row[key]) for key, form in unknown.items()}
+        for row in plan.rows
+    ]
     columns = [Column("task", "column"), Column("method", "row"), Column("trained", "trained", str)]
-    if any(row["paper"] for row in rows):
-        columns.append(Column("paper", "paper", str))
-    columns += [Column("learning rates", "rates"), Column("runs", "runs", count)]
-    print(text_table(rows, columns))
-    total = sum(int(str(row["runs"])) for row in rows)
-    print(f"{len(rows)} cells, {total:,} runs, and more where the best rate is at an edge; {study.folder}")
+    if any(row["paper"] for row in plan.rows):
+        columns += [Column("paper", "paper", str), Column("ours / paper", "ratio", "{:.3f}".format)]
+    columns += [Column("peak memory", "memory", str), Column("learning rates", "rates"), Column("runs", "runs", count)]
+    print(text_table(shown, columns))
+    total = sum(row["runs"] for row in plan.rows)
+    last = f"{len(plan.rows)} cells, {total:,} runs, and more where the best rate is at an edge; {study.folder}"
+    print("\n".join([*plan.notes, last]))
     return 0

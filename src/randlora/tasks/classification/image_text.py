@@ -24,6 +24,7 @@ from randlora.tasks.classification.labelled import Examples
 from randlora.tasks.classification.prompted import PromptClassifier
 from randlora.tasks.classification.zero_shot import ZeroShotClassifier, caption_features
 from randlora.tasks.sources import BaseModel, load
+from randlora.tasks.suites.registry import made_up_classes
 from randlora.tasks.task import Split, scores_on
 
 
@@ -64,9 +65,10 @@ class ImageText(ImageTask):
 
     @classmethod
     def without_data(cls, data: Any) -> "ImageText":
-        """See `Task.without_data`: the classes that have names, or as few as there can be."""
-        made_up = [str(number) for number in range(2 if data.classes == "all" else 4)]
-        return cls(data, seed=0, facts={"label_names": data.class_names or made_up})
+        """See `Task.without_data`: the classes that have names, as many as the suite has, or as few as there can be."""
+        made_up = made_up_classes(data.suite)
+        few = made_up if data.classes == "all" or len(made_up) > 3 else ["0", "1", "2", "3"]
+        return cls(data, seed=0, facts={"label_names": data.class_names or few})
 
     @property
     def trained(self) -> int:

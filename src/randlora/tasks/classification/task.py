@@ -13,6 +13,7 @@ from randlora.tasks.classification.labelled import Columns, Examples, load_label
 from randlora.tasks.classification.metrics import score_function
 from randlora.tasks.fingerprint import examples_fingerprint
 from randlora.tasks.rows import check_source, is_local
+from randlora.tasks.suites.registry import made_up_classes
 from randlora.tasks.task import Goal, Split, Task
 
 
@@ -78,8 +79,8 @@ class Classification(Task):
 
     @classmethod
     def without_data(cls, data: Any) -> "Classification":
-        """See `Task.without_data`: two classes."""
-        return cls(data, seed=0, facts={"label_names": ["0", "1"]})
+        """See `Task.without_data`: as many classes as the suite has, or two."""
+        return cls(data, seed=0, facts={"label_names": made_up_classes(data.suite)})
 
     @property
     def columns(self) -> Columns:

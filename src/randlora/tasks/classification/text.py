@@ -19,6 +19,7 @@ from randlora.tasks.classification.task import Classification, labels_of
 from randlora.tasks.classification.text_options import check_text_data, metric_names, regression_loss
 from randlora.tasks.positions import longest_text
 from randlora.tasks.sources import BaseModel, load
+from randlora.tasks.suites.registry import made_up_classes
 from randlora.tasks.task import Goal, Split
 
 _LONG_TEXTS = 100
@@ -67,8 +68,9 @@ class TextClassification(Classification):
 
     @classmethod
     def without_data(cls, data: Any) -> "TextClassification":
-        """See `Task.without_data`: two classes, or one number."""
-        return cls(data, seed=0, facts={"label_names": [data.label_column] if data.regression else ["0", "1"]})
+        """See `Task.without_data`: as many classes as the suite has, or two; or one number."""
+        known = [data.label_column] if data.regression else made_up_classes(data.suite)
+        return cls(data, seed=0, facts={"label_names": known})
 
     @property
     def columns(self) -> Columns:

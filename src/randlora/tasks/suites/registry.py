@@ -51,6 +51,12 @@ def suite_entries() -> Mapping[str, SuiteEntry]:
     return found
 
 
+def made_up_classes(suite: str | None) -> list[str]:
+    """Names for as many classes as a suite has; for two where it does not say, or there is none."""
+    entry = suite_entries().get(suite or "")
+    return [str(number) for number in range((entry and entry.classes) or 2)]
+
+
 def with_suite(task: str, data: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
     """A data section with the values of the suite that it names, where it has none of its own.
 

@@ -1,0 +1,61 @@
+import pytest
+
+from randlora.cli import main
+from randlora.studies import plan
+from randlora.studies.plan import plan_of
+from randlora.studies.schema import in_yaml
+from randlora.studies.study import Study
+from randlora.studies.suite import Paper
+from study_stand_in import suite
+
+METHODS = {"lora": {"name": "lora", "r": 2}, "spectral": {"name": "spectral", "r": 2}}
+
+
+def planned(bert, tmp_path, **changes):
+    base = {"model": str(bert), "data": {"train": "a.csv", "test": "b.csv", "validation": 0.1}}
+    return Study(suite(**{"base": base, "methods": METHODS, **changes}), tmp_path / "s")
+
+
+def test_cells_whose_steps_are_alike_share_a_prediction(bert, tmp_path, monkeypatch):
+    asked = []
+    ordinary = plan.predict_from_config
+    monkeypatch.setattr(plan, "predict_from_config", lambda config: asked.append(config) or ordinary(config))
+    shots = {"few": {"data.shots": 4, "optimization.epochs": 10}, "long": {"data.max_length": 24}}
+    found = plan_of(planned(bert, tmp_path, shots=shots, methods={"lora": METHODS["lora"]}))
+    assert len(asked) == 2
+    memory = {row["column"]: row["memory"] for row in found.rows}
+    assert memory["one few"] == memory["two few"]
+    assert found.notes == [
+        "peak memory is predicted for texts of 32 tokens, the most that data.max_length keeps; "
+        "texts of 24 tokens, the most that data.max_length keeps"
+    ]
+
+
+def test_what_is_not_known_is_said_with_the_reason(bert, tmp_path, capsys):
+    study = planned(bert, tmp_path, tasks={"one": {}})
+    rows = {row["row"]: row for row in plan_of(study).rows}
+    assert (rows["spectral"]["trained"] is None, rows["spectral"]["memory"]) == (False, None)
+    (tmp_path / "suite.yaml").write_text(in_yaml(study.suite), encoding="utf-8")
+    assert main(["study", "run", str(tmp_path / "suite.yaml"), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    line = next(line for line in out.splitlines() if line.startswith("one"))
+    assert "MiB" in line
+    assert "unknown" in next(line for line in out.splitlines() if "spectral  " in line)
+    assert "unknown: memory of spectral: module 'encoder.layer.0" in out.replace("bert.", "")
+    assert main(["study", "run", str(tmp_path / "suite.yaml"), "--dry-run", "--base.model", "nobody/has-this"]) == 0
+    assert (
+        "trained numbers of lora, spectral: nobody/has-this: its config cannot be had here" in capsys.readouterr().out
+    )
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(("printed", "close"), [("0.00096M", 1), ("0.0009M", 1), ("0.00090M", 0)])
+def test_numbers_are_compared_with_the_papers_to_its_rounding(bert, tmp_path, monkeypatch, printed, close):
+    monkeypatch.setattr(plan, "predict_from_config", lambda _: plan.Prediction(None, None, "not asked"))
+    monkeypatch.setattr(plan, "paper_trained", lambda _, row: printed if row == "lora" else None)
+    entry = {"table": "4", "backbone": "RoBERTa-base", "setting": "full", "trained": "params"}
+    found = plan_of(planned(bert, tmp_path, tasks={"one": {}}, paper=[Paper(**entry, methods={"lora": "LoRA-4"})]))
+    (row,) = (row for row in found.rows if row["row"] == "lora")
+    assert row["trained"] == 960  # in two blocks four times 2 · (16 + 16) and twice 2 · (16 + 32), and 2 · (16 + 16)
+    assert row["ratio"] == pytest.approx(960 / (1e6 * float(printed[:-1])))
+    assert found.notes[-1].startswith(f"{close} of 1 cells whose numbers the paper prints train as many within 3%")
