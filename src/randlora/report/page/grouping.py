@@ -9,6 +9,7 @@ from typing import Any
 
 from randlora.report.page.finding import LARGEST, Findings, FoundRun
 from randlora.report.page.labels import data_name, distinguished, method_name, short
+from randlora.report.page.studies import StudyCell
 from randlora.training.run.folder import as_dict
 
 IN_LEGEND = 12
@@ -157,7 +158,7 @@ def group(found: Findings) -> list[Setting]:
         keyed.setdefault(json.dumps(key, sort_keys=True, default=str), []).append(run)
     groups = list(keyed.values())
     titles = distinguished(
-        [f"{runs[0].config.task}, {data_name(runs[0].config.data)}" for runs in groups],
+        [_title(runs) for runs in groups],
         [{key: as_dict(runs[0].config)[key] for key in ("data", "model")} for runs in groups],
     )
     settings = [_setting(title, runs, found.diverged) for title, runs in zip(titles, groups, strict=True)]
@@ -169,6 +170,22 @@ def group(found: Findings) -> list[Setting]:
     return sorted(settings, key=lambda setting: setting.title)
 
 
+def called(runs: Sequence[FoundRun], own: Callable[[StudyCell], str], otherwise: str) -> str:
+    """What a study calls its runs where all are of one, else a name from their config."""
+    names = {None if run.cell is None else own(run.cell) for run in runs}
+    name = names.pop() if len(names) == 1 else None
+    return otherwise if name is None else short(name)
+
+
+def _title(runs: Sequence[FoundRun]) -> str:
+    config = runs[0].config
+    return called(runs, lambda cell: cell.column, f"{config.task}, {data_name(config.data)}")
+
+
+def _label(runs: Sequence[FoundRun]) -> str:
+    return called(runs, lambda cell: cell.row, method_name(runs[0].config.method))
+
+
 def _setting(title: str, runs: Sequence[FoundRun], diverged: dict[Path, list[float]]) -> Setting:
     record = runs[0].record
     higher = not record.goal.endswith(("loss", "perplexity"))
@@ -176,14 +193,15 @@ def _setting(title: str, runs: Sequence[FoundRun], diverged: dict[Path, list[flo
     for run in runs:
         keyed.setdefault(json.dumps(_of_the_arm(run), sort_keys=True, default=str), []).append(run)
     groups = list(keyed.values())
-    labels = distinguished([method_name(part[0].config.method) for part in groups], [_of_the_arm(g[0]) for g in groups])
+    labels = distinguished([_label(part) for part in groups], [_of_the_arm(part[0]) for part in groups])
     arms = []
     for label, part in zip(labels, groups, strict=True):
         # A run of a search leaves the test split alone, so validation counts as soon as one run has it.
         split = "validation" if any(run.record.split == "validation" for run in part) else "test"
         folders = {run.path.resolve().parent for run in part}
-        lost = sorted({rate for folder in folders for rate in diverged.get(folder, [])})
-        arms.append(Arm(label, part, split, higher, lost))
+        lost = {rate for folder in folders for rate in diverged.get(folder, [])}
+        lost |= {rate for run in part if run.cell is not None for rate in run.cell.diverged}
+        arms.append(Arm(label, part, split, higher, sorted(lost)))
 
     def place(arm: Arm) -> tuple[bool, float]:
         judged = arm.goal(arm.split)
