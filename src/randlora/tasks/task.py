@@ -212,6 +212,10 @@ class Task(ABC):
     def inputs(self) -> dict[str, Any]:
         """What the Trainer is made with beside model, arguments and data: collator, loss, metrics."""
 
+    def about_training(self) -> dict[str, float]:
+        """What is recorded of the training data beside scores, by name; most tasks have nothing to say."""
+        return {}
+
     def unrelated(self, trainer: Any) -> dict[str, float]:  # noqa: ARG002 - most tasks measure nothing
         """Scores of the trainer's model on data that the task does not hold: what they lose has been forgotten."""
         return {}
