@@ -18,7 +18,10 @@ from randlora.tasks.classification.prompted import PromptClassifier
 from randlora.training import MethodConfig, evaluate, train, validate
 from randlora.training.config import resolve
 from randlora.training.inspection import inspect_adapter
-from randlora.training.methods import build
+from randlora.training.methods import build, is_head
+from randlora.training.run.arguments import training_arguments
+from randlora.training.run.progress import Progress
+from randlora.training.run.trainer import RunTrainer
 from tiny import task_of
 
 OPTIONS = {"coop": {"length": 4}, "cocoop": {}, "maple": {"depth": 2}, "promptsrc": {"depth": 2}, "dept": {"depth": 2}}
@@ -88,7 +91,7 @@ def test_images_go_through_a_frozen_tower_once(config, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["coop", "promptsrc"])
+@pytest.mark.parametrize("name", ["dept", "promptsrc"])
 def test_an_interrupted_run_ends_with_the_same_bits(name, config, interrupted):
     options = {"average_std": 0.5} if name == "promptsrc" else {}
     config = replace(config, method=method(name, **options))
@@ -161,6 +164,31 @@ def test_new_classes_are_classified_by_a_model_that_has_only_theirs(halves):
     own = replace(halves, data=alone, method=MethodConfig(name="lora", r=2), output=f"{halves.output}-2")
     record = train(replace(own, optimization=still))
     assert record.metrics["test_accuracy_before"] == found["test_accuracy_new"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "given", "rate"), [(method("dept"), None, 0.065), (method("cocoop", transfer=True), 0.5, 0.5)]
+)
+def test_depts_head_is_trained_at_a_rate_of_its_own(chosen, given, rate, config, tmp_path):
+    config = resolve(replace(config, method=chosen))
+    config.optimization.head_learning_rate = given
+    validate(config)
+    task = task_of(config, ["dark_blue", "green", "red"])
+    trainer = RunTrainer(model=build(task, config.method), args=training_arguments(config, task, tmp_path))
+    trainer.begin(Progress("now"), is_head=lambda name: is_head(name, task), optimization=config.optimization)
+    groups = trainer.create_optimizer().param_groups
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    trained = {name: rates[id(part)] for name, part in trainer.model.named_parameters() if part.requires_grad}
+    head = {name: own for name, own in trained.items() if ".transfer." in name}
+    assert len(head) == 6  # two scales, two shifts, the weight and the bias
+    assert list(head.values()) == pytest.approx([rate] * 6)
+    assert {own for name, own in trained.items() if name not in head} == {0.01}
+
+
+def test_without_a_head_there_is_no_rate_for_one(config):
+    optimization = replace(config.optimization, head_learning_rate=0.1)
+    with pytest.raises(ConfigError, match=r"head_learning_rate: expected none with image-text, got 0\.1"):
+        validate(replace(config, method=method("maple"), optimization=optimization))
 
 
 def test_coop_begins_as_the_template_that_its_words_are(config):

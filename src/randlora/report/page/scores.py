@@ -1,4 +1,4 @@
-"""What a setting's runs were scored on beside their goal, and what training did to a text that the task does not hold."""
+"""What a setting's runs were scored on beside their goal, and what training did to a text that is not the task's."""
 
 from collections.abc import Callable
 from functools import partial
