@@ -200,6 +200,30 @@ def test_coop_begins_as_the_template_that_its_words_are(config):
     torch.testing.assert_close(*logits)
 
 
+@pytest.mark.parametrize("name", OPTIONS)
+def test_other_classes_are_read_by_the_prompts_alone(name, config):
+    """A model of three classes takes captions of four others; a transfer head has no row of them and is left out."""
+    torch.manual_seed(0)
+    own = resolve(replace(config, method=method(name, transfer=True))).method
+    task = task_of(config, ["dark_blue", "green", "red"])
+    model = build(task, own).eval()
+    elsewhere = TASKS["image-text"](config.data, seed=0, facts={"label_names": ["blue", "card", "lost", "money"]})
+    elsewhere.backbone, elsewhere.tokenizer, elsewhere.longest = task.backbone, task.tokenizer, task.longest
+    elsewhere.prompts = {key: value.repeat(2, 1)[:4] for key, value in task.prompts.items()}
+    with pytest.raises(ConfigError, match=r"data\.classes: expected the 3 classes of the training"):
+        elsewhere.wrap(model.clip, train_head=False)
+    elsewhere.foreign = True
+    pixels = torch.randn(2, 3, 16, 16)
+    wrapped = elsewhere.wrap(model.clip, train_head=False).eval()
+    first = wrapped(pixels)["logits"]
+    assert first.shape == (2, 4)
+    for part, tells in ((wrapped.prompts.transfer.classifier.weight, False), (wrapped.prompts.context, True)):
+        with torch.no_grad():
+            part.add_(1.0)
+        wrapped.eval()  # captions are computed once
+        assert torch.equal(wrapped(pixels)["logits"], first) != tells
+
+
 def test_shots_of_base_classes_are_those_of_all_classes(halves):
     draws = {}
     for classes in ("all", "base"):
