@@ -70,6 +70,8 @@ def test_runs_on_base_classes_have_three_panels_and_all_data_are_the_last_place(
     found = panels(tmp_path)
     names = ["accuracy on base classes", "accuracy on new classes", "harmonic mean of both"]
     assert [(panel.name, panel.amounts) for _, panel in found] == [(name, [4, None]) for name in names]
+    titles = [setting.title for setting in group(find([tmp_path]))]
+    assert titles == ["image-text, digits shots=4", "image-text, digits shots=all"]
     base, new, _ = (crossings(panel) for _, panel in found)
     assert (base, new) == (
         ["maple is behind randlora r=8 at every amount."],

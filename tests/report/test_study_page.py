@@ -63,6 +63,7 @@ def test_the_page_has_the_studys_table_and_no_keys_of_runs(folder, tmp_path, mon
     assert "Which is best?" in section
     assert "mean rank" in section
     assert "2 of 6 cells failed" in section
+    assert "two words 1 shot, lora as_lora=4: at 0.01" in section
     assert "one that &lt;b&gt;loads&lt;/b&gt;" in section
     assert 'id="amounts"' in page
     assert "test accuracy by examples of each class" in page.lower()
@@ -78,11 +79,21 @@ def test_what_is_no_longer_in_the_suite_is_shown_as_a_run(folder, tmp_path):
     assert labels == {"lora r=4", "randlora as_lora=4"}
 
 
-def test_a_study_that_cannot_be_read_is_shown_as_runs(folder, tmp_path, caplog):
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    (copy / "study.json").write_text(json.dumps({"study": "small", "queue": "a database"}), encoding="utf-8")
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("study.json", json.dumps({"study": "small", "queue": "a database"}), "--storage"),
+        ("suite.yaml", "name: [", "suite.yaml"),
+        ("journal.log", '{"x": \n{}\n', "Error"),
+        ("journal.log", None, "with journal.log, got none there"),
+    ],
+)
+def test_a_study_that_cannot_be_read_is_shown_as_runs(file, content, reason, folder, tmp_path, caplog):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / file).unlink() if content is None else (copy / file).write_text(content, encoding="utf-8")
     found = find([copy])
     assert found.studies == []
-    assert len([message for message in caplog.messages if "shown as runs" in message]) == 1
+    (line,) = [message for message in caplog.messages if "shown as runs" in message]
+    assert reason in line
+    assert (copy / file).exists() == (content is not None)  # nothing is made
     assert {arm.label for setting in group(found) for arm in setting.arms} == {"lora r=4", "randlora as LoRA r=4"}

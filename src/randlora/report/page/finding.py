@@ -162,12 +162,7 @@ def _read(folder: Path, names: set[str], root: Path, found: Findings) -> None:
             words = "unfinished" if RECORD not in names else str(error)
             found.passed_over.append(f"{printable(str(folder))}: {words}" if RECORD not in names else words)
     if STUDY in names:
-        try:
-            found.studies.append(read_study(folder))
-        except RandLoraError as error:
-            found.passed_over.append(f"{printable(str(folder))}: shown as runs, not as a study ({error})")
-        except ModuleNotFoundError as error:
-            found.passed_over.append(f"{printable(str(folder))}: shown as runs; a study needs {error.name}")
+        _read_study(folder, found)
     if SEARCH in names:
         try:
             rates: dict[str, Any] = json.loads((folder / SEARCH).read_text(encoding="utf-8"))["validation"]
@@ -176,6 +171,20 @@ def _read(folder: Path, names: set[str], root: Path, found: Findings) -> None:
             found.passed_over.append(f"{printable(str(folder / SEARCH))}: {type(error).__name__}")
     contents = _contents(folder, names & _files(), found)
     found.analyses += [FoundAnalysis(Path(file).stem, folder / file, content) for file, content in contents.items()]
+
+
+def _read_study(folder: Path, found: Findings) -> None:
+    """Add a study; the runs of one that cannot be read are runs like others."""
+    try:
+        found.studies.append(read_study(folder))
+        return
+    except RandLoraError as error:
+        reason = str(error)
+    except ModuleNotFoundError as error:
+        reason = f"{error.name} is not installed"
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # Optuna's, of a damaged queue
+        reason = type(error).__name__
+    found.passed_over.append(f"{printable(str(folder))}: shown as runs, not as a study ({reason})")
 
 
 def _contents(folder: Path, names: set[str], found: Findings) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,8 @@
 """Runs that can be compared, and runs that are one arm of a comparison: the same but for seed and learning rate."""
 
 import json
+import math
+import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -150,7 +152,7 @@ class Setting:
 
 
 def group(found: Findings) -> list[Setting]:
-    """The runs as settings and arms, in the order of their titles."""
+    """The runs as settings and arms, in the order of their titles, in which 4 comes before 16."""
     keyed: dict[str, list[FoundRun]] = {}
     for run in found.runs:
         config = as_dict(run.config)
@@ -167,7 +169,12 @@ def group(found: Findings) -> list[Setting]:
         known = labels if len(labels) <= IN_LEGEND else [arm.label for arm in setting.arms]
         for arm in setting.arms:
             arm.place = known.index(arm.label)
-    return sorted(settings, key=lambda setting: setting.title)
+    return sorted(settings, key=lambda setting: _by_numbers(setting.title))
+
+
+def _by_numbers(title: str) -> list[tuple[float, str]]:
+    """A key that sorts 4 shots before 16."""
+    return [(float(part), "") if part.isdecimal() else (math.inf, part) for part in re.split(r"([0-9]+)", title)]
 
 
 def called(runs: Sequence[FoundRun], own: Callable[[StudyCell], str], otherwise: str) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from randlora.errors import CheckpointError
 from randlora.messages import printable
 from randlora.result import Result
 
@@ -37,12 +38,14 @@ class FoundStudy:
         folder: Where it is.
         result: Its table.
         failed: What was to be run and why it failed, a line each.
+        diverged: Where training diverged at which learning rates, a line each.
         runs: Folder of a run -> its place, and what it is in words.
     """
 
     folder: Path
     result: Result
     failed: list[str] = field(default_factory=list)
+    diverged: list[str] = field(default_factory=list)
     runs: dict[Path, tuple[StudyCell, str]] = field(default_factory=dict)
 
 
@@ -53,15 +56,20 @@ def read_study(folder: Path) -> FoundStudy:
         folder: The study's folder.
 
     Raises:
+        CheckpointError: It has no queue of its own.
         ConfigError: Its suite is damaged, or another version of this package began it.
-        OutputError: Its queue lies in a database, which only `randlora study` is told of.
+        OutputError: Its queue was moved into a database, which only `randlora study` is told of.
         ModuleNotFoundError: What studies need is not installed.
     """
     # Studies bring Optuna, which a report without one does not need.
+    from randlora.studies.queue import JOURNAL  # noqa: PLC0415
     from randlora.studies.schema import load_suite  # noqa: PLC0415
     from randlora.studies.study import Study  # noqa: PLC0415
     from randlora.studies.table import study_table  # noqa: PLC0415
 
+    if not (folder / JOURNAL).is_file():  # to open it would make one
+        hint = "a queue in a database is known to `randlora study` alone"
+        raise CheckpointError(str(folder), expected=f"a study's folder, with {JOURNAL}", got="none there", hint=hint)
     study = Study(load_suite(folder), folder)
     found = FoundStudy(folder, study_table(study))
     for entry in study.progress():
@@ -71,6 +79,9 @@ def read_study(folder: Path) -> FoundStudy:
             for unit, outcome in entry.units
             if outcome.state == "diverged" and not unit.scores_test
         }
+        if diverged:
+            rates = ", ".join(f"{rate:g}" for rate in sorted(diverged))
+            found.diverged.append(f"{cell.column}, {cell.row}: at {rates}")
         place = StudyCell(study.suite.name, cell.task, cell.column, cell.row, tuple(sorted(diverged)))
         for unit, outcome in entry.units:
             optimization = unit.config.optimization

@@ -28,7 +28,7 @@ class StudySection:
         conditions: What its figures hold for, a line each.
         tables: Its figures, and its costs.
         drawings: Its mean ranks; none where too little is done for them.
-        failed: What failed, a line each.
+        told: Headings with lines: where training diverged, what failed.
     """
 
     name: str
@@ -37,7 +37,7 @@ class StudySection:
     conditions: list[str]
     tables: list[Table]
     drawings: list[Drawing]
-    failed: list[str]
+    told: list[tuple[str, list[str]]]
 
 
 def study_section(study: FoundStudy, name: str) -> StudySection:
@@ -61,7 +61,8 @@ def study_section(study: FoundStudy, name: str) -> StudySection:
         words += ", ".join(f"{row} {rank['rank']:.2f}" for row, rank in _best_first(ranks))
         drawings.append(draw(f"{name}-ranks", f"{title}: {result.title}", title, words, partial(_rank_figure, ranks)))
     description = printable(" ".join(result.data["description"].split()))
-    return StudySection(name, result.title, description, list(result.summary), tables, drawings, study.failed)
+    told = [("Learning rates at which training diverged", study.diverged), ("What failed", study.failed)]
+    return StudySection(name, result.title, description, list(result.summary), tables, drawings, told)
 
 
 def _best_first(ranks: Mapping[str, dict[str, float]]) -> list[tuple[str, dict[str, float]]]:
