@@ -177,13 +177,14 @@ def _read_study(folder: Path, found: Findings) -> None:
     """Add a study; the runs of one that cannot be read are runs like others."""
     try:
         found.studies.append(read_study(folder))
-        return
     except RandLoraError as error:
         reason = str(error)
     except ModuleNotFoundError as error:
         reason = f"{error.name} is not installed"
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # Optuna's, of a damaged queue
         reason = type(error).__name__
+    else:
+        return
     found.passed_over.append(f"{printable(str(folder))}: shown as runs, not as a study ({reason})")
 
 
