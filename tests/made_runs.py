@@ -41,10 +41,9 @@ def made_run(
         "output": str(folder),
         "seed": seed,
         "data": DATA,
+        "optimization": OptimizationConfig(learning_rate=rate),
     }
-    made = TrainConfig(
-        method=method, optimization=OptimizationConfig(learning_rate=rate), **{**fields, **(config or {})}
-    )
+    made = TrainConfig(method=method, **{**fields, **(config or {})})
     scores = {"validation_accuracy_before": 10.0, "validation_accuracy": validation} if validation is not None else {}
     if test is not None:
         scores |= {"test_accuracy": test, **({} if validation is not None else {"test_accuracy_before": 10.0})}

@@ -35,7 +35,7 @@ E2E = {
         {"metric": "BLEU", "value": 68.125, "implementation": "sacrebleu 2.5", "comparable": "yes"},
         {"metric": "METEOR", "value": None, "implementation": "needs Java", "comparable": ""},
     ],
-    "answers": ["a"],
+    "answers": ["The <b>Punter</b> is cheap.", "b", "c", "d"],
 }
 
 
@@ -61,7 +61,12 @@ def test_a_row_for_each_run_and_a_column_for_each_score(tmp_path):
     written(made_run(tmp_path / "b", MethodConfig(name="full")), harness=other)
     tables, damaged = suite_tables(group(find([tmp_path])))
     assert damaged == []
-    common, e2e, tasks = map(shown, tables)
+    common, e2e, tasks, answers = map(shown, tables)
+    assert [(row["run"], row["meaning"], row["answer"]) for row in answers] == [
+        ("a", "1", "The <b>Punter</b> is cheap."),
+        ("a", "2", "b"),
+        ("a", "3", "c"),
+    ]
     assert common == [
         {
             "run": "a",
@@ -104,7 +109,8 @@ def test_the_page_shows_them_escaped(tmp_path):
     written(made_run(tmp_path / "a"), harness=content, e2e=E2E, commonsense_faithful=[])
     page = write_page([tmp_path / "a"], tmp_path / "out").read_text(encoding="utf-8")
     section = page.partition('<section id="suites"')[2].partition("</section>")[0]
-    assert re.findall(r'data-value="([^"]*)"', section) == ["68.125", "", "0.5"]
+    assert re.findall(r'data-value="([^"]*)"', section) == ["68.125", "", "0.5", "1", "2", "3"]
+    assert "The &lt;b&gt;Punter" in section
     assert "&lt;b&gt;arc acc, 5 shots" in section
     assert '<a href="#suites">' in page
     assert "commonsense-faithful.json" in page.partition('id="passed-over"')[2]

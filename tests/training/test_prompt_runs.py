@@ -18,7 +18,10 @@ from randlora.tasks.classification.prompted import PromptClassifier
 from randlora.training import MethodConfig, evaluate, train, validate
 from randlora.training.config import resolve
 from randlora.training.inspection import inspect_adapter
-from randlora.training.methods import build
+from randlora.training.methods import build, is_head
+from randlora.training.run.arguments import training_arguments
+from randlora.training.run.progress import Progress
+from randlora.training.run.trainer import RunTrainer
 from tiny import task_of
 
 OPTIONS = {"coop": {"length": 4}, "cocoop": {}, "maple": {"depth": 2}, "promptsrc": {"depth": 2}, "dept": {"depth": 2}}
@@ -88,7 +91,7 @@ def test_images_go_through_a_frozen_tower_once(config, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["coop", "promptsrc"])
+@pytest.mark.parametrize("name", ["dept", "promptsrc"])
 def test_an_interrupted_run_ends_with_the_same_bits(name, config, interrupted):
     options = {"average_std": 0.5} if name == "promptsrc" else {}
     config = replace(config, method=method(name, **options))
@@ -163,6 +166,31 @@ def test_new_classes_are_classified_by_a_model_that_has_only_theirs(halves):
     assert record.metrics["test_accuracy_before"] == found["test_accuracy_new"]
 
 
+@pytest.mark.parametrize(
+    ("chosen", "given", "rate"), [(method("dept"), None, 0.065), (method("cocoop", transfer=True), 0.5, 0.5)]
+)
+def test_depts_head_is_trained_at_a_rate_of_its_own(chosen, given, rate, config, tmp_path):
+    config = resolve(replace(config, method=chosen))
+    config.optimization.head_learning_rate = given
+    validate(config)
+    task = task_of(config, ["dark_blue", "green", "red"])
+    trainer = RunTrainer(model=build(task, config.method), args=training_arguments(config, task, tmp_path))
+    trainer.begin(Progress("now"), is_head=lambda name: is_head(name, task), optimization=config.optimization)
+    groups = trainer.create_optimizer().param_groups
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    trained = {name: rates[id(part)] for name, part in trainer.model.named_parameters() if part.requires_grad}
+    head = {name: own for name, own in trained.items() if ".transfer." in name}
+    assert len(head) == 6  # two scales, two shifts, the weight and the bias
+    assert list(head.values()) == pytest.approx([rate] * 6)
+    assert {own for name, own in trained.items() if name not in head} == {0.01}
+
+
+def test_without_a_head_there_is_no_rate_for_one(config):
+    optimization = replace(config.optimization, head_learning_rate=0.1)
+    with pytest.raises(ConfigError, match=r"head_learning_rate: expected none with image-text, got 0\.1"):
+        validate(replace(config, method=method("maple"), optimization=optimization))
+
+
 def test_coop_begins_as_the_template_that_its_words_are(config):
     pixels, logits = torch.randn(2, 3, 16, 16), []
     for own in (method("coop", words="a photo of a"), MethodConfig(name="lora")):
@@ -170,6 +198,30 @@ def test_coop_begins_as_the_template_that_its_words_are(config):
         task = task_of(resolved, ["dark_blue", "green", "red"])
         logits.append(build(task, resolved.method).eval()(pixels)["logits"])
     torch.testing.assert_close(*logits)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_other_classes_are_read_by_the_prompts_alone(name, config):
+    """A model of three classes takes captions of four others; a transfer head has no row of them and is left out."""
+    torch.manual_seed(0)
+    own = resolve(replace(config, method=method(name, transfer=True))).method
+    task = task_of(config, ["dark_blue", "green", "red"])
+    model = build(task, own).eval()
+    elsewhere = TASKS["image-text"](config.data, seed=0, facts={"label_names": ["blue", "card", "lost", "money"]})
+    elsewhere.backbone, elsewhere.tokenizer, elsewhere.longest = task.backbone, task.tokenizer, task.longest
+    elsewhere.prompts = {key: value.repeat(2, 1)[:4] for key, value in task.prompts.items()}
+    with pytest.raises(ConfigError, match=r"data\.classes: expected the 3 classes of the training"):
+        elsewhere.wrap(model.clip, train_head=False)
+    elsewhere.foreign = True
+    pixels = torch.randn(2, 3, 16, 16)
+    wrapped = elsewhere.wrap(model.clip, train_head=False).eval()
+    first = wrapped(pixels)["logits"]
+    assert first.shape == (2, 4)
+    for part, tells in ((wrapped.prompts.transfer.classifier.weight, False), (wrapped.prompts.context, True)):
+        with torch.no_grad():
+            part.add_(1.0)
+        wrapped.eval()  # captions are computed once
+        assert torch.equal(wrapped(pixels)["logits"], first) != tells
 
 
 def test_shots_of_base_classes_are_those_of_all_classes(halves):

@@ -34,7 +34,10 @@ def test_a_run_learns_and_evaluates_to_its_record(sft_config, method, packing):
 
 def test_the_score_does_not_depend_on_the_batch(sft_config):
     sft_config.optimization.max_steps = 1
+    sft_config.data.max_length = 30
     record = train(sft_config)
+    counts = [record.metrics[f"train_examples{kind}"] for kind in ("", "_cut", "_left_out")]
+    assert counts == [40, 40, 0]
     for size in ("1", "3"):
         scores = evaluate(sft_config.output, ["--optimization.eval_batch_size", size])
         assert scores["loss"] == pytest.approx(record.metrics["test_loss"], rel=1e-5)

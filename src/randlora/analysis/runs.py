@@ -52,18 +52,22 @@ class FinishedRun:
         return trained_model(task, self.config, self.folder).eval()
 
 
-def open_runs(paths: Sequence[str | Path], *, trust_remote_code: bool = False) -> list[FinishedRun]:
+def open_runs(
+    paths: Sequence[str | Path], *, of_prompts: bool = False, trust_remote_code: bool = False
+) -> list[FinishedRun]:
     """Read configs and records of finished runs that changed the weights of their model.
 
     Args:
         paths: Their folders.
+        of_prompts: Whether runs that trained inputs of their model are taken too.
         trust_remote_code: Whether Python code that comes with a model may run, whatever the folders say.
 
     Raises:
-        CheckpointError: A folder holds no run, an unfinished one, or one that trained a head or prompts alone.
+        CheckpointError: A folder holds no run, an unfinished one, or one that trained a head alone; or prompts, where
+            these are not asked for.
         ConfigError: A folder is named twice.
     """
-    runs = [_open(path, trust_remote_code=trust_remote_code) for path in paths]
+    runs = [_open(path, of_prompts=of_prompts, trust_remote_code=trust_remote_code) for path in paths]
     for run in runs:
         if sum(run.folder.path.resolve() == other.folder.path.resolve() for other in runs) > 1:
             raise ConfigError("runs", expected="different folders", got=f"{run.folder.path} twice")
@@ -71,7 +75,7 @@ def open_runs(paths: Sequence[str | Path], *, trust_remote_code: bool = False) -
     return [replace(run, name=run.name if short.count(run.name) == 1 else str(run.folder.path)) for run in runs]
 
 
-def _open(path: str | Path, *, trust_remote_code: bool) -> FinishedRun:
+def _open(path: str | Path, *, of_prompts: bool, trust_remote_code: bool) -> FinishedRun:
     folder = RunFolder(path)
     if not (folder.path / CONFIG).is_file():
         raise CheckpointError(str(folder.path), expected=f"a run's folder, with {CONFIG}", got="none there")
@@ -80,13 +84,18 @@ def _open(path: str | Path, *, trust_remote_code: bool) -> FinishedRun:
     if config.method.name == "head":
         got = "method 'head', which trained none"
         raise CheckpointError(str(folder.path), expected="a run that trained weights of its model", got=got)
-    if config.method.name in {method.name for method in PROMPTS}:
+    if not of_prompts and trains_prompts(config):
         got = f"method '{config.method.name}', which trained inputs"
         raise CheckpointError(str(folder.path), expected="a run that trained weights of its model", got=got)
     if not folder.adapter.is_dir():
         raise CheckpointError(str(folder.path), expected="a run with its adapter", got="no adapter/ there")
     name = folder.path.resolve().name
     return FinishedRun(name, folder, config, record)
+
+
+def trains_prompts(config: TrainConfig) -> bool:
+    """Whether a run trains inputs of its model, and no weight."""
+    return config.method.name in {method.name for method in PROMPTS}
 
 
 def require_same_base(runs: Sequence[FinishedRun]) -> None:

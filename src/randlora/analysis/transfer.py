@@ -8,12 +8,13 @@ from typing import Any
 import transformers
 
 from randlora.analysis.bars import bar
-from randlora.analysis.runs import FinishedRun, open_runs, require_same_base
+from randlora.analysis.runs import FinishedRun, open_runs, require_same_base, trains_prompts
 from randlora.errors import ConfigError
 from randlora.messages import printable
 from randlora.result import Result
 from randlora.tasks import TASKS, DataConfig, Task
 from randlora.tasks.paths import local
+from randlora.training.config.adapter_configs import adapter_config
 from randlora.training.config.file import load_config
 from randlora.training.config.start import adapter_of
 from randlora.training.methods import build, load_model
@@ -26,7 +27,7 @@ def analyze_transfer(runs: Sequence[str | Path], data: str, *, trust_remote_code
     """Scores of runs on other data than theirs, before and after training.
 
     One model is in memory at a time. A classifier with a head of its own keeps it, so that the data have to have its
-    classes; CLIP makes a zero-shot head for whatever classes the data have.
+    classes; CLIP classifies whatever classes the data have, by captions or by learned prompts around their names.
 
     Args:
         runs: Folders of finished runs of one base.
@@ -36,10 +37,11 @@ def analyze_transfer(runs: Sequence[str | Path], data: str, *, trust_remote_code
 
     Raises:
         CheckpointError: A run is not finished, or damaged.
-        ConfigError: The runs have other bases, or the config is of another task.
+        ConfigError: The runs have other bases, the config is of another task, or a run has prompts of each class alone
+            and the data have other classes.
         DataError: The data cannot be read, or have classes that the run's head has not.
     """
-    opened = open_runs(runs, trust_remote_code=trust_remote_code)
+    opened = open_runs(runs, of_prompts=True, trust_remote_code=trust_remote_code)
     require_same_base(opened)
     sections = [_section(run, data) for run in opened]
     for run, section in zip(opened, sections, strict=True):
@@ -71,6 +73,8 @@ def _section(run: FinishedRun, data: str) -> DataConfig:
     if not TASKS[run.config.task].trained_head:
         changes["train"] = data  # where the names of classes are read; nothing is trained
     changes |= {key: None for key in ("shots", "fraction", "class_names") if hasattr(run.config.data, key)}
+    if hasattr(run.config.data, "classes"):
+        changes["classes"] = "all"
     return replace(run.config.data, **changes)
 
 
@@ -81,15 +85,20 @@ def _task(run: FinishedRun, section: DataConfig) -> Task:
     task = kind(section, seed=run.config.seed, facts=None if classes_of_its_own else run.record.facts)
     if not task.has("test"):
         raise ConfigError("--data", expected="a config with data.test", got="none")
+    task.foreign = task.classes() != run.task().classes()
+    if task.foreign and trains_prompts(run.config) and adapter_config(run.config.method).by_class:
+        got, hint = "others", f"{run.name} has a context of each of its classes (class_specific)"
+        raise ConfigError("--data", expected="the classes of the training", got=got, hint=hint)
     return task
 
 
 def _start(run: FinishedRun, section: DataConfig) -> str:
-    """What the scores before training depend on: a head of its own starts at random, by the run's seed."""
+    """What the scores before training depend on: a head of its own and prompts start at random, by the run's seed."""
     config = run.config
-    seed = config.seed if TASKS[config.task].trained_head else None
+    prompts = repr(config.method) if trains_prompts(config) else None
+    seed = config.seed if prompts is not None or TASKS[config.task].trained_head else None
     optimization = replace(config.optimization, learning_rate=None)
-    return repr((seed, config.start_from, config.dtype, config.quantization, optimization, section))
+    return repr((seed, prompts, config.start_from, config.dtype, config.quantization, optimization, section))
 
 
 def _score(run: FinishedRun, task: Task, *, trained: bool) -> dict[str, float]:

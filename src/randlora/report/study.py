@@ -14,7 +14,7 @@ _LEFT_OUT = ("validation", "values", "seeds", "hardware")
 
 def study_in_text(result: Result) -> str:
     """For the terminal: the figures, the costs, what they hold for."""
-    tables = (text_table(result.rows, _figures(result)), text_table(result.rows, _costs(result)))
+    tables = (text_table(result.rows, figure_columns(result)), text_table(result.rows, cost_columns(result)))
     return "\n".join([tables[0], "", tables[1], "", *result.summary])
 
 
@@ -22,7 +22,8 @@ def study_in_markdown(result: Result) -> str:
     """A page in Markdown."""
     summary = [f"- {line}" for line in result.summary]
     description = [result.data["description"], ""] if result.data["description"] else []
-    figures, costs = (markdown_table(result.rows, columns) for columns in (_figures(result), _costs(result)))
+    columns = (figure_columns(result), cost_columns(result))
+    figures, costs = (markdown_table(result.rows, own) for own in columns)
     return "\n".join([f"# {result.title}", "", *description, *summary, "", figures, "", costs, ""])
 
 
@@ -44,7 +45,8 @@ def study_in_json(result: Result) -> str:
 FORMATS = {"markdown": study_in_markdown, "csv": study_in_csv, "json": study_in_json}
 
 
-def _figures(result: Result) -> list[Column]:
+def figure_columns(result: Result) -> list[Column]:
+    """The columns of what a study found: a task and its shots each, the paper's beside it, the mean rank."""
     columns = [Column("method", "row")]
     cells = {cell["column"]: cell for cell in result.data["cells"]}
     for name, cell in cells.items():
@@ -74,7 +76,8 @@ def _rank(rank: dict[str, float]) -> str:
     return f"{rank['rank']:.2f}{around}"
 
 
-def _costs(result: Result) -> list[Column]:
+def cost_columns(result: Result) -> list[Column]:
+    """The columns of what its methods cost."""
     columns = [Column("method", "row"), Column("trained", "trained", count)]
     if any(row["paper_trained"] for row in result.rows):
         columns.append(Column("paper", "paper_trained", str))

@@ -92,6 +92,8 @@ class Task(ABC):
     backbone: Any
     head: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
+    foreign: bool = False
+    """Whether the data have other classes than those that the model was trained on."""
 
     def __init__(self, data: Any, *, seed: int, facts: Mapping[str, Any] | None = None) -> None:
         self.data, self.seed = data, seed
@@ -211,6 +213,14 @@ class Task(ABC):
     @abstractmethod
     def inputs(self) -> dict[str, Any]:
         """What the Trainer is made with beside model, arguments and data: collator, loss, metrics."""
+
+    def classes(self) -> list[str] | None:
+        """What the model is told of the classes; None where it is told nothing, or knows but the training's."""
+        return None
+
+    def about_training(self) -> dict[str, float]:
+        """What is recorded of the training data beside scores, by name; most tasks have nothing to say."""
+        return {}
 
     def unrelated(self, trainer: Any) -> dict[str, float]:  # noqa: ARG002 - most tasks measure nothing
         """Scores of the trainer's model on data that the task does not hold: what they lose has been forgotten."""

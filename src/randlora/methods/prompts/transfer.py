@@ -7,6 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+HEAD_RATE = 6.5
+"""The authors' learning rate of the head, as a multiple of the prompts'."""
+
 
 class TransferHead(nn.Module):
     """A linear classifier on features whose channels are scaled and shifted: W·(γ ∘ f + β) + b.
@@ -35,6 +38,11 @@ class TransferHead(nn.Module):
         """Logits of captions, whose class is the one they name."""
         logits: Tensor = self.classifier(self.text_scale * features + self.text_shift)
         return logits
+
+
+def find_transfer(model: nn.Module) -> TransferHead | None:
+    """DePT's head in a model, or None."""
+    return next((part for part in model.modules() if isinstance(part, TransferHead)), None)
 
 
 def transfer_numbers(width: int, classes: int | None) -> int:

@@ -171,7 +171,7 @@ def score_by(setting: Setting, cost: Cost, xlabel: str, paper: Sequence[tuple[Pa
     costs = []
     for arm in setting.arms:
         score, x = setting.score(arm), arm.mean(cost)
-        if score is not None and x is not None and x > 0:
+        if score is not None and x is not None:
             costs.append(x)
             style = {**style_of(arm), "linestyle": "none"}
             axes.errorbar([x], [score.mean], yerr=[score.deviation or 0.0], label=shown(arm), capsize=2, **style)
@@ -183,7 +183,7 @@ def score_by(setting: Setting, cost: Cost, xlabel: str, paper: Sequence[tuple[Pa
         else:
             costs.append(x)
             axes.plot([x], [point.value], marker, color=_PAPER, markerfacecolor="none", label=label)
-    if costs and max(costs) >= 10 * min(costs):
+    if costs and max(costs) >= 10 * min(costs) > 0:
         logarithmic(axes.set_xscale, axes.xaxis)
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5))

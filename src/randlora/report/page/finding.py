@@ -11,6 +11,7 @@ from typing import Any
 from randlora.analysis.folder import ANALYSES
 from randlora.errors import CheckpointError, ConfigError, RandLoraError
 from randlora.messages import note, printable
+from randlora.report.page.studies import STUDY, FoundStudy, StudyCell, read_study
 from randlora.training.config.file import load_config
 from randlora.training.config.sections import TrainConfig
 from randlora.training.language import e2e, harness
@@ -39,6 +40,7 @@ class FoundRun:
         text: The config as it was written.
         record: Its record.
         suites: Files that evaluations on suites left in its folder, with what they hold.
+        cell: Its place in a study; None outside of one.
     """
 
     name: str
@@ -47,6 +49,7 @@ class FoundRun:
     text: str
     record: Record
     suites: dict[str, Any] = field(default_factory=dict)
+    cell: StudyCell | None = None
 
     @property
     def rate(self) -> float:
@@ -77,12 +80,14 @@ class Findings:
         runs: The finished runs, by name.
         analyses: The analyses, in the order of their folders.
         diverged: Folder of a search -> learning rates at which its runs diverged.
+        studies: The studies, in the order of their folders.
         passed_over: What could not be read, a line each.
     """
 
     runs: list[FoundRun] = field(default_factory=list)
     analyses: list[FoundAnalysis] = field(default_factory=list)
     diverged: dict[Path, list[float]] = field(default_factory=dict)
+    studies: list[FoundStudy] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
 
 
@@ -108,7 +113,7 @@ def find(paths: Sequence[str | Path]) -> Findings:
             raise ConfigError(str(path), expected="a run's folder, or one with runs", got=got)
         before = len(seen)
         for folder, names in _walk(root):
-            if folder.resolve() not in seen and names & {CONFIG, RECORD, SEARCH, *_files()}:
+            if folder.resolve() not in seen and names & {CONFIG, RECORD, SEARCH, STUDY, *_files()}:
                 seen.add(folder.resolve())
                 _read(folder, names, root, found)
         if len(seen) == before and not any(folder.resolve() in seen for folder, _ in _walk(root)):
@@ -118,8 +123,18 @@ def find(paths: Sequence[str | Path]) -> Findings:
         raise ConfigError("runs", expected="a finished run or an analysis", got=got)
     for line in found.passed_over:
         note(f"passed over: {line}")
-    found.runs = _named(found.runs)
+    found.runs = _named([_placed(run, found.studies) for run in found.runs])
     return found
+
+
+def _placed(run: FoundRun, studies: Sequence[FoundStudy]) -> FoundRun:
+    """A run of a study, by its place there: its folder's name is a digest, which says nothing."""
+    folder = run.path.resolve()
+    for study in studies:
+        if folder in study.runs:
+            cell, words = study.runs[folder]
+            return replace(run, cell=cell, name=words if len(studies) == 1 else f"{cell.study}: {words}")
+    return run
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, set[str]]]:
@@ -146,6 +161,8 @@ def _read(folder: Path, names: set[str], root: Path, found: Findings) -> None:
                 raise
             words = "unfinished" if RECORD not in names else str(error)
             found.passed_over.append(f"{printable(str(folder))}: {words}" if RECORD not in names else words)
+    if STUDY in names:
+        _read_study(folder, found)
     if SEARCH in names:
         try:
             rates: dict[str, Any] = json.loads((folder / SEARCH).read_text(encoding="utf-8"))["validation"]
@@ -154,6 +171,21 @@ def _read(folder: Path, names: set[str], root: Path, found: Findings) -> None:
             found.passed_over.append(f"{printable(str(folder / SEARCH))}: {type(error).__name__}")
     contents = _contents(folder, names & _files(), found)
     found.analyses += [FoundAnalysis(Path(file).stem, folder / file, content) for file, content in contents.items()]
+
+
+def _read_study(folder: Path, found: Findings) -> None:
+    """Add a study; the runs of one that cannot be read are runs like others."""
+    try:
+        found.studies.append(read_study(folder))
+    except RandLoraError as error:
+        reason = str(error)
+    except ModuleNotFoundError as error:
+        reason = f"{error.name} is not installed"
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # Optuna's, of a damaged queue
+        reason = type(error).__name__
+    else:
+        return
+    found.passed_over.append(f"{printable(str(folder))}: shown as runs, not as a study ({reason})")
 
 
 def _contents(folder: Path, names: set[str], found: Findings) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,8 @@
 """Runs that can be compared, and runs that are one arm of a comparison: the same but for seed and learning rate."""
 
 import json
+import math
+import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +11,7 @@ from typing import Any
 
 from randlora.report.page.finding import LARGEST, Findings, FoundRun
 from randlora.report.page.labels import data_name, distinguished, method_name, short
+from randlora.report.page.studies import StudyCell
 from randlora.training.run.folder import as_dict
 
 IN_LEGEND = 12
@@ -149,7 +152,7 @@ class Setting:
 
 
 def group(found: Findings) -> list[Setting]:
-    """The runs as settings and arms, in the order of their titles."""
+    """The runs as settings and arms, in the order of their titles, in which 4 comes before 16."""
     keyed: dict[str, list[FoundRun]] = {}
     for run in found.runs:
         config = as_dict(run.config)
@@ -157,7 +160,7 @@ def group(found: Findings) -> list[Setting]:
         keyed.setdefault(json.dumps(key, sort_keys=True, default=str), []).append(run)
     groups = list(keyed.values())
     titles = distinguished(
-        [f"{runs[0].config.task}, {data_name(runs[0].config.data)}" for runs in groups],
+        [_title(runs) for runs in groups],
         [{key: as_dict(runs[0].config)[key] for key in ("data", "model")} for runs in groups],
     )
     settings = [_setting(title, runs, found.diverged) for title, runs in zip(titles, groups, strict=True)]
@@ -166,7 +169,28 @@ def group(found: Findings) -> list[Setting]:
         known = labels if len(labels) <= IN_LEGEND else [arm.label for arm in setting.arms]
         for arm in setting.arms:
             arm.place = known.index(arm.label)
-    return sorted(settings, key=lambda setting: setting.title)
+    return sorted(settings, key=lambda setting: _by_numbers(setting.title))
+
+
+def _by_numbers(title: str) -> list[tuple[float, str]]:
+    """A key that sorts 4 shots before 16."""
+    return [(float(part), "") if part.isdecimal() else (math.inf, part) for part in re.split(r"([0-9]+)", title)]
+
+
+def called(runs: Sequence[FoundRun], own: Callable[[StudyCell], str], otherwise: str) -> str:
+    """What a study calls its runs where all are of one, else a name from their config."""
+    names = {None if run.cell is None else own(run.cell) for run in runs}
+    name = names.pop() if len(names) == 1 else None
+    return otherwise if name is None else short(name)
+
+
+def _title(runs: Sequence[FoundRun]) -> str:
+    config = runs[0].config
+    return called(runs, lambda cell: cell.column, f"{config.task}, {data_name(config.data)}")
+
+
+def _label(runs: Sequence[FoundRun]) -> str:
+    return called(runs, lambda cell: cell.row, method_name(runs[0].config.method))
 
 
 def _setting(title: str, runs: Sequence[FoundRun], diverged: dict[Path, list[float]]) -> Setting:
@@ -176,14 +200,15 @@ def _setting(title: str, runs: Sequence[FoundRun], diverged: dict[Path, list[flo
     for run in runs:
         keyed.setdefault(json.dumps(_of_the_arm(run), sort_keys=True, default=str), []).append(run)
     groups = list(keyed.values())
-    labels = distinguished([method_name(part[0].config.method) for part in groups], [_of_the_arm(g[0]) for g in groups])
+    labels = distinguished([_label(part) for part in groups], [_of_the_arm(part[0]) for part in groups])
     arms = []
     for label, part in zip(labels, groups, strict=True):
         # A run of a search leaves the test split alone, so validation counts as soon as one run has it.
         split = "validation" if any(run.record.split == "validation" for run in part) else "test"
         folders = {run.path.resolve().parent for run in part}
-        lost = sorted({rate for folder in folders for rate in diverged.get(folder, [])})
-        arms.append(Arm(label, part, split, higher, lost))
+        lost = {rate for folder in folders for rate in diverged.get(folder, [])}
+        lost |= {rate for run in part if run.cell is not None for rate in run.cell.diverged}
+        arms.append(Arm(label, part, split, higher, sorted(lost)))
 
     def place(arm: Arm) -> tuple[bool, float]:
         judged = arm.goal(arm.split)

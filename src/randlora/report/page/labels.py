@@ -73,6 +73,8 @@ def _words(key: str, value: Any) -> str:
     """A key of a config with its value; a value that is a word speaks for itself, and no shots are all of the data."""
     if value is None:
         return "shots=all" if key.endswith("shots") else ""
+    if key.endswith("classes"):
+        return f"{value} classes"
     if isinstance(value, str):
         return PurePath(value).name if "/" in value else value
     return f"{key.rpartition('.')[2]}={value}"

@@ -11,7 +11,8 @@ from randlora.report.page.drawing import Drawing, draw
 from randlora.report.page.finding import FoundRun
 from randlora.report.page.grouping import Setting
 from randlora.report.page.paper import PaperPoint, paper_points
-from randlora.report.page.tables import Cell, Table, arms_table, goal_words
+from randlora.report.page.scores import scores_table
+from randlora.report.page.tables import Cell, Table, arms_table, general_change, goal_words
 from randlora.report.table import MISSING, binary_bytes, count
 
 MOST_SETTINGS = 12
@@ -26,6 +27,7 @@ class SettingSection:
         name: Its id.
         title: Its heading.
         arms: Its table.
+        scores: What else its runs were scored on; None where that is nothing.
         drawings: Its figures.
         paper: The paper's figures for the same task; None where it has none.
     """
@@ -33,6 +35,7 @@ class SettingSection:
     name: str
     title: str
     arms: Table
+    scores: Table | None
     drawings: list[Drawing]
     paper: Table | None
 
@@ -49,7 +52,8 @@ def section(setting: Setting, name: str) -> SettingSection:
         draw(f"{name}-{kind}", f"{title}: {setting.title}", title, f"{words} {_standing(setting)}".strip(), make)
         for kind, title, words, make in _figures(setting, paper)
     ]
-    return SettingSection(name, setting.title, arms_table(setting, f"{name}-methods"), drawings, _paper(paper, name))
+    arms, scores = arms_table(setting, f"{name}-methods"), scores_table(setting, f"{name}-scores")
+    return SettingSection(name, setting.title, arms, scores, drawings, _paper(paper, name))
 
 
 def _figures(setting: Setting, paper: list[PaperPoint]) -> list[tuple[str, str, str, Callable[[], Figure]]]:
@@ -77,6 +81,8 @@ def _figures(setting: Setting, paper: list[PaperPoint]) -> list[tuple[str, str, 
         ("seconds", "seconds of training", _seconds, []),
         ("memory", "peak memory (GB)", _memory, [(p, p.memory / 1e9) for p in paper if p.memory is not None]),
     ]
+    if any(general_change(run) is not None for run in setting.runs):
+        costs.append(("forgetting", "rise of the loss on a general text", general_change, []))
     for kind, xlabel, cost, points in costs:
         words = "A point for each method, with its standard deviation over seeds."
         make = partial(figures.score_by, setting, cost, xlabel, points)

@@ -12,6 +12,8 @@ from randlora.report.page.tables import Cell, Table
 from randlora.report.table import MISSING, count, percent
 from randlora.training.language import e2e, harness
 
+_ANSWERS, _LONGEST = 3, 300
+"""Of a run's answers as many are shown, each as long as that at most."""
 _DAMAGE = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
 """What reading a file raises that is not what an evaluation writes."""
 
@@ -55,7 +57,22 @@ def suite_tables(settings: Sequence[Setting]) -> tuple[list[Table], list[str]]:
                     damaged.append(f"{file}: not what an evaluation writes ({type(error).__name__})")
         if rows:
             tables.append(_table(f"suite-{place}", suite.title, rows))
+    answers = [row for arm, run in _runs(settings) for row in _answers(arm, run)]
+    if answers:
+        headings = [("run", False), ("method", False), ("meaning", True), ("answer", False)]
+        tables.append(Table("suite-answers", "E2E challenge: the first answers of each run", headings, answers))
     return tables, damaged
+
+
+def _answers(arm: str, run: FoundRun) -> list[list[Cell]]:
+    """A row for each of a run's first answers, in the order of the test data."""
+    content = run.suites.get(e2e.FILE_NAME, {})
+    found = content.get("answers") if isinstance(content, Mapping) else None
+    texts = [text for text in found if isinstance(text, str)][:_ANSWERS] if isinstance(found, list) else []
+    return [
+        [Cell(short(run.name)), Cell(arm), Cell(str(number), number), Cell(printable(text[:_LONGEST]))]
+        for number, text in enumerate(texts, start=1)
+    ]
 
 
 def _runs(settings: Sequence[Setting]) -> Iterator[tuple[str, FoundRun]]:

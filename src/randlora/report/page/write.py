@@ -13,12 +13,15 @@ from markupsafe import Markup
 
 from randlora.files import checked_folder, new_folder, writing
 from randlora.messages import note
+from randlora.report.page.amounts import series_of
+from randlora.report.page.amounts_section import amounts_section
 from randlora.report.page.analyses import ShownAnalysis, show
 from randlora.report.page.drawing import Drawing
 from randlora.report.page.finding import FoundAnalysis, find
 from randlora.report.page.grouping import Setting, group
 from randlora.report.page.labels import short
 from randlora.report.page.sections import MOST_SETTINGS, section
+from randlora.report.page.study_section import study_section
 from randlora.report.page.suites import suite_tables
 from randlora.report.page.summary import summarize
 from randlora.report.page.tables import machines_table, runs_table
@@ -76,6 +79,8 @@ def write_page(paths: Sequence[str | Path], output: str | Path) -> Path:
     found = find(paths)
     settings = group(found)
     drawn = [section(setting, f"task-{number}") for number, setting in enumerate(settings[:MOST_SETTINGS], start=1)]
+    studies = [study_section(study, f"study-{number}") for number, study in enumerate(found.studies, start=1)]
+    amounts = [amounts_section(one, f"amounts-{number}") for number, one in enumerate(series_of(settings), start=1)]
     analyses, damaged = _analyses(found.analyses)
     suites, foreign = suite_tables(settings)
     for line in foreign:
@@ -84,6 +89,8 @@ def write_page(paths: Sequence[str | Path], output: str | Path) -> Path:
     context = {
         "title": short(f"Report on {_subject(settings, analyses)}"),
         "summary": summarize(settings, [part.drawing.name.rpartition("-")[2] for part in analyses], len(passed_over)),
+        "studies": studies,
+        "amounts": amounts,
         "sections": drawn,
         "undrawn": [setting.title for setting in settings[MOST_SETTINGS:]],
         "suites": suites,
@@ -94,7 +101,9 @@ def write_page(paths: Sequence[str | Path], output: str | Path) -> Path:
         "passed_over": passed_over,
     }
     page = _render(context)
-    drawings = [drawing for part in drawn for drawing in part.drawings] + [part.drawing for part in analyses]
+    drawings = [drawing for own in studies for drawing in own.drawings]
+    drawings += [drawing for part in drawn for drawing in part.drawings]
+    drawings += [drawing for one in amounts for drawing, _, _ in one.panels] + [part.drawing for part in analyses]
     _write(folder, page, drawings)
     return folder / PAGE
 

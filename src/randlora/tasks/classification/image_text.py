@@ -75,6 +75,10 @@ class ImageText(ImageTask):
         """How many classes are trained on, the first ones."""
         return self.data.trained_classes(len(self.label_names))
 
+    def classes(self) -> list[str]:
+        """See `Task.classes`: the names in the captions."""
+        return names_of(self.data, self.label_names)
+
     def load_model(self, base: BaseModel) -> None:
         """See `Task.load_model`: a `CLIPModel`."""
         model, trust_remote_code = base.name, base.trust_remote_code
@@ -122,10 +126,10 @@ class ImageText(ImageTask):
     def _prompted(self, adapted: Any, prompts: Prompts) -> PromptClassifier:
         config, trained = adapted.peft_config["default"], self.trained
         self.check_method(self.data, config)
-        if config.classes != trained and (config.by_class or config.transfer):
+        if config.classes != trained and (config.by_class or (config.transfer and not self.foreign)):
             got = f"{trained} with data.classes {self.data.classes}"
             raise ConfigError("data.classes", expected=f"the {config.classes} classes of the training", got=got)
-        names = names_of(self.data, self.label_names)
+        names = self.classes()
         words = words_of(self.tokenizer, names, config.behind)
         tokens = class_tokens(words, names, config.length, self.longest, prompts.position)
         frozen = None
@@ -134,7 +138,7 @@ class ImageText(ImageTask):
             with torch.no_grad():
                 means = caption_features(self.backbone, self.prompts, len(names), range(trained)).mean(dim=1)
             frozen = nn.functional.normalize(means.float(), dim=-1)
-        return PromptClassifier(adapted, tokens, trained, frozen)
+        return PromptClassifier(adapted, tokens, trained, frozen, foreign=self.foreign)
 
     def inputs(self) -> dict[str, Any]:
         """See `Task.inputs`; a prompt method may have a loss of its own."""

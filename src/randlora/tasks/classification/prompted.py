@@ -23,10 +23,14 @@ class PromptClassifier(nn.Module):
         tokens: Captions of all classes.
         trained: How many of the classes are trained on, the first ones.
         frozen: For PromptSRC the normalized features of these classes that the frozen text tower has, (trained, width).
+        foreign: Whether the classes are others, of which DePT's head knows nothing.
     """
 
-    def __init__(self, clip: PeftModel, tokens: ClassTokens, trained: int, frozen: Tensor | None) -> None:
+    def __init__(
+        self, clip: PeftModel, tokens: ClassTokens, trained: int, frozen: Tensor | None, *, foreign: bool = False
+    ) -> None:
         super().__init__()
+        self.foreign = foreign
         self.clip = clip
         self.ids: Tensor
         self.places: Tensor
@@ -82,7 +86,7 @@ class PromptClassifier(nn.Module):
         if images is None:
             images = prompts.image(self._clip, pixel_values)
         captions = self._captions(images)
-        head = prompts.transfer if self.shown == self.trained else None
+        head = prompts.transfer if self.shown == self.trained and not self.foreign else None
         # The scale is about 100: in bf16, logits of 25 would be 0.125 apart.
         with torch.autocast(images.device.type, enabled=False):
             images, captions = full_precision(images), full_precision(captions)

@@ -172,6 +172,12 @@ class LanguageTask(Task):
         rows: Any = self.encoded(split).rows
         return rows
 
+    def about_training(self) -> dict[str, float]:
+        """See `Task.about_training`: how many examples there are, and what became of the long ones."""
+        found = self.encoded("train")
+        cut = {"train_examples_cut": found.cut, "train_examples_left_out": found.dropped}
+        return {"train_examples": len(found.rows), **cut}
+
     def largest_length(self) -> tuple[int, str]:
         """Tokens of the largest row that the model is trained on, and how that is known."""
         if self.known is not None:

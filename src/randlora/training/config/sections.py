@@ -86,7 +86,8 @@ class OptimizationConfig:
     Attributes:
         learning_rate: Peak learning rate. None means the task's: 3e-3 for adapters and heads and 1e-4 for full
             fine-tuning; for sft 1e-3 and 5e-5, for preference 5e-5 and 1e-6.
-        head_learning_rate: Peak learning rate of the new head. None means `learning_rate`.
+        head_learning_rate: Peak learning rate of the new head. None means `learning_rate`, and for DePT's head 6.5
+            times that.
         epochs: Passes over the training data; parts of one are allowed.
         max_steps: Optimizer steps; -1 means as many as the epochs ask for.
         batch_size: Training examples per device and forward pass. None means 32, for language models 8.

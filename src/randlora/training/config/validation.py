@@ -104,10 +104,17 @@ def _check_validation(config: TrainConfig) -> None:
         hint = "a file, a hub split, or a share of the training data such as 0.1"
         raise ConfigError("data.validation", expected=f"one, for {choosing[0]}", got="none", hint=hint)
     rate = optimization.head_learning_rate
-    if rate is not None and not TASKS[config.task].trained_head and config.method.name != "head":
+    if rate is not None and not _trains_head(config):
         hint = "no head is trained"
         expected = f"none with {config.task}"
         raise ConfigError("optimization.head_learning_rate", expected=expected, got=repr(rate), hint=hint)
+
+
+def _trains_head(config: TrainConfig) -> bool:
+    """Whether a head is trained: the task's, or DePT's beside prompts."""
+    method = config.method
+    start = METHODS[method.name].start if method.name in METHODS else {}
+    return TASKS[config.task].trained_head or method.name == "head" or bool({**start, **method.options}.get("transfer"))
 
 
 def _check_search(config: TrainConfig) -> None:

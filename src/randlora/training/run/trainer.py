@@ -14,6 +14,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from randlora.errors import ConfigError, TrainingError
+from randlora.methods.prompts.transfer import HEAD_RATE, find_transfer
 from randlora.tasks.task import NOT_METRICS
 from randlora.training.config.sections import OptimizationConfig
 from randlora.training.run.adalora import RankBudget, find_adalora, orthogonality
@@ -109,15 +110,19 @@ class RunTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The Trainer's optimizer, with the head's parameters in groups of their own learning rate."""
         optimizer = super().create_optimizer(model)
-        if self.head_learning_rate is None:
+        trained = self.model if model is None else model
+        rate, transfer = self.head_learning_rate, find_transfer(trained)
+        if rate is None and transfer is None:
             return optimizer
-        named = (self.model if model is None else model).named_parameters()
-        head = {id(parameter) for name, parameter in named if self.is_head(name)}
+        head = {id(parameter) for name, parameter in trained.named_parameters() if self.is_head(name)}
+        if transfer is not None:
+            head |= {id(parameter) for parameter in transfer.parameters()}
+            rate = HEAD_RATE * self.args.learning_rate if rate is None else rate
         for group in list(optimizer.param_groups):
             apart = [parameter for parameter in group["params"] if id(parameter) in head]
             if apart:
                 group["params"] = [parameter for parameter in group["params"] if id(parameter) not in head]
-                optimizer.add_param_group({**group, "params": apart, "lr": self.head_learning_rate})
+                optimizer.add_param_group({**group, "params": apart, "lr": rate})
         return optimizer
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:

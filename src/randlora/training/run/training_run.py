@@ -152,6 +152,7 @@ def _fit(trainer: Any, task: Task, checkpoint: Path | None, *, score_test: bool)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     progress.peak_memory_bytes = max(progress.peak_memory_bytes, peak_bytes(trainer.args.device))
     metrics: dict[str, float | None] = {**progress.before, "train_loss": finite(trainer.mean_train_loss())}
+    metrics |= task.about_training()
     splits: tuple[Split, ...] = ("validation", "test") if score_test else ("validation",)
     for split in splits:
         if task.has(split):
