@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from typing import NoReturn
@@ -14,7 +15,7 @@ from randlora import __version__
 from randlora.cli import commands
 from randlora.cli.commands.needs import missing
 from randlora.errors import RandLoraError
-from randlora.messages import closest, printable
+from randlora.messages import closest, is_first_process, printable
 
 
 class _Parser(argparse.ArgumentParser):
@@ -37,12 +38,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+_PATIENCE = 10.0
+"""Seconds that another process than the first leaves it, and the launcher, to end the run before it speaks itself."""
+
 _TALKERS = ("torchao", "torch.utils._pytree", "bitsandbytes")
 """Loggers that report at import what this machine has no use for, such as kernels of GPUs."""
 
 
 def _quieten() -> None:
     """Leave the terminal to the tool's own lines: transformers reports every fresh head as missing weights."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns of its own search for unused parameters
     for name in _TALKERS:  # before the imports that they report on
         logging.getLogger(name).setLevel(logging.ERROR)
     from transformers.utils import logging as of_transformers
@@ -78,6 +83,8 @@ def main(words: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
+        if not is_first_process():
+            return 130
         return _end(
             getattr(arguments, "interrupted", "interrupted; the same command again goes on from the last checkpoint"),
             130,
@@ -105,6 +112,8 @@ def _explain(error: Exception) -> tuple[str, int]:
     """The line for an error, and the exit code."""
     if isinstance(error, RandLoraError):
         return str(error), 2
+    if _is_lost_connection(error):
+        return "another process of the run has ended; the same command again goes on from the last checkpoint", 2
     if isinstance(error, MemoryError):
         return "out of memory", 2
     absent = (getattr(error, "name", None) or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
@@ -114,8 +123,22 @@ def _explain(error: Exception) -> tuple[str, int]:
     return f"{what} (unexpected, and so a fault of randlora's; `randlora --traceback COMMAND` shows its place)", 1
 
 
+def _is_lost_connection(error: Exception) -> bool:
+    """Whether a process of several misses another: gloo's words, or NCCL's class."""
+    words = ("Connection closed by peer", "Connection reset by peer")
+    return "WORLD_SIZE" in os.environ and (
+        type(error).__name__ == "DistBackendError"
+        or (isinstance(error, RuntimeError) and any(part in str(error) for part in words))
+    )
+
+
 def _end(message: str, code: int) -> int:
-    """Say why the command ends, on a line of its own, below progress bars that it leaves behind."""
+    """Say why the command ends, on a line of its own, below progress bars that it leaves behind.
+
+    What befalls all processes of a run the first one tells; the launcher then ends the others while they wait here.
+    """
+    if not is_first_process():
+        time.sleep(_PATIENCE)
     if "tqdm" in sys.modules:
         for bar in list(getattr(sys.modules["tqdm"].tqdm, "_instances", [])):
             bar.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from randlora.errors import ConfigError, TrainingError
 from randlora.files import write_atomically
-from randlora.messages import note
+from randlora.messages import is_first_process, note
 from randlora.tasks import TASKS
 from randlora.training.config.sections import TrainConfig
 from randlora.training.rates import best_rate, rates_beyond, with_rate
@@ -85,8 +85,9 @@ def search(config: TrainConfig, learning_rates: Sequence[float], seeds: Sequence
         {rate: record.history for rate, record in sorted(tried.items()) if record},
         [train(_variant(config, best, seed)) for seed in seeds],
     )
-    content = json.dumps(asdict(found), indent=1, ensure_ascii=False) + "\n"
-    write_atomically(Path(config.output).expanduser() / FILE_NAME, content)
+    if is_first_process():
+        content = json.dumps(asdict(found), indent=1, ensure_ascii=False) + "\n"
+        write_atomically(Path(config.output).expanduser() / FILE_NAME, content)
     return found
 
 

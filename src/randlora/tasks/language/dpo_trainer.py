@@ -1,5 +1,6 @@
 """TRL's DPOTrainer, on pairs that are tokens already, with the rewards among its scores."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,17 @@ from trl.trainer.dpo_trainer import DPOTrainer
 
 from randlora.formats.checkpoint import WEIGHTS_FILE, check_filled
 from randlora.tasks.language.exact_numbers import ExactNumbers
+from randlora.tasks.language.shared_batches import shared_batches
 
 REFERENCE = "ref"
 """TRL's name of the adapter that keeps the start: a copy of the trained one, and not of the model."""
 
 
 class DpoTrainer(ExactNumbers, DPOTrainer):
-    """TRL's DPOTrainer, whose scores are loss, reward accuracy (in percent) and reward margin."""
+    """TRL's DPOTrainer, but scores are means over pairs and not over batches, with the rewards among them."""
+
+    control: Any
+    _metrics: dict[str, dict[str, list[float]]]
 
     def __init__(self, model: Any, *, start: str | None = None, **rest: Any) -> None:
         """As TRL's.
@@ -40,15 +45,32 @@ class DpoTrainer(ExactNumbers, DPOTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Score pairs; TRL logs the rewards without returning them.
+        """Loss, reward accuracy (in percent) and reward margin; what else TRL measures is logged.
 
         Args:
             eval_dataset: The data; None takes those the trainer was made with.
-            ignore_keys: Passed on.
+            ignore_keys: Of no use here.
             metric_key_prefix: What the names of the scores begin with.
         """
-        found: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        logged = self.state.log_history[-1]
-        found[f"{metric_key_prefix}_reward_accuracy"] = 100 * logged["eval_rewards/accuracies"]
-        found[f"{metric_key_prefix}_reward_margin"] = logged["eval_rewards/margins"]
+        del ignore_keys
+        start, pairs = time.perf_counter(), 0.0
+        sums: dict[str, float] = {}
+        measured = self._metrics["eval"]
+        for model, batch, share in shared_batches(self, eval_dataset):
+            loss = self.compute_loss(model, batch)
+            values = {"loss": self.accelerator.reduce(loss.detach(), "mean").item()}
+            values |= {name: found[-1] for name, found in measured.items()}  # of all processes together
+            own = share.weight * len(share.rows)  # pairs, as many in every process
+            sums = {name: sums.get(name, 0.0) + own * value for name, value in values.items()}
+            pairs += own
+        means = {name: value / max(pairs, 1) for name, value in sums.items()}
+        measured.update({name: [value] for name, value in means.items() if name != "loss"})
+        found = {
+            f"{metric_key_prefix}_loss": means["loss"],
+            f"{metric_key_prefix}_reward_accuracy": 100 * means["rewards/accuracies"],
+            f"{metric_key_prefix}_reward_margin": means["rewards/margins"],
+            f"{metric_key_prefix}_runtime": time.perf_counter() - start,
+        }
+        self.log(dict(found))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return found

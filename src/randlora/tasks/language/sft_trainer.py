@@ -9,6 +9,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from randlora.tasks.language.exact_numbers import ExactNumbers
 from randlora.tasks.language.scoring import token_sums
+from randlora.tasks.language.shared_batches import shared_batches
 
 
 class SftTrainer(ExactNumbers, SFTTrainer):
@@ -28,15 +29,9 @@ class SftTrainer(ExactNumbers, SFTTrainer):
         """
         del ignore_keys
         start = time.perf_counter()
-        loader = self.get_eval_dataloader(eval_dataset)
-        self.callback_handler.eval_dataloader = loader
-        model = self._wrap_model(self.model, training=False)
-        model.eval()
         sums = torch.zeros(3, dtype=torch.float64)
-        for batch in loader:
-            with torch.no_grad(), self.compute_loss_context_manager():
-                sums += token_sums(model, self._prepare_inputs(batch)).cpu()
-            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        for model, batch, share in shared_batches(self, eval_dataset):
+            sums += share.weight * token_sums(model, batch).cpu()
         loss, tokens, likeliest = self.accelerator.reduce(sums.to(self.args.device)).tolist()
         mean = loss / max(tokens, 1)
         found = {

@@ -1,5 +1,6 @@
 """What the Trainer is told to do beside training: show progress, tell the data the epoch."""
 
+from collections.abc import Callable
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -73,6 +74,17 @@ class ProgressBar(TrainerCallback):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class FirstAct(TrainerCallback):
+    """Does something when the model lies where it is trained, before the first step."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self.act = act
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Do it."""
+        self.act()
 
 
 class EpochOfData(TrainerCallback):

@@ -3,6 +3,8 @@
 import json
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -117,6 +119,14 @@ class Stopwatch(TrainerCallback):
         self.lap()
         self._mark = None
         return running
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Keep what is done in the block out of the training's time."""
+        running = self.pause()
+        yield
+        if running:
+            self.resume()
 
     def resume(self) -> None:
         """Let the clock run again."""

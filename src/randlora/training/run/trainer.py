@@ -15,6 +15,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from randlora.errors import ConfigError, TrainingError
 from randlora.methods.prompts.transfer import HEAD_RATE, find_transfer
+from randlora.tasks.shares import own_rows
 from randlora.tasks.task import NOT_METRICS
 from randlora.training.config.sections import OptimizationConfig
 from randlora.training.run.adalora import RankBudget, find_adalora, orthogonality
@@ -127,11 +128,23 @@ class RunTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The Trainer's, without its time in that of the training."""
-        training = self.stopwatch.pause()
-        found: dict[str, float] = super().evaluate(*args, **kwargs)
-        if training:
-            self.stopwatch.resume()
+        with self.stopwatch.paused():
+            found: dict[str, float] = super().evaluate(*args, **kwargs)
         return found
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """The Trainer's; a batch that is scored is not divided by what other processes score."""
+        return super()._get_num_items_in_batch(batch_samples, device) if self.model.training else None
+
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's; the loss is that of the examples which no other process has."""
+        rows = own_rows(self.accelerator, len(inputs["labels"]))
+        # Of a process whose rows are all repetitions the loss is not asked, but a sharded model needs it to run too.
+        own = {name: value[: max(rows or 0, 1)] for name, value in inputs.items()}
+        loss, logits, labels = super().prediction_step(model, inputs, *args, **kwargs)
+        if rows is not None:
+            loss, _, _ = super().prediction_step(model, own, *args, **kwargs)
+        return loss, logits, labels
 
     def count_trained(self) -> tuple[int, int]:
         """Trained numbers of the method and of the head; to be asked before training, which may shard them."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import transformers
 from transformers import IntervalStrategy, TrainingArguments
+from transformers.training_args import ParallelMode
 
 from randlora.errors import ConfigError, DataError
 from randlora.tasks import TASKS, Split, Task
@@ -19,8 +20,10 @@ from randlora.training.config.start import adapter_of, check_model, searches_ran
 from randlora.training.config.validation import validate
 from randlora.training.methods import build, is_head, load_model
 from randlora.training.run.arguments import training_arguments
+from randlora.training.run.callbacks import FirstAct
 from randlora.training.run.evaluation import evaluate
 from randlora.training.run.folder import RunFolder
+from randlora.training.run.launch import check_launch
 from randlora.training.run.memory import peak_bytes, reset_peak
 from randlora.training.run.progress import resumed
 from randlora.training.run.rank_search import search_ranks, with_ranks
@@ -55,6 +58,7 @@ def train(config: TrainConfig, *, score_test: bool = True) -> Record:
     config = with_start(config)
     validate(config)
     config = resolve(config)
+    check_launch(config)
     folder = RunFolder(config.output)
     task = TASKS[config.task](config.data, seed=config.seed)
     arguments = training_arguments(config, task, folder.checkpoints)
@@ -66,7 +70,8 @@ def train(config: TrainConfig, *, score_test: bool = True) -> Record:
             found = evaluate(folder.path, trust_remote_code=config.trust_remote_code)
             scores = {f"test_{name}": value for name, value in found.items()}
             record = replace(record, metrics={**record.metrics, **scores})
-            record.save(folder.path)
+            if arguments.should_save:
+                record.save(folder.path)
         if arguments.should_save:
             upload(config, folder)
     return record
@@ -143,15 +148,17 @@ def _fingerprint(config: TrainConfig, task: Task) -> dict[str, str]:
 def _fit(trainer: Any, task: Task, checkpoint: Path | None, *, score_test: bool) -> dict[str, float | None]:
     """Score, train, score: the record's metrics."""
     progress = trainer.progress
-    first: Split = "validation" if task.has("validation") else "test"
     if progress.before is None:
-        scores = task.score(trainer, first) if task.has(first) and (score_test or first != "test") else {}
-        progress.before = {f"{first}_{name}_before": value for name, value in scores.items()}
-        progress.before |= {f"{name}_before": value for name, value in task.unrelated(trainer).items()}
+        score = partial(_score_before, trainer, task, score_test=score_test)
+        if trainer.args.parallel_mode == ParallelMode.DISTRIBUTED:
+            # A model that the Trainer has scored it takes for ready: each process would train its own.
+            trainer.add_callback(FirstAct(score))
+        else:
+            score()
     reset_peak(trainer.args.device)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     progress.peak_memory_bytes = max(progress.peak_memory_bytes, peak_bytes(trainer.args.device))
-    metrics: dict[str, float | None] = {**progress.before, "train_loss": finite(trainer.mean_train_loss())}
+    metrics: dict[str, float | None] = {**(progress.before or {}), "train_loss": finite(trainer.mean_train_loss())}
     metrics |= task.about_training()
     splits: tuple[Split, ...] = ("validation", "test") if score_test else ("validation",)
     for split in splits:
@@ -160,6 +167,17 @@ def _fit(trainer: Any, task: Task, checkpoint: Path | None, *, score_test: bool)
             trainer.require_finite({f"loss on the {split} data": scores["loss"]} if "loss" in scores else {})
             metrics |= {f"{split}_{name}": value for name, value in scores.items()}
     return metrics | task.unrelated(trainer)
+
+
+def _score_before(trainer: Any, task: Task, *, score_test: bool) -> None:
+    """Note how good the model is before training."""
+    first: Split = "validation" if task.has("validation") else "test"
+    with trainer.stopwatch.paused():
+        scores = task.score(trainer, first) if task.has(first) and (score_test or first != "test") else {}
+        before = {f"{first}_{name}_before": value for name, value in scores.items()}
+        trainer.progress.before = before | {f"{n}_before": value for n, value in task.unrelated(trainer).items()}
+    trainer.state.log_history.clear()  # of what comes in training
+    reset_peak(trainer.args.device)
 
 
 def _record(
