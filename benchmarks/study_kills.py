@@ -3,10 +3,11 @@
     python benchmarks/study_kills.py --folder /tmp/kills
 
 One hundred cells are worked by three processes. At random moments one of these is killed (SIGKILL) and another takes
-its place; then the study begins anew on a disk that is too small, which gets room once all workers have given up (a tmpfs,
-which takes root). The runs take no time (`tests/study_stand_in.py`); what is tried is all around them: the queue, the
-leases, the records. The tables are compared by bytes. It prints how long each took, and exits with 1 where a table
-differs or a worker ends by itself with an error.
+its place; then the study begins anew on a disk that is too small, which gets room once all workers have given up (a
+tmpfs, which takes root). The runs take no time (`tests/study_stand_in.py`); what is tried is all around them: queue,
+leases, records. The tables are compared by bytes. It prints how long each took, and exits with 1 where a table differs
+or a worker ends by itself with an error. A worker that is killed while it writes to the journal, as here it is far more
+often than with runs that take minutes, holds up the others for half a minute.
 """
 
 import argparse
@@ -24,7 +25,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from randlora.errors import OutputError
 from randlora.report.study import study_in_json
-from randlora.studies import queue
 from randlora.studies.study import Study
 from randlora.studies.table import study_table
 from randlora.studies.worker import work
@@ -51,7 +51,7 @@ def hundred_cells() -> Any:
 
 
 def _run(config: Any, *, score_test: bool) -> None:
-    time.sleep(0.01)
+    time.sleep(0.05)
     train(config, score_test=score_test)
 
 
@@ -74,7 +74,7 @@ def killed(folder: Path, kills: int, draw: random.Random) -> list[int]:
     """Work a study while its workers are killed; their exit codes at the end."""
     workers = [_started(folder) for _ in range(WORKERS)]
     for number in range(kills):
-        time.sleep(draw.uniform(0.2, 2.0))
+        time.sleep(draw.uniform(0.5, 5.0))
         victim = workers.pop(draw.randrange(WORKERS))
         alive = victim.is_alive()
         os.kill(victim.pid, signal.SIGKILL)
@@ -138,8 +138,6 @@ def main() -> int:
     arguments = parser.parse_args()
     folder: Path = arguments.folder
     folder.mkdir(parents=True)
-    # Runs of no time are killed at the journal far more often than others; nobody has to wait half a minute for it.
-    queue._GRACE_SECONDS = 1
     codes = _timed("left alone", lambda: _ended([_started(folder / "alone") for _ in range(WORKERS)]))
     EXPECTED["table"] = _table(folder / "alone")
     draw = random.Random(arguments.seed)  # noqa: S311 - no secret

@@ -174,7 +174,7 @@ def _opened(folder: Path, url: str | None) -> BaseStorage:
     except OSError as error:
         raise OutputError(path, expected="a file that can be written", got=str(error.strerror)) from error
     except Exception as error:  # SQLAlchemy's, its drivers', and Python's for a driver that is missing
-        lines: Any = str(error).strip().splitlines() or [""]
+        lines = str(error).strip().splitlines() or [""]
         got = f"{type(error).__name__}: {lines[0]}"
         hint = "such as postgresql://user@host/database"
         raise ConfigError("--storage", expected="the URL of a database", got=got, hint=hint) from error
