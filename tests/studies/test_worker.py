@@ -174,7 +174,29 @@ def test_one_unit_is_not_taken_by_two(tmp_path):
     assert other.claim("x") is None
     assert other.claim("y") is not None
     study.queue.end(claimed, "dropped")
-    assert other.claim("x") is not None
+    claimed = other.claim("x")
+    assert claimed is not None
+    other.end(claimed, "failed", "since one looked")
+    assert study.queue.claim("x") is None
+    study.queue.forgive()
+    assert study.queue.claim("x") is not None
+
+
+def test_what_others_have_done_since_one_looked_is_not_done_again(tmp_path, monkeypatch):
+    study = Study(suite(tasks={"one": {}}, methods={"lora": {"name": "lora"}}), tmp_path / "s", begin=True)
+    other = Study(study.suite, study.folder)
+    ordinary, failed = study.queue.claim, failing_at(3e-3)
+    calls = []
+
+    def claim(unit):
+        if not calls:  # the other process does all there is to do just then, but for a run that fails
+            calls.append(work(other, run=failed, poll=0.01))
+        return ordinary(unit)
+
+    monkeypatch.setattr(study.queue, "claim", claim)
+    assert work(study, run=failed) == 0
+    assert set(trained_times(study.folder).values()) == {1}
+    assert sum(attempt.state == "failed" for attempt in study.queue.attempts()) == 1
 
 
 def test_a_silent_worker_of_another_machine_is_dead_after_a_while(tmp_path, monkeypatch):

@@ -95,7 +95,7 @@ class Queue:
         return [entry for entry in found if entry.state not in ("failed", "diverged") or entry.number > forgiven]
 
     def claim(self, unit: str) -> int | None:
-        """Begin an attempt at a unit, unless a living process is at it.
+        """Begin an attempt at a unit, unless a living process is at it, or it has failed since one looked.
 
         Returns:
             What `beat` and `end` take; None where another was first.
@@ -103,7 +103,8 @@ class Queue:
         attrs = {"unit": unit, **holder()}
         claimed = self._storage.create_new_trial(self._study, create_trial(state=TrialState.RUNNING, user_attrs=attrs))
         number = self._storage.get_trial(claimed).number
-        if any(entry.unit == unit and entry.state == "running" and entry.number < number for entry in self.attempts()):
+        earlier = [entry for entry in self.attempts() if entry.unit == unit and entry.number < number]
+        if any(entry.state in ("running", "failed", "diverged") for entry in earlier):
             self.end(claimed, "dropped")
             return None
         return claimed

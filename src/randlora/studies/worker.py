@@ -92,6 +92,9 @@ def _take_all(study: Study, queue: Queue, run: Run, poll: float) -> int:
 
 def _attempt(study: Study, queue: Queue, unit: Unit, claimed: int, run: Run) -> bool:
     """Do a unit; whether it is done."""
+    if study.is_done(unit):  # by another, since this process looked
+        queue.end(claimed, "dropped")
+        return False
     config = replace(unit.config, output=str(study.run_folder(unit)))
     began = time.monotonic()
     try:
