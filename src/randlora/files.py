@@ -87,6 +87,17 @@ def writing(path: Path, hint: str = "make room or choose another folder") -> Ite
         ) from error
 
 
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error, or one that it came of, is that a disk, or a user's share of it, is full."""
+    full: BaseException | None = error
+    while full is not None:
+        # Of libraries that write in other languages the words are all there is.
+        if getattr(full, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(full):
+            return True
+        full = full.__cause__ or full.__context__
+    return False
+
+
 def _is_of_writing(error: Exception, path: Path) -> bool:
     if isinstance(error, OSError):
         names = [name for name in (error.filename, error.filename2) if isinstance(name, str | Path)]

@@ -6,6 +6,7 @@ from randlora.studies.plan import plan_of
 from randlora.studies.schema import in_yaml
 from randlora.studies.study import Study
 from randlora.studies.suite import Paper
+from randlora.training import TextData
 from study_stand_in import suite
 
 METHODS = {"lora": {"name": "lora", "r": 2}, "spectral": {"name": "spectral", "r": 2}}
@@ -18,29 +19,31 @@ def planned(bert, tmp_path, **changes):
 
 def test_cells_whose_steps_are_alike_share_a_prediction(bert, tmp_path, monkeypatch):
     asked = []
-    ordinary = plan.predict_from_config
-    monkeypatch.setattr(plan, "predict_from_config", lambda config: asked.append(config) or ordinary(config))
+
+    def predicted(config):
+        asked.append(config)
+        return plan.Prediction(2**20 * len(asked), 0, f"texts of {config.data.max_length} tokens")
+
+    monkeypatch.setattr(plan, "predict_from_config", predicted)
     shots = {"few": {"data.shots": 4, "optimization.epochs": 10}, "long": {"data.max_length": 24}}
     found = plan_of(planned(bert, tmp_path, shots=shots, methods={"lora": METHODS["lora"]}))
     assert len(asked) == 2
     memory = {row["column"]: row["memory"] for row in found.rows}
     assert memory["one few"] == memory["two few"]
-    assert found.notes == [
-        "peak memory is predicted for texts of 32 tokens, the most that data.max_length keeps; "
-        "texts of 24 tokens, the most that data.max_length keeps"
-    ]
+    assert memory["one few"] != memory["one long"]
+    length = TextData().max_length
+    assert found.notes == [f"peak memory is predicted for texts of {length} tokens; texts of 24 tokens"]
 
 
 def test_what_is_not_known_is_said_with_the_reason(bert, tmp_path, capsys):
     study = planned(bert, tmp_path, tasks={"one": {}})
-    rows = {row["row"]: row for row in plan_of(study).rows}
-    assert (rows["spectral"]["trained"] is None, rows["spectral"]["memory"]) == (False, None)
     (tmp_path / "suite.yaml").write_text(in_yaml(study.suite), encoding="utf-8")
     assert main(["study", "run", str(tmp_path / "suite.yaml"), "--dry-run"]) == 0
     out = capsys.readouterr().out
     line = next(line for line in out.splitlines() if line.startswith("one"))
     assert "MiB" in line
-    assert "unknown" in next(line for line in out.splitlines() if "spectral  " in line)
+    spectral = next(line for line in out.splitlines() if line.startswith("one   spectral")).split()
+    assert (spectral[2].replace(",", "").isdigit(), spectral[3]) == (True, "unknown")
     assert "unknown: memory of spectral: module 'encoder.layer.0" in out.replace("bert.", "")
     assert main(["study", "run", str(tmp_path / "suite.yaml"), "--dry-run", "--base.model", "nobody/has-this"]) == 0
     assert (

@@ -76,7 +76,8 @@ def test_averages_over_all_tasks_stand_beside_the_papers(tmp_path):
     paper = Paper("5", "CLIP-ViT-B/32", settings={"a": "4-shot", "b": "16-shot"}, average="Average")
     paper.methods = {"lora as_lora=4": "LoRA-16"}
     shots = {"a": {"data.shots": 4}, "b": {"data.shots": 16}}
-    study = Study(suite(shots=shots, paper=[paper]), tmp_path / "s", begin=True)
+    methods = {"lora": {"name": "lora"}, "randlora": {"name": "randlora"}}
+    study = Study(suite(shots=shots, paper=[paper], methods=methods), tmp_path / "s", begin=True)
 
     def run(config, *, score_test):
         if config.data.shots == 16 and config.data.label_column == "intent" and config.method.name == "randlora":

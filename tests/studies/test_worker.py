@@ -1,3 +1,4 @@
+import errno
 import json
 import multiprocessing
 import os
@@ -5,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+import optuna
 import pytest
 
 from randlora.errors import ConfigError, OutputError
@@ -104,6 +106,29 @@ def test_an_unexpected_error_is_one_line(tmp_path, caplog):
     assert {entry.count("failed") for entry in study.progress()} == {0, 1}
 
 
+def test_a_full_disk_stops_the_worker_and_fails_no_run(tmp_path):
+    study = Study(suite(), tmp_path / "s", begin=True)
+
+    def full(config, *, score_test):
+        raise OutputError(config.output) from OSError(errno.ENOSPC, "No space left on device", config.output)
+
+    with pytest.raises(OutputError, match=r"s: expected a folder that can be written, got No space left.*make room"):
+        work(study, run=full)
+    assert not any(entry.count("running", "failed") for entry in study.progress())
+    assert work(study, run=train) > 0
+
+
+def test_a_journal_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    study = Study(suite(), tmp_path / "s", begin=True)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(study.queue._storage, "create_new_trial", full)
+    with pytest.raises(OutputError, match="got No space left on device"):
+        work(study, run=train)
+
+
 def test_an_interrupted_run_is_left_for_others(tmp_path):
     study = Study(suite(), tmp_path / "s", begin=True)
     with pytest.raises(KeyboardInterrupt):
@@ -149,7 +174,29 @@ def test_one_unit_is_not_taken_by_two(tmp_path):
     assert other.claim("x") is None
     assert other.claim("y") is not None
     study.queue.end(claimed, "dropped")
-    assert other.claim("x") is not None
+    claimed = other.claim("x")
+    assert claimed is not None
+    other.end(claimed, "failed", "since one looked")
+    assert study.queue.claim("x") is None
+    study.queue.forgive()
+    assert study.queue.claim("x") is not None
+
+
+def test_what_others_have_done_since_one_looked_is_not_done_again(tmp_path, monkeypatch):
+    study = Study(suite(tasks={"one": {}}, methods={"lora": {"name": "lora"}}), tmp_path / "s", begin=True)
+    other = Study(study.suite, study.folder)
+    ordinary, failed = study.queue.claim, failing_at(3e-3)
+    calls = []
+
+    def claim(unit):
+        if not calls:  # the other process does all there is to do just then, but for a run that fails
+            calls.append(work(other, run=failed, poll=0.01))
+        return ordinary(unit)
+
+    monkeypatch.setattr(study.queue, "claim", claim)
+    assert work(study, run=failed) == 0
+    assert set(trained_times(study.folder).values()) == {1}
+    assert sum(attempt.state == "failed" for attempt in study.queue.attempts()) == 1
 
 
 def test_a_silent_worker_of_another_machine_is_dead_after_a_while(tmp_path, monkeypatch):
@@ -254,6 +301,54 @@ def test_data_that_change_stop_a_study_once_a_run_was_trained_on_them(tmp_path):
     (tmp_path / "b.csv").write_text("text,label\nx,0\ny,0\n")
     with pytest.raises(OutputError, match=r"b\.csv: expected what runs of small were trained on, got one that has ch"):
         work(study, run=train)
+
+
+def test_a_folder_of_images_that_changed_is_noticed(tmp_path):
+    for name in ("train/red/1.png", "train/blue/1.png", "test/red/1.png", "test/blue/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"12")
+    data = {"train": str(tmp_path / "train"), "test": str(tmp_path / "test")}
+    base = {"task": "image-classification", "model": "m", "data": data}
+    methods = {"lora": {"name": "lora"}}
+    found = suite(tasks={"one": {}}, base=base, methods=methods, learning_rates=[1e-3], seeds=[0])
+    study = done(tmp_path / "s", found)
+    os.utime(tmp_path / "train")  # of the folder itself, as of many a look into it
+    assert work(study, run=train) == 0
+    times = (tmp_path / "test/red/1.png").stat()
+    for change, back in (
+        (lambda: (tmp_path / "train/red/2.png").write_bytes(b"12"), (tmp_path / "train/red/2.png").unlink),
+        (lambda: (tmp_path / "test/red/1.png").rename(tmp_path / "test/blue/2.png"), None),
+    ):
+        change()
+        with pytest.raises(OutputError, match=r"(train|test): expected what runs of small were trained on"):
+            work(study, run=train)
+        if back is not None:
+            back()
+            assert work(study, run=train) == 0
+    (tmp_path / "test/blue/2.png").rename(tmp_path / "test/red/1.png")
+    (tmp_path / "test/red/1.png").write_bytes(b"21")  # another image of as many bytes
+    os.utime(tmp_path / "test/red/1.png", (times.st_atime + 5, times.st_mtime + 5))
+    with pytest.raises(OutputError, match="test: expected what runs"):
+        work(study, run=train)
+
+
+def test_what_is_no_queue_of_a_study_is_one_line(tmp_path):
+    study = done(tmp_path / "s", suite(methods={"lora": {"name": "lora"}}, tasks={"one": {}}))
+    (study.folder / "inputs.json").write_text("[1]")
+    with pytest.raises(OutputError, match=r"inputs\.json: expected what a study writes"):
+        work(study, run=train)
+    (study.folder / "journal.log").write_text("{no journal\n")
+    with pytest.raises(OutputError, match=r"journal\.log: expected a journal of Optuna.*remove it"):
+        Study(study.suite, study.folder)
+    (study.folder / "journal.log").unlink()
+    (study.folder / "inputs.json").unlink()
+    assert work(Study(study.suite, study.folder), run=train) == 0
+    url = f"sqlite:///{tmp_path}/own.db"
+    mine = optuna.create_study(storage=url, study_name="small")
+    mine.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    with pytest.raises(ConfigError, match="study small: expected a queue of randlora, got another study of Optuna"):
+        Study(suite(), tmp_path / "new", url, begin=True)
+    assert not (tmp_path / "new" / "study.json").exists()
 
 
 def test_a_study_that_was_not_begun_has_no_runs_and_makes_no_folder(tmp_path):

@@ -3,7 +3,6 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
@@ -72,14 +71,20 @@ class Queue:
         url: Of a database that holds the queue in place of the journal, as SQLAlchemy takes it; or None.
 
     Raises:
-        ConfigError: The database cannot be opened, or the study was begun by another version of this package.
-        OutputError: The journal cannot be written.
+        ConfigError: The database cannot be opened, the study was begun by another version of this package, or one of
+            its name is somebody else's.
+        OutputError: The journal cannot be read or written.
     """
 
     def __init__(self, folder: Path, name: str, url: str | None = None) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._storage = _opened(folder, url)
-        self._study = self._find(name)
+        try:
+            self._study = self._find(name)
+        except (ValueError, KeyError, TypeError) as error:  # lines that no study has written
+            hint = "remove it: what is finished is known by the runs' own records"
+            got = type(error).__name__
+            raise OutputError(str(folder / JOURNAL), expected="a journal of Optuna", got=got, hint=hint) from error
         self._watch = Watch()
         self._check_version(name)
 
@@ -90,7 +95,7 @@ class Queue:
         return [entry for entry in found if entry.state not in ("failed", "diverged") or entry.number > forgiven]
 
     def claim(self, unit: str) -> int | None:
-        """Begin an attempt at a unit, unless a living process is at it.
+        """Begin an attempt at a unit, unless a living process is at it, or it has failed since one looked.
 
         Returns:
             What `beat` and `end` take; None where another was first.
@@ -98,7 +103,8 @@ class Queue:
         attrs = {"unit": unit, **holder()}
         claimed = self._storage.create_new_trial(self._study, create_trial(state=TrialState.RUNNING, user_attrs=attrs))
         number = self._storage.get_trial(claimed).number
-        if any(entry.unit == unit and entry.state == "running" and entry.number < number for entry in self.attempts()):
+        earlier = [entry for entry in self.attempts() if entry.unit == unit and entry.number < number]
+        if any(entry.state in ("running", "failed", "diverged") for entry in earlier):
             self.end(claimed, "dropped")
             return None
         return claimed
@@ -151,6 +157,9 @@ class Queue:
 
     def _check_version(self, name: str) -> None:
         known = self._storage.get_study_user_attrs(self._study).get(_VERSION)
+        if known is None and self._storage.get_all_trials(self._study, deepcopy=False):
+            hint = "name the suite otherwise, or take another database"
+            raise ConfigError(f"study {name}", expected="a queue of randlora", got="another study of Optuna", hint=hint)
         if known is None:
             self._storage.set_study_user_attr(self._study, _VERSION, __version__)
         elif known != __version__:
@@ -166,7 +175,7 @@ def _opened(folder: Path, url: str | None) -> BaseStorage:
     except OSError as error:
         raise OutputError(path, expected="a file that can be written", got=str(error.strerror)) from error
     except Exception as error:  # SQLAlchemy's, its drivers', and Python's for a driver that is missing
-        lines: Any = str(error).strip().splitlines() or [""]
+        lines = str(error).strip().splitlines() or [""]
         got = f"{type(error).__name__}: {lines[0]}"
         hint = "such as postgresql://user@host/database"
         raise ConfigError("--storage", expected="the URL of a database", got=got, hint=hint) from error

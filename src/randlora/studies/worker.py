@@ -1,13 +1,17 @@
 """A worker: it takes units until none are left; what fails is written down and does not stop the rest."""
 
+import errno
 import gc
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from randlora.errors import RandLoraError, TrainingError
+from randlora.files import is_full_disk, writing
 from randlora.messages import note
 from randlora.studies.cells import naming
 from randlora.studies.inputs import check_inputs
@@ -54,14 +58,19 @@ def work(study: Study, *, retry_failed: bool = False, run: Run = _train, poll: f
         How many runs this process has done.
 
     Raises:
-        OutputError: What finished runs were trained on has changed.
+        OutputError: What finished runs were trained on has changed, or the study's folder cannot be written any more.
     """
     queue = study.queue
     if queue is None:
         raise ValueError("the study is not begun")
     check_inputs(study)
-    if retry_failed:
-        queue.forgive()
+    with writing(study.folder, hint="make room; the same command again goes on where it was"):
+        if retry_failed:
+            queue.forgive()
+        return _take_all(study, queue, run, poll)
+
+
+def _take_all(study: Study, queue: Queue, run: Run, poll: float) -> int:
     done = 0
     with progress_bar(study.suite.name, "run") as bar:
         while True:
@@ -83,6 +92,9 @@ def work(study: Study, *, retry_failed: bool = False, run: Run = _train, poll: f
 
 def _attempt(study: Study, queue: Queue, unit: Unit, claimed: int, run: Run) -> bool:
     """Do a unit; whether it is done."""
+    if study.is_done(unit):  # by another, since this process looked
+        queue.end(claimed, "dropped")
+        return False
     config = replace(unit.config, output=str(study.run_folder(unit)))
     began = time.monotonic()
     try:
@@ -91,7 +103,11 @@ def _attempt(study: Study, queue: Queue, unit: Unit, claimed: int, run: Run) -> 
     except (KeyboardInterrupt, SystemExit):
         queue.end(claimed, "dropped")
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other runs go on
+    except Exception as error:
+        if is_full_disk(error):  # the next run would find it full too, and the one after it
+            with suppress(OSError):
+                queue.end(claimed, "dropped")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         if queue.is_held(unit.name, but=claimed):  # this process had been taken for dead, or took the other for it
             queue.end(claimed, "dropped")
             return False
