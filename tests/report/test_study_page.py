@@ -83,7 +83,7 @@ def test_the_page_has_the_studys_table_and_no_keys_of_runs(folder, tmp_path, mon
 def test_what_is_no_longer_in_the_suite_is_shown_as_a_run(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     content = yaml.safe_load((copy / "suite.yaml").read_text(encoding="utf-8"))
-    del content["methods"]["lora"]
+    del content["methods"]["lora"], content["paper"]
     (copy / "suite.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     labels = {arm.label for setting in group(find([copy])) for arm in setting.arms}
     assert labels == {"lora r=4", "randlora as_lora=4"}
