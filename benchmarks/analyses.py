@@ -137,6 +137,12 @@ def main() -> None:
     sizes = parser.parse_args()
     imports = measured(["-c", IMPORTS], sizes.repetitions)
     found: dict[str, Any] = {}
+    content = {
+        "hardware": hardware(torch.device("cpu"), "bf16") | {"threads": torch.get_num_threads()},
+        "versions": versions(),
+        "sizes": {key: value for key, value in vars(sizes).items() if isinstance(value, int)},
+        "models": found,
+    }
     for name, of_model, folder in (
         ("MiniLM-L6, Banking77", banking77, sizes.banking77),
         ("SmolLM2-135M, ARC-Easy", smollm2, sizes.commonsense),
@@ -156,13 +162,7 @@ def main() -> None:
             row["evaluations"] = own / (rows["evaluate"]["seconds"] - imports["seconds"])
             print(f"{name}: {what}: {row['seconds']:.1f} s, {row['peak_bytes'] / 2**30:.2f} GiB, ", end="")
             print(f"{row['evaluations']:.2f} evaluations", flush=True)
-    content = {
-        "hardware": hardware(torch.device("cpu"), "bf16") | {"threads": torch.get_num_threads()},
-        "versions": versions(),
-        "sizes": {key: value for key, value in vars(sizes).items() if isinstance(value, int)},
-        "models": found,
-    }
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

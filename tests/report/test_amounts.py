@@ -10,6 +10,7 @@ from randlora.report.page.amounts_section import amounts_figure, amounts_section
 from randlora.report.page.crossings import crossings
 from randlora.report.page.finding import find
 from randlora.report.page.grouping import group
+from randlora.report.page.summary import summarize
 from randlora.training import ImageTextData, MethodConfig, OptimizationConfig, TextData
 
 RANDLORA = MethodConfig(name="randlora", r=8, alpha=8.0, bases="structured", seed=0, strategy="auto")
@@ -72,6 +73,8 @@ def test_runs_on_base_classes_have_three_panels_and_all_data_are_the_last_place(
     assert [(panel.name, panel.amounts) for _, panel in found] == [(name, [4, None]) for name in names]
     titles = [setting.title for setting in group(find([tmp_path]))]
     assert titles == ["image-text, digits shots=4", "image-text, digits shots=all"]
+    (command,) = [command for _, command in summarize(group(find([tmp_path])), [], 0).steps if "spectrum" in command]
+    assert "randlora-" in command.rpartition("/")[2]  # prompts have no spectrum, and stand first
     base, new, _ = (crossings(panel) for _, panel in found)
     assert (base, new) == (
         ["maple is behind randlora r=8 at every amount."],

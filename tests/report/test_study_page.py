@@ -13,6 +13,7 @@ from randlora.report.page import write
 from randlora.report.page.finding import find
 from randlora.report.page.grouping import group
 from randlora.studies.study import Study
+from randlora.studies.suite import Paper
 from randlora.studies.worker import work
 from randlora.training.run.folder import as_dict
 from study_stand_in import DIVERGED, suite, train
@@ -33,7 +34,15 @@ def run(config, *, score_test):
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("study") / "s"
     shots = {"1 shot": {"data.shots": 1}, "4 shots": {"data.shots": 4, "optimization.epochs": 1}}
-    study = Study(suite(description="Which is best?", shots=shots, tasks={"two words": {}}), place, begin=True)
+    paper = Paper(
+        table="4",
+        backbone="RoBERTa-base",
+        settings={"1 shot": "full"},
+        columns={"two words": "CoLA"},
+        methods={"lora as_lora=4": "LoRA-4"},
+    )
+    own = suite(description="Which is best?", shots=shots, tasks={"two words": {}}, paper=[paper])
+    study = Study(own, place, begin=True)
     work(study, run=run, poll=0.01)
     return place
 
@@ -62,6 +71,7 @@ def test_the_page_has_the_studys_table_and_no_keys_of_runs(folder, tmp_path, mon
     section = page.partition('id="study-1"')[2].partition("</section>")[0]
     assert "Which is best?" in section
     assert "mean rank" in section
+    assert 'data-value="58.4"' in section  # the paper's, to be sorted by
     assert "2 of 6 cells failed" in section
     assert "two words 1 shot, lora as_lora=4: at 0.01" in section
     assert "one that &lt;b&gt;loads&lt;/b&gt;" in section
@@ -73,7 +83,7 @@ def test_the_page_has_the_studys_table_and_no_keys_of_runs(folder, tmp_path, mon
 def test_what_is_no_longer_in_the_suite_is_shown_as_a_run(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     content = yaml.safe_load((copy / "suite.yaml").read_text(encoding="utf-8"))
-    del content["methods"]["lora"]
+    del content["methods"]["lora"], content["paper"]
     (copy / "suite.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     labels = {arm.label for setting in group(find([copy])) for arm in setting.arms}
     assert labels == {"lora r=4", "randlora as_lora=4"}

@@ -268,6 +268,12 @@ def test_prompts_are_for_two_towers(name, text_config):
 
 
 @pytest.mark.slow
+def test_a_model_of_one_tower_is_refused_by_what_it_is(config, bert):
+    with pytest.raises(ConfigError, match=r"model: expected a CLIP model .* and a vision tower, got .*, a bert"):
+        train(replace(config, method=method("coop"), model=str(bert)))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chosen", "data", "message"),
     [

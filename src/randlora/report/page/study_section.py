@@ -1,5 +1,6 @@
 """A study on the page: its own table with mean ranks, what it cost, what failed."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -91,7 +92,9 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], name: s
 
 
 def _value(content: Any) -> float | None:
-    """What a column is sorted by: a number, a cell's mean, a rank."""
+    """What a column is sorted by: a number, a cell's mean, a rank, a figure of the paper's."""
     if isinstance(content, Mapping):
         content = content.get("mean", content.get("rank"))
+    if isinstance(content, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", content):
+        return float(content)
     return content if isinstance(content, int | float) else None

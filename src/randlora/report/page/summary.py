@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from randlora.messages import printable
+from randlora.methods import PROMPTS
 from randlora.report.page.grouping import Arm, Setting
 from randlora.report.page.tables import general_change, goal_words, seconds_words
 from randlora.report.table import binary_bytes, count
 
 _MOST_STEPS = 8
+_WITHOUT_WEIGHTS = {"head", *(method.name for method in PROMPTS)}
+"""Methods that change no weight of their model, of which there is no spectrum."""
 _FORGOTTEN = 0.1
 """Rise of the loss on a general text, in nats for each token, from which a line says so."""
 
@@ -62,7 +65,7 @@ def summarize(settings: Sequence[Setting], analyses: Sequence[str], passed_over:
             found.cost.append(_price(setting))
     found.steps = _gathered(settings)[:_MOST_STEPS]
     if runs and "spectrum" not in analyses:
-        looked_at = next((run for run in runs if run.record.method != "head"), None)
+        looked_at = next((run for run in runs if run.record.method not in _WITHOUT_WEIGHTS), None)
         if looked_at:
             command = f"randlora analyze spectrum {printable(shlex.quote(str(looked_at.path)))}"
             found.steps.append(("See what a run added to the weights, and which rank that takes:", command))

@@ -82,10 +82,11 @@ class ImageText(ImageTask):
     def load_model(self, base: BaseModel) -> None:
         """See `Task.load_model`: a `CLIPModel`."""
         model, trust_remote_code = base.name, base.trust_remote_code
-        self.preprocessing = Preprocessing.of(model)
         config = load(AutoConfig.from_pretrained, model, what="config", trust_remote_code=trust_remote_code)
         if config.model_type != "clip":
-            raise ConfigError("model", expected="a CLIP model for image-text", got=f"'{model}', a {config.model_type}")
+            expected = "a CLIP model for image-text, with a text and a vision tower"
+            raise ConfigError("model", expected=expected, got=f"'{model}', a {config.model_type}")
+        self.preprocessing = Preprocessing.of(model)
         tokenizer: Any = load(
             AutoTokenizer.from_pretrained, model, what="tokenizer", trust_remote_code=trust_remote_code
         )
