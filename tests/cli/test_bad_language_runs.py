@@ -194,6 +194,8 @@ def test_weights_that_are_not_finite(ask, capsys, model):
         ({"start_from": "nowhere"}, "start_from: expected the folder of a finished run"),
         ({"data__validation": 9}, r"data\.validation: expected a share between 0 and 1"),
         ({"data__chat_template_path": "."}, r"data\.chat_template_path: expected a file"),
+        ({"data__assistant_only_loss": "first"}, "assistant_only_loss: expected true or false or 'last', got 'first'"),
+        ({"model": "./absent.gguf"}, r"model: expected .*got .*absent\.gguf"),
     ],
 )
 def test_keys(ask, capsys, keys, message):

@@ -128,6 +128,13 @@ def test_convert(tmp_path, capsys):
     assert json.loads((tmp_path / "ours" / "adapter_config.json").read_text())["bases"] == "peft"
 
 
+def test_convert_of_a_run_says_where_its_adapter_is(tmp_path, capsys):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    assert main(["convert", str(tmp_path), "--output", str(tmp_path / "ours")]) == 2
+    assert f"(of this run it is {tmp_path / 'adapter'})" in capsys.readouterr().err
+
+
 def test_convert_to_lora(run, capsys, tmp_path, bert):
     import peft
 

@@ -52,6 +52,12 @@ def test_a_run_begins_at_its_start_and_learns_what_is_better(config, method):
 def test_the_finished_run_is_evaluated_against_the_same_start(config):
     record = train(config)
     assert evaluate(config.output)["loss"] == pytest.approx(record.metrics["test_loss"], rel=1e-5)
+    # Every pair counts once: of batches of 3, 3 and 2 pairs too.
+    by_three = evaluate(config.output, ["--optimization.eval_batch_size", "3"])
+    expected = {
+        name.removeprefix("test_"): value for name, value in record.metrics.items() if name != "test_loss_before"
+    }
+    assert by_three == pytest.approx({name: expected[name] for name in by_three}, rel=1e-5)
 
 
 @pytest.mark.parametrize("method", ["randlora", "lora"])

@@ -26,7 +26,11 @@ def read_adapter_config(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / CONFIG_FILE
     if not path.is_file():
-        raise CheckpointError(str(folder), expected=f"an adapter folder with {CONFIG_FILE}", got="none there")
+        below = Path(folder) / "adapter"
+        hint = f"of this run it is {below}" if (below / CONFIG_FILE).is_file() else ""
+        raise CheckpointError(
+            str(folder), expected=f"an adapter folder with {CONFIG_FILE}", got="none there", hint=hint
+        )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -26,9 +26,11 @@ def converted(location: str) -> str:
     Raises:
         ConfigError: The package that reads such files is missing, or the file cannot be read.
     """
+    path = Path(location)
+    if not path.is_file():
+        raise ConfigError("model", expected="a GGUF file", got=f"{path}, where there is none")
     if importlib.util.find_spec("gguf") is None:
         raise ConfigError("model", expected="the package gguf, for this file", got="none", hint="pip install gguf")
-    path = Path(location)
     folder = Path(huggingface_hub.constants.HF_HOME) / "randlora" / "gguf" / digest(path)
     if not folder.is_dir():
         try:

@@ -28,6 +28,7 @@ def test_files(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ('{"prompt": 3}', "line 1, 'prompt': expected a text or a list of messages, got a number"),
         ('{"prompt": "a"}\n{"text": "b"}', "line 2: expected 'prompt' or 'messages', got 'text'"),
         ('{"prompt": 3}', "line 1"),
         ('{"prompt": " "}', "line 1, 'prompt'"),

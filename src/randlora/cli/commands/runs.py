@@ -132,5 +132,6 @@ def evaluate(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
         return evaluate_suite(arguments, overrides)
     split = arguments.split or "test"
     scores = training().evaluate(arguments.run, overrides, split=split, trust_remote_code=arguments.trust_remote_code)
-    print(json.dumps(scores, indent=2))
+    if is_first_process():
+        print(json.dumps(scores, indent=2))
     return 0

@@ -108,8 +108,9 @@ def check_value(key: str, value: Any, kind: Any) -> None:
         return
     if key == "method.name" and isinstance(value, str):
         check_method(value)
-    choices = [get_args(part) for part in (kind, *get_args(kind)) if get_origin(part) is Literal]
-    if choices and isinstance(value, str):
+    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    choices = [get_args(part) for part in kinds if get_origin(part) is Literal]
+    if choices and isinstance(value, str) and len(choices) == len([part for part in kinds if part is not type(None)]):
         check_choice(key, value, choices[0])
     raise ConfigError(key, expected=describe(kind), got=repr(value))
 

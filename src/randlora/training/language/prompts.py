@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 from randlora.errors import ConfigError, DataError
-from randlora.tasks.language.conversation import read_messages, text_in
+from randlora.tasks.language.conversation import kind, read_messages, text_in
 from randlora.tasks.language.json_lines import json_records
 from randlora.tasks.language.samples import Message
 from randlora.tasks.language.templates import ChatTemplate
@@ -59,6 +59,8 @@ def _of_record(record: dict[str, Any], where: str) -> Prompt:
         raise DataError(where, expected="'prompt' or 'messages'", got=got)
     if isinstance(record[name], str):
         return text_in(record[name], f"{where}, '{name}'")
+    if not isinstance(record[name], list):
+        raise DataError(f"{where}, '{name}'", expected="a text or a list of messages", got=kind(record[name]))
     messages = read_messages(record[name], f"{where}, '{name}'")
     while messages and messages[-1]["role"] == "assistant":  # the answer that is asked for
         messages = messages[:-1]

@@ -90,6 +90,9 @@ def score_model(
             eval_dataset=task.dataset(split),
             **task.inputs(),
         )
+        if trainer.is_fsdp_enabled:  # which shards a model together with its optimizer
+            hint = "the same command without FSDP; torchrun shares the examples among processes"
+            raise ConfigError("FSDP", expected="a training", got="a finished run to evaluate", hint=hint)
         trainer.begin(Progress(started), is_head=partial(is_head, task=task))
         scores = task.score(trainer, split)
         return scores | task.unrelated(trainer) if unrelated else scores

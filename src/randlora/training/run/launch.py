@@ -23,17 +23,25 @@ def check_launch(config: TrainConfig) -> None:
     on_cpu = config.optimization.device == "cpu" or not torch.cuda.is_available()
     if _asked("ACCELERATE_USE_DEEPSPEED"):
         _check_deepspeed(on_cpu=on_cpu)
-    if _asked("ACCELERATE_USE_FSDP") and on_cpu:
-        raise DeviceError(
-            "FSDP",
-            expected="GPUs, without which accelerate shards nothing",
-            got="CPUs",
-            hint="leave --use_fsdp out: every process then holds the whole model",
-        )
+    if _asked("ACCELERATE_USE_FSDP"):
+        _check_fsdp(config, on_cpu=on_cpu)
     if _asked("ACCELERATE_USE_MEGATRON_LM"):
         raise ConfigError("--use_megatron_lm", expected="DDP, FSDP or DeepSpeed", got="Megatron-LM")
     if _asked("ACCELERATE_USE_CPU") and "MASTER_PORT" in os.environ and "WORLD_SIZE" not in os.environ:
         note("one process trains: 'accelerate launch --cpu' starts others only with MPI; torchrun starts them")
+
+
+def _check_fsdp(config: TrainConfig, *, on_cpu: bool) -> None:
+    if on_cpu:
+        hint = "leave --use_fsdp out: every process then holds the whole model"
+        raise DeviceError("FSDP", expected="GPUs, without which accelerate shards nothing", got="CPUs", hint=hint)
+    version = os.environ.get("FSDP_VERSION", "1")
+    if version != "2":
+        hint = "--fsdp_version 2; a model that version 1 has sharded does not generate"
+        raise ConfigError("FSDP", expected="version 2", got=version, hint=hint)
+    if config.optimization.keep_best:
+        hint = "set it to false; the checkpoint of a sharded model is not read back at the end"
+        raise ConfigError("optimization.keep_best", expected="false with FSDP", got="true", hint=hint)
 
 
 def _check_deepspeed(*, on_cpu: bool) -> None:

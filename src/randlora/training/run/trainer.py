@@ -223,6 +223,7 @@ class RunTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.require_finite({})
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process has files of its own, which the last one lists
         if self.args.should_save:
             self.stopwatch.lap()
             self.progress.save(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
