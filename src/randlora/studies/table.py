@@ -138,7 +138,7 @@ def _conditions(study: Study, found: list[Progress]) -> dict[str, Any]:
             "seeds": list(study.suite.seeds),
             "rates": sorted({len(entry.cell.rates) for entry in found}),
             "batch_size": config.optimization.batch_size,
-            "lengths": sorted({_length(entry.cell.config.optimization) for entry in found}),
+            "lengths": sorted({_length(entry.cell.config.optimization) for entry in found}, key=_count),
         },
         "paper": [
             {"table": paper.table, "backbone": paper.backbone, "conditions": paper.conditions}
@@ -152,6 +152,10 @@ def _length(optimization: OptimizationConfig) -> str:
     steps = optimization.max_steps > 0
     count, unit = (optimization.max_steps, "step") if steps else (optimization.epochs, "epoch")
     return f"{count:g} {unit if count == 1 else f'{unit}s'}"
+
+
+def _count(length: str) -> float:
+    return float(length.partition(" ")[0])
 
 
 def _summary(study: Study, cells: list[dict[str, Any]], conditions: dict[str, Any]) -> list[str]:
