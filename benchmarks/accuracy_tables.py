@@ -47,6 +47,9 @@ TABLES: dict[str, tuple[str, Mapping[str, str], int]] = {
 }
 """Name of a table on the page -> file of its results, its rows, and digits of a score."""
 
+STUDIES = {"screening": "study-screening.json"}
+"""Name of a table on the page -> what `randlora study table --format json` wrote."""
+
 
 def table(name: str) -> str:
     """One table in Markdown: trained numbers, score, what was forgotten where that was measured, and the rates."""
@@ -67,6 +70,19 @@ def table(name: str) -> str:
     return "\n".join(lines)
 
 
+def study_table(file: str) -> str:
+    """The cells of a study of one task, the best first, in Markdown."""
+    cells = json.loads((RESULTS / file).read_text(encoding="utf-8"))["cells"]
+    lines = ["|  | trained | test | seeds | rate | validation by rate |", "|---|--:|--:|--:|--:|---|"]
+    for cell in sorted(cells, key=lambda cell: -cell["mean"]):
+        by_rate = sorted((float(rate), value) for rate, value in cell["validation"].items())
+        cells = [f"`{cell['row']}`", f"{cell['trained']:,}", f"{cell['mean']:.1f} ± {cell['sd']:.1f}"]
+        cells += [str(len(cell["seeds"])), f"{cell['learning_rate']:g}"]
+        cells.append(", ".join(f"{rate:g} {value:.1f}" for rate, value in by_rate))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def _mean(values: list[float], digits: int) -> str:
     return f"{fmean(values):.{digits}f} ± {stdev(values):.{digits}f}"
 
@@ -80,11 +96,12 @@ def _general(found: dict[str, Any]) -> list[float]:
 def main() -> None:
     """Put each table between its marks."""
     page = PAGE.read_text(encoding="utf-8")
-    for name in TABLES:
+    for name in (*TABLES, *STUDIES):
         mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not mark.search(page):
             raise SystemExit(f"{PAGE}: no marks for {name}")
-        page = mark.sub(lambda found, name=name: f"{found[1]}{table(name)}\n{found[2]}", page)
+        text = study_table(STUDIES[name]) if name in STUDIES else table(name)
+        page = mark.sub(lambda found, text=text: f"{found[1]}{text}\n{found[2]}", page)
     PAGE.write_text(page, encoding="utf-8")
 
 
