@@ -49,6 +49,8 @@ class RunTrainer(Trainer):
     progress: Progress
     is_head: Callable[[str], bool]
     head_learning_rate: float | None
+    scoring = False
+    """While a batch is scored; the model's mode does not say it: the first batch after a score is drawn in its mode."""
 
     def begin(
         self, progress: Progress, *, is_head: Callable[[str], bool], optimization: OptimizationConfig | None = None
@@ -134,16 +136,20 @@ class RunTrainer(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """The Trainer's; a batch that is scored is not divided by what other processes score."""
-        return super()._get_num_items_in_batch(batch_samples, device) if self.model.training else None
+        return None if self.scoring else super()._get_num_items_in_batch(batch_samples, device)
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The Trainer's; the loss is that of the examples which no other process has."""
         rows = own_rows(self.accelerator, len(inputs["labels"]))
         # Of a process whose rows are all repetitions the loss is not asked, but a sharded model needs it to run too.
         own = {name: value[: max(rows or 0, 1)] for name, value in inputs.items()}
-        loss, logits, labels = super().prediction_step(model, inputs, *args, **kwargs)
-        if rows is not None:
-            loss, _, _ = super().prediction_step(model, own, *args, **kwargs)
+        self.scoring = True
+        try:
+            loss, logits, labels = super().prediction_step(model, inputs, *args, **kwargs)
+            if rows is not None:
+                loss, _, _ = super().prediction_step(model, own, *args, **kwargs)
+        finally:
+            self.scoring = False
         return loss, logits, labels
 
     def count_trained(self) -> tuple[int, int]:
