@@ -42,11 +42,12 @@ quick: $(STAMP)
 	$(BIN)/ruff check .
 	$(PYTEST) -m 'not slow' --disable-warnings
 
-# The table of methods and kinds of layers in docs/layers.md, found out again, and that of data sets in docs/suites.md.
+# The table of methods and kinds of layers in docs/layers.md, found out again, and those of data sets and trained numbers in docs/suites.md.
 docs: $(STAMP)
 	$(PIP) -c constraints.txt -e '.[dev,quantized]'
 	OMP_NUM_THREADS=1 $(BIN)/python tests/layers_table.py --write
 	$(BIN)/python tests/suites_table.py
+	$(BIN)/python tests/paper_counts.py
 
 # Speed and memory on this machine's processor, and the page docs/performance.md; leave the machine idle meanwhile.
 bench: $(STAMP)

@@ -76,10 +76,10 @@ def study_table(file: str) -> str:
     lines = ["|  | trained | test | seeds | rate | validation by rate |", "|---|--:|--:|--:|--:|---|"]
     for cell in sorted(cells, key=lambda cell: -cell["mean"]):
         by_rate = sorted((float(rate), value) for rate, value in cell["validation"].items())
-        cells = [f"`{cell['row']}`", f"{cell['trained']:,}", f"{cell['mean']:.1f} ± {cell['sd']:.1f}"]
-        cells += [str(len(cell["seeds"])), f"{cell['learning_rate']:g}"]
-        cells.append(", ".join(f"{rate:g} {value:.1f}" for rate, value in by_rate))
-        lines.append("| " + " | ".join(cells) + " |")
+        shown = [f"`{cell['row']}`", f"{cell['trained']:,}", f"{cell['mean']:.1f} ± {cell['sd']:.1f}"]
+        shown += [str(len(cell["seeds"])), f"{cell['learning_rate']:g}"]
+        shown.append(", ".join(f"{rate:g} {value:.1f}" for rate, value in by_rate))
+        lines.append("| " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import transformers
 
+from pages import with_table
 from randlora.report import Column
 from randlora.report.table import count, markdown_table
 from randlora.studies.cells import cells_of
@@ -112,9 +113,7 @@ def table():
 
 def written():
     """The page with the table in it."""
-    page = PAGE.read_text(encoding="utf-8")
-    before, rest = page.split(BEGIN)
-    return before + BEGIN + table() + END + rest.split(END)[1]
+    return with_table(PAGE, BEGIN, END, table())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pages import with_table
 from randlora.report import Column
 from randlora.report.table import markdown_table
 from randlora.tasks.suites.registry import suite_entries
@@ -47,9 +48,7 @@ def table():
 
 def written():
     """The page with the table in it."""
-    page = PAGE.read_text(encoding="utf-8")
-    before, rest = page.split(BEGIN)
-    return before + BEGIN + table() + END + rest.split(END)[1]
+    return with_table(PAGE, BEGIN, END, table())
 
 
 if __name__ == "__main__":

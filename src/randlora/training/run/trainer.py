@@ -141,12 +141,12 @@ class RunTrainer(Trainer):
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The Trainer's; the loss is that of the examples which no other process has."""
         rows = own_rows(self.accelerator, len(inputs["labels"]))
-        # Of a process whose rows are all repetitions the loss is not asked, but a sharded model needs it to run too.
-        own = {name: value[: max(rows or 0, 1)] for name, value in inputs.items()}
         self.scoring = True
         try:
             loss, logits, labels = super().prediction_step(model, inputs, *args, **kwargs)
             if rows is not None:
+                # Where all are repetitions the loss is not asked, but a sharded model needs this process to run too.
+                own = {name: value[: max(rows, 1)] for name, value in inputs.items()}
                 loss, _, _ = super().prediction_step(model, own, *args, **kwargs)
         finally:
             self.scoring = False
