@@ -3,12 +3,14 @@
 import argparse
 import json
 import re
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from randlora.training import MethodConfig, TrainConfig, search
+from randlora.training import MethodConfig, TrainConfig, search, train
 from randlora.training.merge import merge
+from randlora.training.rates import with_rate
 
 RESULTS = Path(__file__).parent / "results"
 SUITES = Path(__file__).parent.parent / "suites"
@@ -62,6 +64,35 @@ def at_best_rate(config: TrainConfig, rates: Sequence[float], seeds: Sequence[in
     }
 
 
+def with_more_seeds(result: dict, config: TrainConfig, seeds: Sequence[int]) -> dict:
+    """A result of `at_best_rate` with the seeds that it lacks, at the rate that it chose: nothing is chosen anew.
+
+    Args:
+        result: Of the same method, model and data.
+        config: The run that `result` is of.
+        seeds: All that are wanted.
+
+    Raises:
+        SystemExit: The result is of another method or of other package versions.
+    """
+    rate, lacking = result["best_learning_rate"], [seed for seed in seeds if seed not in result["seeds"]]
+    if result["method"] != asdict(config.method):
+        raise SystemExit(f"{config.output}: the results are of another method: remove them there")
+    folder = Path(config.output)
+    records = [train(replace(with_rate(config, rate, seed), output=str(folder / f"seed{seed}"))) for seed in lacking]
+    if any(record.versions != result["versions"] for record in records):
+        raise SystemExit(f"{config.output}: the results are of other package versions: remove them there")
+    test = result["test"] + [record.metrics[f"test_{record.goal}"] for record in records]
+    more = {
+        "seeds": result["seeds"] + lacking,
+        "validation": result["validation"] + [record.after for record in records],
+        "test": test,
+        "mean": statistics.mean(test),
+        "spread": statistics.stdev(test),
+    }
+    return result | more
+
+
 def _losses(curve: Iterable[dict[str, float]]) -> list[list[float]]:
     return [[entry["step"], round(entry["loss"], 4)] for entry in curve if "loss" in entry]
 
@@ -84,13 +115,17 @@ def command_line(description: str | None, methods: Iterable[str], runs: str) -> 
     return parser.parse_args()
 
 
+def reported(file_name: str) -> dict[str, dict]:
+    """What a file of results holds: method -> its result."""
+    path = RESULTS / file_name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
 def report(file_name: str, name: str, result: dict) -> None:
     """Print one method's result and put it into a file of results, which several processes may be filling."""
     spread = "" if result["spread"] is None else f" ± {result['spread']:.2g}"
     print(f"{name}: {result['mean']:.4g}{spread} at {result['best_learning_rate']:g}", flush=True)
-    path = RESULTS / file_name
-    summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    summary[name] = result
+    summary = reported(file_name) | {name: result}
     # The curves take a line each.
     text = re.sub(r"\[\s+([-\d.e+]+),\s+([-\d.e+]+)\s+\],?\s*", r"[\1, \2], ", json.dumps(summary, indent=1))
-    path.write_text(text.replace(", ]", "]") + "\n", encoding="utf-8")
+    (RESULTS / file_name).write_text(text.replace(", ]", "]") + "\n", encoding="utf-8")
