@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Python compiles what is imported, a tenth of what is installed.
+# Python compiles what is imported, a tenth of what is installed, and once: told not to write that down, every process of
+# the tests and of a study would compile its fifteen seconds' worth again.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check
 
 # Processes that run the tests; each computes with one thread.
