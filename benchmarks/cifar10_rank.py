@@ -47,6 +47,9 @@ METHODS = {
     "spectral": MethodConfig(name="spectral", r=4),
     "hybrid": MethodConfig(name="hybrid", r=8, bases="uniform", options={"lora_r": LORA_PART}),
     "refine": MethodConfig(name="randlora", r=8, bases="uniform"),
+    # Others of high rank; kradapter has no rank to choose and trains 7 % more.
+    "hira": MethodConfig(name="hira", r=11),
+    "kradapter": MethodConfig(name="kradapter"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Language models: LoRA, RandLoRA and their hybrid on SmolLM2-135M, each at its best rate, with what was forgotten.
+"""Language models: LoRA, RandLoRA and rivals on SmolLM2-135M, each at its best rate, with what was forgotten.
 
     python benchmarks/language.py --e2e FOLDER --commonsense FOLDER
 
@@ -29,6 +29,7 @@ METHODS = {
     "lora": (MethodConfig(name="lora", r=16), RATES),
     "randlora": (MethodConfig(name="randlora", r=12), RATES),
     "hybrid": (MethodConfig(name="hybrid", r=24, options={"lora_r": 8}), RATES),
+    "hira": (MethodConfig(name="hira", r=16), (4e-3, 8e-3, 1.6e-2)),
     "full": (MethodConfig(name="full"), (2.5e-5, 5e-5, 1e-4)),
 }
 
