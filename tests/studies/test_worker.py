@@ -284,54 +284,6 @@ def test_another_version_is_refused(tmp_path, monkeypatch):
         Study(suite(), tmp_path / "s", begin=True)
 
 
-def test_data_that_change_stop_a_study_once_a_run_was_trained_on_them(tmp_path):
-    for name in ("a.csv", "b.csv"):
-        (tmp_path / name).write_text("text,label\nx,1\ny,0\n")
-    data = {"train": str(tmp_path / "a.csv"), "test": str(tmp_path / "b.csv"), "validation": 0.5}
-    tasks = {"one": {"data": data}}
-    methods = {"lora": {"name": "lora"}}
-    found = suite(tasks=tasks, base={"model": "m"}, methods=methods, learning_rates=[1e-3])
-    study = Study(found, tmp_path / "s", begin=True)
-    work(study, run=failing_at(1e-3))
-    work(study, run=failing_at(1e-3, OSError()), retry_failed=True)
-    assert not any(entry.count("done") for entry in study.progress())
-    (tmp_path / "a.csv").write_text("text,label\nx,1\nz,0\n")
-    work(study, retry_failed=True, run=train)  # nothing was trained on the other
-    work(study, run=train)
-    (tmp_path / "b.csv").write_text("text,label\nx,0\ny,0\n")
-    with pytest.raises(OutputError, match=r"b\.csv: expected what runs of small were trained on, got one that has ch"):
-        work(study, run=train)
-
-
-def test_a_folder_of_images_that_changed_is_noticed(tmp_path):
-    for name in ("train/red/1.png", "train/blue/1.png", "test/red/1.png", "test/blue/1.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"12")
-    data = {"train": str(tmp_path / "train"), "test": str(tmp_path / "test")}
-    base = {"task": "image-classification", "model": "m", "data": data}
-    methods = {"lora": {"name": "lora"}}
-    found = suite(tasks={"one": {}}, base=base, methods=methods, learning_rates=[1e-3], seeds=[0])
-    study = done(tmp_path / "s", found)
-    os.utime(tmp_path / "train")  # of the folder itself, as of many a look into it
-    assert work(study, run=train) == 0
-    times = (tmp_path / "test/red/1.png").stat()
-    for change, back in (
-        (lambda: (tmp_path / "train/red/2.png").write_bytes(b"12"), (tmp_path / "train/red/2.png").unlink),
-        (lambda: (tmp_path / "test/red/1.png").rename(tmp_path / "test/blue/2.png"), None),
-    ):
-        change()
-        with pytest.raises(OutputError, match=r"(train|test): expected what runs of small were trained on"):
-            work(study, run=train)
-        if back is not None:
-            back()
-            assert work(study, run=train) == 0
-    (tmp_path / "test/blue/2.png").rename(tmp_path / "test/red/1.png")
-    (tmp_path / "test/red/1.png").write_bytes(b"21")  # another image of as many bytes
-    os.utime(tmp_path / "test/red/1.png", (times.st_atime + 5, times.st_mtime + 5))
-    with pytest.raises(OutputError, match="test: expected what runs"):
-        work(study, run=train)
-
-
 def test_what_is_no_queue_of_a_study_is_one_line(tmp_path):
     study = done(tmp_path / "s", suite(methods={"lora": {"name": "lora"}}, tasks={"one": {}}))
     (study.folder / "inputs.json").write_text("[1]")

@@ -14,7 +14,7 @@ from randlora.errors import RandLoraError, TrainingError
 from randlora.files import is_full_disk, writing
 from randlora.messages import note
 from randlora.studies.cells import naming
-from randlora.studies.inputs import check_inputs
+from randlora.studies.inputs import at_commits, check_inputs
 from randlora.studies.leases import beating
 from randlora.studies.progress import Progress, Unit
 from randlora.studies.queue import Queue
@@ -63,7 +63,7 @@ def work(study: Study, *, retry_failed: bool = False, run: Run = _train, poll: f
     queue = study.queue
     if queue is None:
         raise ValueError("the study is not begun")
-    check_inputs(study)
+    check_inputs(study, study.progress(), (cell.config for cell in study.cells))
     with writing(study.folder, hint="make room; the same command again goes on where it was"):
         if retry_failed:
             queue.forgive()
@@ -84,6 +84,7 @@ def _take_all(study: Study, queue: Queue, run: Run, poll: float) -> int:
                 time.sleep(poll)
                 continue
             for unit in missing.values():
+                check_inputs(study, found, [unit.config])
                 claimed = queue.claim(unit.name)
                 if claimed is not None:
                     done += _attempt(study, queue, unit, claimed, run)
@@ -99,6 +100,7 @@ def _attempt(study: Study, queue: Queue, unit: Unit, claimed: int, run: Run) -> 
     began = time.monotonic()
     try:
         with beating(partial(queue.beat, claimed)):
+            config = at_commits(study, config)
             run(config, score_test=unit.scores_test)
     except (KeyboardInterrupt, SystemExit):
         queue.end(claimed, "dropped")

@@ -67,7 +67,7 @@ def hub_table(subset):
 def test_one_line_reads_the_hubs_columns_and_splits(name, tmp_path, monkeypatch):
     asked = []
 
-    def load_dataset(path, subset, *, split):
+    def load_dataset(path, subset, *, split, revision):
         asked.append((path, subset, split))
         return hub_table(subset)
 
