@@ -241,15 +241,29 @@ def test_half_a_line_in_the_journal_is_cut_off(tmp_path):
         json.loads(line)
 
 
-def test_a_database_in_place_of_the_journal(tmp_path):
-    url = f"sqlite:///{tmp_path}/queue.db"
+def test_a_database_in_place_of_the_journal_is_found_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    url = "sqlite:///queue.db"
     small = suite(methods={"lora": {"name": "lora"}}, tasks={"one": {}}, budgets=[4])
     study = Study(small, tmp_path / "s", url, begin=True)
     work(study, run=train)
     assert [entry.count("done") for entry in study.progress()] == [5]
     assert not (study.folder / "journal.log").exists()
-    with pytest.raises(OutputError, match="--storage: expected the queue of small"):
+    monkeypatch.chdir(tmp_path / "s")  # the URL was of another folder
+    again = Study(small, tmp_path / "s")
+    assert [entry.count("done") for entry in again.progress()] == [5]
+    assert len(again.queue.attempts()) == 5
+    with pytest.raises(OutputError, match=r"--storage: expected the queue of small where it was begun, sqlite:///.*/q"):
+        Study(small, tmp_path / "s", "sqlite:///other.db")
+    assert not Path("other.db").exists()
+    (tmp_path / "queue.db").unlink()
+    with pytest.raises(
+        OutputError, match=r"queue\.db: expected the queue of the study small, got nothing there \(give --"
+    ):
         Study(small, tmp_path / "s")
+    assert [
+        entry.count("done") for entry in Study(small, tmp_path / "s", f"sqlite:///{tmp_path}/queue.db").progress()
+    ] == [5]
 
 
 def test_a_damaged_record_is_named_with_what_mends_it(tmp_path):

@@ -65,7 +65,9 @@ _OF_A_JOB = {
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("suite", help="YAML file, or the folder of a study that was begun")
     parser.add_argument("--output", help="the study's folder (runs/study/NAME)")
-    parser.add_argument("--storage", metavar="URL", help="of a database for the queue (a journal in the folder)")
+    parser.add_argument(
+        "--storage", metavar="URL", help="of a database for the queue (where it was begun, or a journal)"
+    )
     parser.set_defaults(takes_overrides=True)
 
 
