@@ -105,9 +105,10 @@ def work(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     if arguments.slurm is None:
         return _work(study, retry_failed=arguments.retry_failed)
     require("submitit")
-    study.begin()
-    from randlora.studies.slurm import submit_workers
+    from randlora.studies.slurm import require_slurm, submit_workers
 
+    require_slurm()
+    study.begin()
     folder = study.folder.resolve()
     words = [sys.executable, "-m", "randlora", "study", "work", str(folder)]
     words += ["--storage", arguments.storage] if arguments.storage else []
