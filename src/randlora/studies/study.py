@@ -96,6 +96,10 @@ class Study:
 
         return [progress_of(cell, outcome_of) for cell in self.cells]
 
+    def is_as_planned(self) -> bool:
+        """Whether the folder still holds this suite: `study run` may have planned another since."""
+        return (self.folder / SUITE_FILE).read_text(encoding="utf-8") == in_yaml(self.suite)
+
     def is_done(self, unit: Unit) -> bool:
         """Whether a unit's run is there, with what was asked of it."""
         found = self._record(unit)

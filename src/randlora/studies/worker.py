@@ -4,7 +4,7 @@ import errno
 import gc
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -18,6 +18,7 @@ from randlora.studies.inputs import at_commits, check_inputs
 from randlora.studies.leases import beating
 from randlora.studies.progress import Progress, Unit
 from randlora.studies.queue import Queue
+from randlora.studies.schema import SUITE_FILE
 from randlora.studies.study import Study
 from randlora.tasks.bars import progress_bar
 from randlora.training.config import TrainConfig, validate
@@ -41,8 +42,8 @@ def check_here(study: Study) -> None:
 
 
 def _train(config: TrainConfig, *, score_test: bool) -> None:
+    gc.collect()  # the model before, also of a run that failed, is a circle of references, and this one needs its place
     train(config, score_test=score_test)
-    gc.collect()  # a model is a circle of references, and the next one needs its place
 
 
 def work(study: Study, *, retry_failed: bool = False, run: Run = _train, poll: float = POLL_SECONDS) -> int:
@@ -67,7 +68,10 @@ def work(study: Study, *, retry_failed: bool = False, run: Run = _train, poll: f
     with writing(study.folder, hint="make room; the same command again goes on where it was"):
         if retry_failed:
             queue.forgive()
-        return _take_all(study, queue, run, poll)
+        done = _take_all(study, queue, run, poll)
+    if not study.is_as_planned():
+        note(f"{study.folder / SUITE_FILE}: planned anew since this worker began, which takes none of what is new")
+    return done
 
 
 def _take_all(study: Study, queue: Queue, run: Run, poll: float) -> int:
@@ -133,14 +137,29 @@ def _in_a_line(error: Exception) -> str:
 
 
 def _show(bar: Any, study: Study, found: list[Progress]) -> None:
-    """Runs done of all that are known to come, and how long the rest will take."""
-    over = sum(entry.count("done", "diverged", "failed") for entry in found)
-    left = sum(entry.count("missing", "running") + entry.to_come for entry in found)
+    over, left = runs_over_and_left(found)
     bar.total, bar.n = over + left, over
-    times = study.seconds()
-    if times and left:
-        working = 1 + sum(entry.count("running") for entry in found)
-        minutes = sum(times) / len(times) * left / working / 60
-        words = f"about {minutes:.0f} min left" if minutes >= 1 else "less than a minute left"
-        bar.set_postfix_str(words, refresh=False)
+    working = 1 + sum(entry.count("running") for entry in found)
+    bar.set_postfix_str(time_left(study, left, working), refresh=False)
     bar.refresh()
+
+
+def runs_over_and_left(found: Sequence[Progress]) -> tuple[int, int]:
+    """How many runs have ended, and how many are known to come or under way."""
+    over = sum(entry.count("done", "diverged", "failed") for entry in found)
+    return over, sum(entry.count("missing", "running") + entry.to_come for entry in found)
+
+
+def time_left(study: Study, left: int, working: int) -> str:
+    """How long runs will take, in words; nothing where none has been done by which it could be told.
+
+    Args:
+        study: The study.
+        left: Runs to do.
+        working: How many workers there are.
+    """
+    times = study.seconds()
+    if not times or not left:
+        return ""
+    minutes = sum(times) / len(times) * left / max(working, 1) / 60
+    return f"about {minutes:.0f} min left" if minutes >= 1 else "less than a minute left"

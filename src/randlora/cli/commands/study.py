@@ -144,9 +144,10 @@ def status(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
 
     study = _study(arguments, overrides)
     from randlora.studies.progress import STATES
+    from randlora.studies.worker import runs_over_and_left, time_left
 
-    rows, errors = [], []
-    for entry in study.progress():
+    rows, errors, found = [], [], study.progress()
+    for entry in found:
         states: dict[str, int] = {state: entry.count(state) for state in STATES}
         states["missing"] += entry.to_come
         chosen = None if entry.chosen is None else f"{entry.chosen:g}"
@@ -155,7 +156,10 @@ def status(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     columns = [Column("task", "column"), Column("method", "row")]
     columns += [Column(name, name, count) for name in STATES]
     print(text_table(rows, [*columns, Column("best rate", "chosen", str)]))
-    print("\n".join([*dict.fromkeys(errors), str(study.folder)]))
+    over, left = runs_over_and_left(found)
+    running = sum(entry.count("running") for entry in found)
+    words = [f"{over} of {over + left} runs are over", time_left(study, left, running)]
+    print("\n".join(["; ".join(filter(None, words)), *dict.fromkeys(errors), str(study.folder)]))
     return 0
 
 
