@@ -138,6 +138,18 @@ def test_another_version_is_refused(tmp_path, monkeypatch):
         Study(suite(), tmp_path / "s", begin=True)
 
 
+def test_a_database_is_not_shared_by_studies_of_one_name(tmp_path):
+    url = f"sqlite:///{tmp_path}/queue.db"
+    small = suite(methods={"lora": {"name": "lora"}}, tasks={"one": {}})
+    work(Study(small, tmp_path / "s", url, begin=True), run=train)
+    with pytest.raises(
+        OutputError, match=r"--storage: expected a queue for .* small in .*/other, got that of another f"
+    ):
+        Study(small, tmp_path / "other", url, begin=True)
+    assert not (tmp_path / "other").exists()
+    assert Study(small, tmp_path / "s", url, begin=True).progress()
+
+
 def test_what_is_no_queue_of_a_study_is_one_line(tmp_path):
     study = done(tmp_path / "s", suite(methods={"lora": {"name": "lora"}}, tasks={"one": {}}))
     (study.folder / "inputs.json").write_text("[1]")

@@ -63,11 +63,14 @@ class Study:
             ConfigError: See `Study`.
             OutputError: Likewise.
         """
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
         if self._storage is not None:  # first, lest the folder belong to a queue that cannot be had
             self.queue = self.queue or Queue(self.folder, self.suite.name, self._storage)
+            if self.queue.attempts() and not (self.folder / OWN).is_file():  # which is written before anything is run
+                expected = f"a queue for the study {self.suite.name} in {self.folder}"
+                hint = "name the suite otherwise, or take another database"
+                raise OutputError("--storage", expected=expected, got="that of another folder", hint=hint)
         with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
             own = {"study": self.suite.name, "queue": self._place}
             write_if_new(self.folder / OWN, json.dumps(own, indent=1) + "\n")
         self.queue = self.queue or Queue(self.folder, self.suite.name, self._storage)

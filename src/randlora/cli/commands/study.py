@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from randlora.cli.commands.needs import require, training
 from randlora.errors import ConfigError, OutputError
+from randlora.messages import note
 
 if TYPE_CHECKING:
     from randlora.studies.study import Study
@@ -83,7 +84,10 @@ def _study(arguments: argparse.Namespace, overrides: Sequence[str], *, planned: 
     suite = load_suite(given, overrides)
     if planned and not overrides:
         copy = study_folder(suite, output) / SUITE_FILE
-        suite = load_suite(copy) if copy.is_file() else suite
+        plan = load_suite(copy) if copy.is_file() else suite
+        if plan != suite:
+            note(f"{copy.parent} goes by the plan of its last `randlora study run`, which differs from {given}")
+        suite = plan
     return Study(suite, output, arguments.storage)
 
 
