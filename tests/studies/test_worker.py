@@ -73,6 +73,7 @@ def test_a_failure_is_written_down_and_stops_its_cell_alone(tmp_path, caplog):
     failed = [outcome for entry in entries.values() for _, outcome in entry.units if outcome.state == "failed"]
     assert [outcome.error for outcome in failed] == ["model: expected one that loads, got none"] * 2
     assert "one, full, learning rate 0.0001, seed 0: model: expected" in caplog.text
+    assert caplog.text.count("model: expected one that loads") == 1  # of two runs
     assert entries["one", "full"].chosen is None
     assert entries["one", "lora as_lora=4"].count("done") == 5
     assert any("2 of 6 cells failed" in line for line in study_table(study).summary)

@@ -75,7 +75,7 @@ def work(study: Study, *, retry_failed: bool = False, run: Run = _train, poll: f
 
 
 def _take_all(study: Study, queue: Queue, run: Run, poll: float) -> int:
-    done = 0
+    done, told = 0, set[str]()
     with progress_bar(study.suite.name, "run") as bar:
         while True:
             found = study.progress()
@@ -91,12 +91,12 @@ def _take_all(study: Study, queue: Queue, run: Run, poll: float) -> int:
                 check_inputs(study, found, [unit.config])
                 claimed = queue.claim(unit.name)
                 if claimed is not None:
-                    done += _attempt(study, queue, unit, claimed, run)
+                    done += _attempt(study, queue, unit, claimed, run, told)
                     break
 
 
-def _attempt(study: Study, queue: Queue, unit: Unit, claimed: int, run: Run) -> bool:
-    """Do a unit; whether it is done."""
+def _attempt(study: Study, queue: Queue, unit: Unit, claimed: int, run: Run, told: set[str]) -> bool:
+    """Do a unit; whether it is done. Why one failed is told once: a wrong column befalls every cell of a task."""
     if study.is_done(unit):  # by another, since this process looked
         queue.end(claimed, "dropped")
         return False
@@ -118,7 +118,9 @@ def _attempt(study: Study, queue: Queue, unit: Unit, claimed: int, run: Run) -> 
             queue.end(claimed, "dropped")
             return False
         line = _in_a_line(error)
-        note(f"{unit.words}: {line}")
+        if line not in told:
+            note(f"{unit.words}: {line}")
+            told.add(line)
         queue.end(claimed, "diverged" if isinstance(error, TrainingError) else "failed", line)
         return False
     if not study.is_done(unit):  # else it would be taken again and again
