@@ -32,6 +32,20 @@ note("the head\\n  starts \\x1b[31m anew")
     assert in_new_process(source) == r"the head starts \x1b[31m anew"
 
 
+def test_a_note_stands_on_a_line_of_its_own_beside_a_bar(in_new_process):
+    source = """
+import sys
+sys.stderr = sys.stdout
+from randlora.messages import note
+from randlora.tasks.bars import progress_bar
+with progress_bar("runs", "run", total=2) as bar:
+    bar.update()
+    note("one run has failed")
+"""
+    shown = in_new_process(source).replace("\r", "\n").split("\n")
+    assert "one run has failed" in shown
+
+
 def test_a_note_reaches_a_programs_own_log(caplog):
     note("texts are cut")
     assert [(record.name, record.message) for record in caplog.records] == [("randlora", "texts are cut")]

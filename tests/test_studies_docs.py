@@ -48,7 +48,8 @@ def test_commands_run_in_the_order_they_are_shown(bert, texts, tmp_path, monkeyp
     assert shown in ran
     assert ran == again  # there was nothing left to do
     assert Path("table.md").read_text(encoding="utf-8").startswith("# Study first\n")
-    assert len(status.splitlines()) == 5
+    assert len(status.splitlines()) == 6
+    assert "6 of 6 runs are over" in status
     runs = Path("runs/study/first/runs")
     records = [json.loads(path.read_text(encoding="utf-8")) for path in runs.glob("*/record.json")]
     # Only runs at the best rate have scored the test split.

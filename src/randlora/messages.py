@@ -2,7 +2,9 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 from difflib import get_close_matches
 
 _LOGGER = logging.getLogger("randlora")
@@ -26,7 +28,10 @@ def note(text: str) -> None:
 
     It goes to the logger `randlora`, and so to the terminal's error stream unless the program has a place for logs.
     """
-    if is_first_process():
+    if not is_first_process():
+        return
+    bars = sys.modules.get("tqdm")  # where there is none, no bar stands on the line
+    with bars.tqdm.external_write_mode(sys.stderr) if bars else nullcontext():
         _LOGGER.warning("%s", printable(" ".join(text.split())))
 
 

@@ -107,3 +107,20 @@ def test_a_study_that_cannot_be_read_is_shown_as_runs(file, content, reason, fol
     assert reason in line
     assert (copy / file).exists() == (content is not None)  # nothing is made
     assert {arm.label for setting in group(found) for arm in setting.arms} == {"lora r=4", "randlora as LoRA r=4"}
+
+
+def test_a_study_whose_queue_is_in_a_database_is_a_study_too(tmp_path):
+    url = f"sqlite:///{tmp_path}/queue.db"
+    study = Study(suite(tasks={"one": {}}), tmp_path / "s", url, begin=True)
+    work(study, run=run, poll=0.01)
+    before = (tmp_path / "queue.db").read_bytes()
+    (found,) = find([tmp_path / "s"]).studies
+    assert len(found.failed) == 3
+    assert found.diverged
+    assert (tmp_path / "queue.db").read_bytes() == before
+    (tmp_path / "queue.db").unlink()
+    without = find([tmp_path / "s"])
+    assert not without.studies
+    assert len(without.runs) > 0
+    assert "shown as runs, not as a study" in without.passed_over[-1]
+    assert not (tmp_path / "queue.db").exists()

@@ -172,3 +172,13 @@ def test_one_rate_needs_no_validation_split():
     assert cell.rates == (1e-3,)
     with pytest.raises(ConfigError, match="validation"):
         cells_of(suite(base=base, tasks={"one": {}}, methods=methods, budgets=[4]))
+
+
+def test_a_seed_or_a_rate_that_is_there_twice_is_refused():
+    with pytest.raises(ConfigError, match=r"^seeds: expected different values, got 1, 2 times"):
+        cells_of(suite(seeds=[0, 1, 1]))
+    with pytest.raises(ConfigError, match=r"^learning_rates: expected different values, got 0\.001, 2 times"):
+        cells_of(suite(learning_rates=[1e-3, 0.001, 1e-2]))
+    methods = {"lora": {"name": "lora", "learning_rates": [1, 1.0, 2]}}
+    with pytest.raises(ConfigError, match=r"^methods\.lora\.learning_rates: expected .* got 1\.0, 2 times"):
+        cells_of(suite(methods=methods))

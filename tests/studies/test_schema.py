@@ -8,6 +8,7 @@ from randlora.errors import ConfigError
 from randlora.studies.cells import cells_of
 from randlora.studies.paper import figures, paper_figure, paper_trained
 from randlora.studies.schema import SUITE_FILE, in_yaml, load_suite
+from randlora.studies.study import Study
 from study_stand_in import suite
 
 SUITES = Path(__file__).parent.parent.parent / "suites" / "small"
@@ -175,3 +176,15 @@ def test_the_command_says_what_is_wrong_in_one_line(write, capsys):
     assert not folder.exists()
     assert main(["study", "table", str(write()), "--to", str(path.parent)]) == 2
     assert "--to: expected a file" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_what_was_planned_is_said_to_be_none(tmp_path, capsys, caplog):
+    path, folder = tmp_path / "suite.yaml", str(tmp_path / "s")
+    path.write_text(in_yaml(suite()), encoding="utf-8")
+    Study(suite(), folder, begin=True)
+    assert main(["study", "status", str(path), "--output", folder]) == 0
+    assert "plan" not in caplog.text
+    path.write_text(in_yaml(suite(tasks={"three": {}})), encoding="utf-8")
+    assert main(["study", "status", str(path), "--output", folder]) == 0
+    assert "three" not in capsys.readouterr().out
+    assert f"s goes by the plan of its last `randlora study run`, which differs from {path}" in caplog.text

@@ -4,10 +4,10 @@ import pytest
 import submitit
 
 from randlora.cli import main
-from randlora.errors import ConfigError
 from randlora.studies import slurm
 from randlora.studies.schema import in_yaml
 from randlora.studies.slurm import submit_workers
+from study_stand_in import suite
 
 
 @pytest.mark.slow
@@ -20,15 +20,16 @@ def test_workers_are_submitted_with_what_they_run(tmp_path):
     assert (tmp_path / "ran").read_text() == "xx"
 
 
-def test_without_slurm_it_says_so(tmp_path, monkeypatch):
+def test_without_slurm_it_says_so_and_begins_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(slurm.shutil, "which", lambda _: None)
-    with pytest.raises(ConfigError, match="--slurm: expected SLURM on this machine"):
-        submit_workers(["true"], tmp_path, 1)
+    (tmp_path / "suite.yaml").write_text(in_yaml(suite()), encoding="utf-8")
+    words = ["--slurm", "2", "--output", str(tmp_path / "s")]
+    assert main(["study", "work", str(tmp_path / "suite.yaml"), *words]) == 2
+    assert "--slurm: expected SLURM on this machine" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
 
 
 def test_the_command_submits_workers_of_the_studys_folder(tmp_path, monkeypatch, capsys):
-    from study_stand_in import suite
-
     (tmp_path / "suite.yaml").write_text(in_yaml(suite()), encoding="utf-8")
     given = {}
 
@@ -37,6 +38,7 @@ def test_the_command_submits_workers_of_the_studys_folder(tmp_path, monkeypatch,
         return ["7", "8"]
 
     monkeypatch.setattr(slurm, "submit_workers", submit)
+    monkeypatch.setattr(slurm.shutil, "which", lambda _: "/usr/bin/sbatch")
     words = ["--slurm", "2", "--partition", "gpu", "--gpus", "1", "--output", str(tmp_path / "s")]
     assert main(["study", "work", str(tmp_path / "suite.yaml"), *words, "--retry-failed"]) == 0
     folder = (tmp_path / "s").resolve()

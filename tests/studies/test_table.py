@@ -178,3 +178,13 @@ def test_the_interval_is_that_of_columns_drawn_anew():
     assert found["rank"] == pytest.approx(ranks.mean())
     assert found["low"] == pytest.approx(ranks.mean() - 1.96 * error, abs=0.25 * error)
     assert found["high"] == pytest.approx(ranks.mean() + 1.96 * error, abs=0.25 * error)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "words"),
+    [([10, 1, 2], "; 1 epoch or 2 epochs or 10 epochs; "), ([4, 76, 1, 10, 4], "; 1 to 76 epochs; ")],
+)
+def test_many_lengths_of_training_are_told_by_the_shortest_and_the_longest(epochs, words, tmp_path):
+    tasks = {f"task {place}": {"optimization.epochs": count} for place, count in enumerate(epochs)}
+    line = study_table(Study(suite(tasks=tasks), tmp_path / "s")).summary[0]
+    assert words in line

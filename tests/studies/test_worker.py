@@ -1,17 +1,15 @@
 import errno
-import json
 import multiprocessing
 import os
 import signal
 import time
 from pathlib import Path
 
-import optuna
 import pytest
 
 from randlora.errors import ConfigError, OutputError
 from randlora.report.study import study_in_json
-from randlora.studies import leases, queue
+from randlora.studies import queue
 from randlora.studies.study import Study
 from randlora.studies.table import study_table
 from randlora.studies.worker import work
@@ -53,6 +51,14 @@ def test_what_is_added_is_all_that_is_run(tmp_path):
     assert trained_times(tmp_path / "s") == after
 
 
+def test_a_worker_says_that_the_suite_was_planned_anew(tmp_path, caplog):
+    study = done(tmp_path / "s", suite(methods={"lora": {"name": "lora"}}))
+    assert "planned anew" not in caplog.text
+    Study(suite(), tmp_path / "s", begin=True)
+    work(study, run=train)
+    assert "suite.yaml: planned anew since this worker began" in caplog.text
+
+
 def test_cells_with_the_same_run_share_it(tmp_path):
     found = suite(methods={"lora": {"name": "lora"}, "twin": {"name": "lora", "alpha": 8.0}}, budgets=[4])
     done(tmp_path / "s", found)
@@ -67,6 +73,7 @@ def test_a_failure_is_written_down_and_stops_its_cell_alone(tmp_path, caplog):
     failed = [outcome for entry in entries.values() for _, outcome in entry.units if outcome.state == "failed"]
     assert [outcome.error for outcome in failed] == ["model: expected one that loads, got none"] * 2
     assert "one, full, learning rate 0.0001, seed 0: model: expected" in caplog.text
+    assert caplog.text.count("model: expected one that loads") == 1  # of two runs
     assert entries["one", "full"].chosen is None
     assert entries["one", "lora as_lora=4"].count("done") == 5
     assert any("2 of 6 cells failed" in line for line in study_table(study).summary)
@@ -118,17 +125,6 @@ def test_a_full_disk_stops_the_worker_and_fails_no_run(tmp_path):
     assert work(study, run=train) > 0
 
 
-def test_a_journal_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
-    study = Study(suite(), tmp_path / "s", begin=True)
-
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(study.queue._storage, "create_new_trial", full)
-    with pytest.raises(OutputError, match="got No space left on device"):
-        work(study, run=train)
-
-
 def test_an_interrupted_run_is_left_for_others(tmp_path):
     study = Study(suite(), tmp_path / "s", begin=True)
     with pytest.raises(KeyboardInterrupt):
@@ -166,22 +162,6 @@ def test_a_killed_worker_leaves_no_trace_in_the_table(tmp_path, monkeypatch):
     assert sum(trained_times(folder).values()) <= sum(trained_times(undisturbed.folder).values()) + 2
 
 
-def test_one_unit_is_not_taken_by_two(tmp_path):
-    study = Study(suite(), tmp_path / "s", begin=True)
-    other = queue.Queue(study.folder, "small")
-    claimed = study.queue.claim("x")
-    assert claimed is not None
-    assert other.claim("x") is None
-    assert other.claim("y") is not None
-    study.queue.end(claimed, "dropped")
-    claimed = other.claim("x")
-    assert claimed is not None
-    other.end(claimed, "failed", "since one looked")
-    assert study.queue.claim("x") is None
-    study.queue.forgive()
-    assert study.queue.claim("x") is not None
-
-
 def test_what_others_have_done_since_one_looked_is_not_done_again(tmp_path, monkeypatch):
     study = Study(suite(tasks={"one": {}}, methods={"lora": {"name": "lora"}}), tmp_path / "s", begin=True)
     other = Study(study.suite, study.folder)
@@ -197,59 +177,6 @@ def test_what_others_have_done_since_one_looked_is_not_done_again(tmp_path, monk
     assert work(study, run=failed) == 0
     assert set(trained_times(study.folder).values()) == {1}
     assert sum(attempt.state == "failed" for attempt in study.queue.attempts()) == 1
-
-
-def test_a_silent_worker_of_another_machine_is_dead_after_a_while(tmp_path, monkeypatch):
-    study = Study(suite(), tmp_path / "s", begin=True)
-    monkeypatch.setattr(queue, "holder", lambda: {"host": "elsewhere", "pid": 1, "born": 0.0, "beat": 0})
-    claimed = study.queue.claim("x")
-    now = time.monotonic()
-    monkeypatch.setattr(leases.time, "monotonic", lambda: now)
-    here = queue.Queue(study.folder, "small")
-    assert [attempt.state for attempt in here.attempts()] == ["running"]
-    now += leases.SILENCE_SECONDS - 1
-    study.queue.beat(claimed, 1)
-    assert [attempt.state for attempt in here.attempts()] == ["running"]
-    now += leases.SILENCE_SECONDS - 1
-    assert [attempt.state for attempt in here.attempts()] == ["running"]
-    now += 2
-    assert [attempt.state for attempt in here.attempts()] == ["dropped"]
-    study.queue.beat(claimed, 2)  # it was only slow
-    assert [attempt.state for attempt in here.attempts()] == ["running"]
-
-
-def test_beats_go_on_while_a_run_does(monkeypatch):
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.01)
-    beats = []
-    with leases.beating(lambda number: not beats.append(number)):
-        time.sleep(0.1)
-    seen = len(beats)
-    assert seen >= 2
-    time.sleep(0.05)
-    assert len(beats) == seen
-
-
-def test_half_a_line_in_the_journal_is_cut_off(tmp_path):
-    study = done(tmp_path / "s", suite(methods={"lora": {"name": "lora"}}))
-    journal = study.folder / "journal.log"
-    whole = journal.read_bytes()
-    journal.write_bytes(whole + whole.splitlines()[-1][:20])
-    again = done(tmp_path / "s")
-    assert all(entry.records() for entry in again.progress())
-    assert journal.read_bytes().startswith(whole)
-    for line in journal.read_text().splitlines():
-        json.loads(line)
-
-
-def test_a_database_in_place_of_the_journal(tmp_path):
-    url = f"sqlite:///{tmp_path}/queue.db"
-    small = suite(methods={"lora": {"name": "lora"}}, tasks={"one": {}}, budgets=[4])
-    study = Study(small, tmp_path / "s", url, begin=True)
-    work(study, run=train)
-    assert [entry.count("done") for entry in study.progress()] == [5]
-    assert not (study.folder / "journal.log").exists()
-    with pytest.raises(OutputError, match="--storage: expected the queue of small"):
-        Study(small, tmp_path / "s")
 
 
 def test_a_damaged_record_is_named_with_what_mends_it(tmp_path):
@@ -275,80 +202,6 @@ def test_what_is_no_folder_of_this_study_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="--storage: expected the URL of a database"):
         Study(suite(), tmp_path / "new", "no-url", begin=True)
     assert Study(suite(), tmp_path / "new", begin=True).progress()  # and nothing is left of it
-
-
-def test_another_version_is_refused(tmp_path, monkeypatch):
-    done(tmp_path / "s", suite(methods={"lora": {"name": "lora"}}))
-    monkeypatch.setattr(queue, "__version__", "99.0")
-    with pytest.raises(ConfigError, match=r"study small: expected randlora .*, which began it, got randlora 99\.0"):
-        Study(suite(), tmp_path / "s", begin=True)
-
-
-def test_data_that_change_stop_a_study_once_a_run_was_trained_on_them(tmp_path):
-    for name in ("a.csv", "b.csv"):
-        (tmp_path / name).write_text("text,label\nx,1\ny,0\n")
-    data = {"train": str(tmp_path / "a.csv"), "test": str(tmp_path / "b.csv"), "validation": 0.5}
-    tasks = {"one": {"data": data}}
-    methods = {"lora": {"name": "lora"}}
-    found = suite(tasks=tasks, base={"model": "m"}, methods=methods, learning_rates=[1e-3])
-    study = Study(found, tmp_path / "s", begin=True)
-    work(study, run=failing_at(1e-3))
-    work(study, run=failing_at(1e-3, OSError()), retry_failed=True)
-    assert not any(entry.count("done") for entry in study.progress())
-    (tmp_path / "a.csv").write_text("text,label\nx,1\nz,0\n")
-    work(study, retry_failed=True, run=train)  # nothing was trained on the other
-    work(study, run=train)
-    (tmp_path / "b.csv").write_text("text,label\nx,0\ny,0\n")
-    with pytest.raises(OutputError, match=r"b\.csv: expected what runs of small were trained on, got one that has ch"):
-        work(study, run=train)
-
-
-def test_a_folder_of_images_that_changed_is_noticed(tmp_path):
-    for name in ("train/red/1.png", "train/blue/1.png", "test/red/1.png", "test/blue/1.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"12")
-    data = {"train": str(tmp_path / "train"), "test": str(tmp_path / "test")}
-    base = {"task": "image-classification", "model": "m", "data": data}
-    methods = {"lora": {"name": "lora"}}
-    found = suite(tasks={"one": {}}, base=base, methods=methods, learning_rates=[1e-3], seeds=[0])
-    study = done(tmp_path / "s", found)
-    os.utime(tmp_path / "train")  # of the folder itself, as of many a look into it
-    assert work(study, run=train) == 0
-    times = (tmp_path / "test/red/1.png").stat()
-    for change, back in (
-        (lambda: (tmp_path / "train/red/2.png").write_bytes(b"12"), (tmp_path / "train/red/2.png").unlink),
-        (lambda: (tmp_path / "test/red/1.png").rename(tmp_path / "test/blue/2.png"), None),
-    ):
-        change()
-        with pytest.raises(OutputError, match=r"(train|test): expected what runs of small were trained on"):
-            work(study, run=train)
-        if back is not None:
-            back()
-            assert work(study, run=train) == 0
-    (tmp_path / "test/blue/2.png").rename(tmp_path / "test/red/1.png")
-    (tmp_path / "test/red/1.png").write_bytes(b"21")  # another image of as many bytes
-    os.utime(tmp_path / "test/red/1.png", (times.st_atime + 5, times.st_mtime + 5))
-    with pytest.raises(OutputError, match="test: expected what runs"):
-        work(study, run=train)
-
-
-def test_what_is_no_queue_of_a_study_is_one_line(tmp_path):
-    study = done(tmp_path / "s", suite(methods={"lora": {"name": "lora"}}, tasks={"one": {}}))
-    (study.folder / "inputs.json").write_text("[1]")
-    with pytest.raises(OutputError, match=r"inputs\.json: expected what a study writes"):
-        work(study, run=train)
-    (study.folder / "journal.log").write_text("{no journal\n")
-    with pytest.raises(OutputError, match=r"journal\.log: expected a journal of Optuna.*remove it"):
-        Study(study.suite, study.folder)
-    (study.folder / "journal.log").unlink()
-    (study.folder / "inputs.json").unlink()
-    assert work(Study(study.suite, study.folder), run=train) == 0
-    url = f"sqlite:///{tmp_path}/own.db"
-    mine = optuna.create_study(storage=url, study_name="small")
-    mine.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
-    with pytest.raises(ConfigError, match="study small: expected a queue of randlora, got another study of Optuna"):
-        Study(suite(), tmp_path / "new", url, begin=True)
-    assert not (tmp_path / "new" / "study.json").exists()
 
 
 def test_a_study_that_was_not_begun_has_no_runs_and_makes_no_folder(tmp_path):

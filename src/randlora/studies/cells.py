@@ -61,8 +61,9 @@ def cells_of(suite: Suite) -> list[Cell]:
 
     Raises:
         ConfigError: A cell's config is none of a run, or cannot be searched or scored; the message names the cell. Or
-            two cells have one name.
+            two cells have one name, or a seed or a learning rate is there twice.
     """
+    _check_once("seeds", suite.seeds)
     cells: list[Cell] = []
     for task in suite.tasks:
         for shots in suite.shots or [None]:
@@ -71,10 +72,18 @@ def cells_of(suite: Suite) -> list[Cell]:
     first = cells[0]
     for cell in cells:
         if len(cell.rates) != len(first.rates):
-            expected = f"{len(first.rates)} rates, as many as {first.method} has"
+            count = "1 rate" if len(first.rates) == 1 else f"{len(first.rates)} rates"
+            expected = f"{count}, as many as {first.method} has"
             raise ConfigError(f"methods.{cell.method}.learning_rates", expected=expected, got=str(len(cell.rates)))
     _check_names(cells)
     return cells
+
+
+def _check_once(key: str, values: Sequence[float]) -> None:
+    """Check that no value is there twice, which would be run once and counted twice."""
+    for value, count in Counter(values).items():
+        if count > 1:
+            raise ConfigError(key, expected="different values", got=f"{value}, {count} times")
 
 
 def _check_names(cells: Sequence[Cell]) -> None:
@@ -125,7 +134,10 @@ def _of_a_method(suite: Suite, task: str, shots: str | None, method: str) -> Ite
     where = f"methods.{method}"
     section = dict(suite.methods[method])
     rates = section.pop("learning_rates", suite.learning_rates)
+    own = "learning_rates" in suite.methods[method]
     check_value(f"{where}.learning_rates", rates, Rates)
+    ordered = tuple(sorted(float(rate) for rate in rates))
+    _check_once(f"{where}.learning_rates" if own else "learning_rates", ordered)
     if not isinstance(section.get("name"), str):
         raise ConfigError(f"{where}.name", expected="the name of a method", got=repr(section.get("name")))
     budgets = _budgets(suite, section, where)
@@ -133,9 +145,8 @@ def _of_a_method(suite: Suite, task: str, shots: str | None, method: str) -> Ite
         row = _row(method, budget)
         with naming(", ".join(filter(None, (task, shots, row)))):
             config = _config(suite, task, shots, section, budget)
-            _check(config, searched=len(set(rates)) > 1)
-        ordered = tuple(sorted({float(rate) for rate in rates}))
-        yield Cell(task, shots, method, budget, row, config, ordered, tuple(dict.fromkeys(suite.seeds)))
+            _check(config, searched=len(ordered) > 1)
+        yield Cell(task, shots, method, budget, row, config, ordered, tuple(suite.seeds))
 
 
 def _budgets(suite: Suite, section: dict[str, Any], where: str) -> list[Budget | None]:

@@ -1,80 +1,138 @@
-"""What a study's runs are trained on: whether it is still what it was for the runs that are there."""
+"""What a study's runs are trained on: files that are still what they were, data sets of the hub at one commit each."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+import filelock
 
 from randlora.errors import OutputError
-from randlora.files import digest, write_if_new, writing
+from randlora.files import write_if_new, writing
+from randlora.studies.progress import Progress
 from randlora.studies.study import Study
 from randlora.tasks.fingerprint import model_fingerprint
+from randlora.tasks.hub import at_commit, commit_of, named_split
 from randlora.tasks.language.mixture import read_sources
 from randlora.tasks.paths import FILE, FOLDER, kind_of, local
+from randlora.tasks.rows import is_local
 from randlora.tasks.sources import locate
 from randlora.training.config import TrainConfig
 
 FILE_NAME = "inputs.json"
 
 
-def check_inputs(study: Study) -> None:
-    """Check that no data or model of a finished run has changed, and keep the digests of all there are.
+def check_inputs(study: Study, found: Sequence[Progress], configs: Iterable[TrainConfig]) -> None:
+    """Check that no data or model of a run, finished or under way, has changed, and keep the digests of all there are.
 
     A run is compared with its own data when it is resumed, but the runs of one table have different folders: one that
     is trained later must not stand beside one that learned from other rows. Files are known by their content, the many
-    of a folder of images by names, sizes and times. What lies on the hub is not looked at.
+    of a folder of images by names, sizes and times. Data sets of the hub are `at_commits` of their own; of a model on
+    the hub the name is all that is looked at.
 
     Args:
         study: The study, begun.
+        found: How far its cells are.
+        configs: Of the runs whose inputs are looked at.
 
     Raises:
-        OutputError: Something has changed that a finished run was trained on, or the folder cannot be written.
+        OutputError: Something has changed that a run was trained on, or the folder cannot be written.
     """
-    path = study.folder / FILE_NAME
-    try:
-        known = dict[str, str](json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
-    except (OSError, ValueError, TypeError) as error:
-        raise OutputError(str(path), expected="what a study writes", got=type(error).__name__) from error
-    now = _digests(cell.config for cell in study.cells)
-    for entry in study.progress():
-        for source in _digests([entry.cell.config], now) if entry.count("done") else ():
-            if known.get(source, now[source]) != now[source]:
-                hint = "choose another --output, or put the content back that the finished runs were trained on"
+    now = {source: content for config in configs for source, content in _digests(config)}
+    with _kept(study) as known:
+        changed = {source for source, content in now.items() if known.get(source, content) != content}
+        done = (entry.cell.config for entry in found if changed and entry.count("done", "running"))
+        for source in (source for config in done for source, _ in _digests(config)):
+            if source in changed:
+                hint = "choose another --output, or put the content back that the other runs were trained on"
                 got = "one that has changed since"
                 expected = f"what runs of {study.suite.name} were trained on"
                 raise OutputError(source, expected=expected, got=got, hint=hint)
-    with writing(study.folder):
-        write_if_new(path, json.dumps({**known, **now}, indent=1, ensure_ascii=False) + "\n")
+        known.update(now)
 
 
-def _digests(configs: Iterable[TrainConfig], known: dict[str, str] | None = None) -> dict[str, str]:
-    """Source, as the configs name it -> digest of its content; those that are known are not read again."""
-    found = dict[str, str]()
-    for config in configs:
-        for source in _data(config):
-            found[source] = (known or {}).get(source) or found.get(source) or _digest(local(source))
-        model = (known or {}).get(config.model) or found.get(config.model) or model_fingerprint(locate(config.model))
-        if model is not None:
-            found[config.model] = model
-    return found
+def at_commits(study: Study, config: TrainConfig) -> TrainConfig:
+    """A run's config with every data set of the hub at the commit at which the study has it.
+
+    That is the newest, or that of its revision, when the first run of the study asked for it.
+
+    Args:
+        study: The study, begun.
+        config: Of the run.
+
+    Raises:
+        DataError: The hub does not know the data set or cannot be reached, and no run has asked for it before.
+        OutputError: The folder cannot be written.
+    """
+    data = config.data
+    keys = ("train", "validation", "test")
+    values = {key: _at_commits(study, getattr(data, key), getattr(data, "subset", None)) for key in keys}
+    return replace(config, data=replace(data, **values))
 
 
-def _data(config: TrainConfig) -> Iterator[str]:
-    """The data files, and folders of images, of this machine that a config names."""
+def _at_commits(study: Study, value: Any, subset: str | None) -> Any:
+    """One value of the data section; a share, or nothing, stays what it is."""
+    if isinstance(value, list):
+        return [_at_commits(study, entry, subset) for entry in value]
+    if isinstance(value, dict):
+        return {**value, "source": _at_commits(study, value["source"], value.get("subset"))}
+    if not isinstance(value, str) or is_local(value):
+        return value
+    name, _ = named_split(value, "")
+    key = f"hf://datasets/{name}" + (f", {subset}" if subset else "")
+    with _kept(study) as known:
+        known[key] = known.get(key) or commit_of(name, subset)
+        return at_commit(value, known[key])
+
+
+@contextmanager
+def _kept(study: Study) -> Iterator[dict[str, str]]:
+    """What the study's file holds, to be changed in the block, by one worker at a time."""
+    path = study.folder / FILE_NAME
+    with writing(study.folder), filelock.FileLock(path.with_name(f".{FILE_NAME}.lock")):
+        try:
+            known = dict[str, str](json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
+        except (OSError, ValueError, TypeError) as error:
+            raise OutputError(str(path), expected="what a study writes", got=type(error).__name__) from error
+        yield known
+        write_if_new(path, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+
+
+def _digests(config: TrainConfig) -> Iterator[tuple[str, str]]:
+    """The data and the model of this machine that a config names, each with a digest of its content."""
     for value in (config.data.train, config.data.validation, config.data.test):
         for source in read_sources(value) if isinstance(value, str | list) and value else ():
-            if kind_of(local(source.source)) in (FILE, FOLDER):
-                yield source.source
+            path = local(source.source)
+            if kind_of(path) == FILE:
+                yield source.source, _content(str(path), _stamp(path))
+            elif kind_of(path) == FOLDER:
+                yield source.source, _listing(path)
+    location = locate(config.model)
+    if (path := Path(location)).exists():
+        yield config.model, _content(location, _stamp(path))
 
 
-def _digest(path: Path) -> str:
-    """Of a file's content; of a folder, names, sizes and times of the files in it, since there may be millions."""
-    if kind_of(path) == FILE:
-        return digest(path)
+@cache
+def _content(location: str, _stamp: object) -> str:
+    """Of a file, or of the files of a model's folder; what has its sizes and times still is not read again."""
+    return str(model_fingerprint(location))
+
+
+def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+    files = [path] if kind_of(path) == FILE else sorted(file for file in path.iterdir() if kind_of(file) == FILE)
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+
+
+def _listing(folder: Path) -> str:
+    """Of names, sizes and times of the files in a folder, since there may be millions."""
     found = hashlib.sha256()
-    for file in sorted(path.rglob("*")):
+    for file in sorted(folder.rglob("*")):
         if kind_of(file) == FILE:
             known = file.stat()
-            place = f"{file.relative_to(path)} {known.st_size} {int(known.st_mtime)}\n"
+            place = f"{file.relative_to(folder)} {known.st_size} {int(known.st_mtime)}\n"
             found.update(place.encode(errors="surrogateescape"))
     return found.hexdigest()

@@ -20,7 +20,7 @@ SILENCE_SECONDS = 120.0
 
 def holder() -> dict[str, Any]:
     """This process, as the queue names it."""
-    return {"host": _host(), "pid": os.getpid(), "born": psutil.Process().create_time(), "beat": 0}
+    return {"host": _host(), "pid": os.getpid(), "born": _born(os.getpid()), "beat": 0}
 
 
 def _host() -> str:
@@ -30,6 +30,19 @@ def _host() -> str:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip())
         parts.append(str(Path("/proc/self/ns/pid").readlink()))
     return " ".join(parts)
+
+
+def _born(pid: int) -> float | None:
+    """When a process of this machine was started; None for one that has ended, though its parent may not know it."""
+    try:
+        if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return None
+        with suppress(OSError):  # not Linux, which counts from its own start: the clock may be set meanwhile
+            after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2]
+            return float(after_name.split()[19])
+        return psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return None
 
 
 class Watch:
@@ -51,10 +64,7 @@ class Watch:
             known: See `holder`.
         """
         if known.get("host") == self._host:
-            try:
-                return bool(psutil.Process(known["pid"]).create_time() == known["born"])
-            except psutil.NoSuchProcess:
-                return False
+            return _born(known["pid"]) == known["born"]
         now = time.monotonic()
         beat, since = self._seen.get(number, (None, now))
         if beat != known.get("beat"):

@@ -10,6 +10,16 @@ import submitit
 from randlora.errors import ConfigError
 
 
+def require_slurm() -> None:
+    """Check that jobs can be submitted, before a study is begun for them.
+
+    Raises:
+        ConfigError: There is no SLURM here.
+    """
+    if shutil.which("sbatch") is None:
+        raise ConfigError("--slurm", expected="SLURM on this machine (sbatch)", got="none", hint="run `study work`")
+
+
 def submit_workers(
     command: Sequence[str], folder: Path, count: int, *, cluster: str = "slurm", **wanted: Any
 ) -> list[str]:
@@ -26,10 +36,8 @@ def submit_workers(
         Numbers of the jobs.
 
     Raises:
-        ConfigError: There is no SLURM here, or it refuses.
+        ConfigError: SLURM refuses.
     """
-    if cluster == "slurm" and shutil.which("sbatch") is None:
-        raise ConfigError("--slurm", expected="SLURM on this machine (sbatch)", got="none", hint="run `study work`")
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
     executor.update_parameters(**{name: value for name, value in wanted.items() if value is not None})
     try:

@@ -1,6 +1,5 @@
 """A study: a suite, its folder, and what is known of its runs."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -10,12 +9,10 @@ from randlora.studies.cells import cells_of
 from randlora.studies.progress import Outcome, Progress, State, Unit, progress_of
 from randlora.studies.queue import Queue
 from randlora.studies.schema import SUITE_FILE, in_yaml
+from randlora.studies.storage import OWN, begun, check_there, place_of
 from randlora.studies.suite import Suite
 from randlora.training.run import Record
 from randlora.training.run.record import FILE_NAME as RECORD
-
-OWN = "study.json"
-"""Whose folder it is, and where its queue lies."""
 
 ROOT = "runs/study"
 
@@ -26,7 +23,7 @@ class Study:
     Args:
         suite: The suite.
         output: The study's folder; None means `runs/study/NAME`.
-        storage: URL of a database that holds the queue; None means a journal in the folder.
+        storage: URL of a database that holds the queue. None means where it was begun, or a journal in the folder.
         begin: Whether to `begin` it; else a study that was not begun has no runs.
 
     Attributes:
@@ -45,10 +42,16 @@ class Study:
     ) -> None:
         self.suite, self.cells = suite, cells_of(suite)
         self.folder = study_folder(suite, output)
+        self._place = place_of(storage)
+        known = self._known_place()
+        if known is not None and storage is None and known != self._place:
+            storage = self._place = known
+            check_there(known, suite.name)
+        elif known is not None and known != self._place:
+            expected = f"the queue of {suite.name} where it was begun, {known}"
+            raise OutputError("--storage", expected=expected, got="another", hint="it need not be given again")
         self._storage = storage
-        self._check_folder(storage)
-        begun = (self.folder / OWN).is_file()
-        self.queue = Queue(self.folder, suite.name, storage) if begun else None
+        self.queue = Queue(self.folder, suite.name, storage) if known is not None else None
         self._done: dict[str, Outcome] = {}
         if begin:
             self.begin()
@@ -60,12 +63,16 @@ class Study:
             ConfigError: See `Study`.
             OutputError: Likewise.
         """
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
         if self._storage is not None:  # first, lest the folder belong to a queue that cannot be had
             self.queue = self.queue or Queue(self.folder, self.suite.name, self._storage)
+            if self.queue.attempts() and not (self.folder / OWN).is_file():  # which is written before anything is run
+                expected = f"a queue for the study {self.suite.name} in {self.folder}"
+                hint = "name the suite otherwise, or take another database"
+                raise OutputError("--storage", expected=expected, got="that of another folder", hint=hint)
         with writing(self.folder):
-            write_if_new(self.folder / OWN, json.dumps(self._own(self._storage), indent=1) + "\n")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            own = {"study": self.suite.name, "queue": self._place}
+            write_if_new(self.folder / OWN, json.dumps(own, indent=1) + "\n")
         self.queue = self.queue or Queue(self.folder, self.suite.name, self._storage)
         with writing(self.folder):
             write_if_new(self.folder / SUITE_FILE, in_yaml(self.suite))
@@ -92,6 +99,10 @@ class Study:
 
         return [progress_of(cell, outcome_of) for cell in self.cells]
 
+    def is_as_planned(self) -> bool:
+        """Whether the folder still holds this suite: `study run` may have planned another since."""
+        return (self.folder / SUITE_FILE).read_text(encoding="utf-8") == in_yaml(self.suite)
+
     def is_done(self, unit: Unit) -> bool:
         """Whether a unit's run is there, with what was asked of it."""
         found = self._record(unit)
@@ -117,29 +128,19 @@ class Study:
             self._done[unit.name] = Outcome("done", record)
         return self._done[unit.name]
 
-    def _own(self, storage: str | None) -> dict[str, str]:
-        # A URL may hold a password, and so only its digest is kept.
-        where = "journal" if storage is None else hashlib.sha256(storage.encode()).hexdigest()
-        return {"study": self.suite.name, "queue": where}
-
-    def _check_folder(self, storage: str | None) -> None:
+    def _known_place(self) -> str | None:
+        """Where the queue of the folder's study lies; None where none was begun."""
         expected = f"a new or empty folder, or that of the study {self.suite.name}"
         hint = "choose another --output"
-        path = self.folder / OWN
-        if not path.is_file():
+        known = begun(self.folder)
+        if known is None:
             if self.folder.exists() and (not self.folder.is_dir() or any(map(_is_foreign, self.folder.iterdir()))):
                 raise OutputError(str(self.folder), expected=expected, got="one that holds other files", hint=hint)
-            return
-        try:
-            known = json.loads(path.read_text(encoding="utf-8"))
-            name, queue = known["study"], known["queue"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise OutputError(str(path), expected="what a study writes", got=type(error).__name__, hint=hint) from error
+            return None
+        name, place = known
         if name != self.suite.name:
             raise OutputError(str(self.folder), expected=expected, got=f"that of the study {name}", hint=hint)
-        if queue != self._own(storage)["queue"]:
-            where = "in its folder, without --storage" if queue == "journal" else "at the --storage that began it"
-            raise OutputError("--storage", expected=f"the queue of {name} {where}", got="another")
+        return place
 
 
 def study_folder(suite: Suite, output: str | Path | None) -> Path:

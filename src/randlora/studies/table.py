@@ -1,7 +1,7 @@
 """The table of a study: methods and budgets down, tasks and shots across, the paper's figures beside ours."""
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from randlora.result import Result
@@ -158,6 +158,14 @@ def _count(length: str) -> float:
     return float(length.partition(" ")[0])
 
 
+def _in_words(lengths: Sequence[str]) -> str:
+    """A few lengths, each; of many, of one unit, the shortest and the longest."""
+    units = {length.partition(" ")[2].removesuffix("s") for length in lengths}
+    if len(lengths) <= 3 or len(units) > 1:
+        return " or ".join(lengths)
+    return f"{lengths[0].partition(' ')[0]} to {lengths[-1]}"
+
+
 def _summary(study: Study, cells: list[dict[str, Any]], conditions: dict[str, Any]) -> list[str]:
     ours = conditions["ours"]
     seeds = len(study.suite.seeds)
@@ -168,7 +176,7 @@ def _summary(study: Study, cells: list[dict[str, Any]], conditions: dict[str, An
         else "one learning rate"
     )
     lines = [
-        f"ours: {', '.join(ours['models'])}; {' or '.join(ours['lengths'])}; {chosen}; "
+        f"ours: {', '.join(ours['models'])}; {_in_words(ours['lengths'])}; {chosen}; "
         f"test split, {study.suite.statistic} ± standard deviation over {seeds} {'seed' if seeds == 1 else 'seeds'}"
     ]
     for paper in conditions["paper"]:

@@ -4,7 +4,7 @@ import errno
 import gc
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -14,10 +14,11 @@ from randlora.errors import RandLoraError, TrainingError
 from randlora.files import is_full_disk, writing
 from randlora.messages import note
 from randlora.studies.cells import naming
-from randlora.studies.inputs import check_inputs
+from randlora.studies.inputs import at_commits, check_inputs
 from randlora.studies.leases import beating
 from randlora.studies.progress import Progress, Unit
 from randlora.studies.queue import Queue
+from randlora.studies.schema import SUITE_FILE
 from randlora.studies.study import Study
 from randlora.tasks.bars import progress_bar
 from randlora.training.config import TrainConfig, validate
@@ -41,8 +42,8 @@ def check_here(study: Study) -> None:
 
 
 def _train(config: TrainConfig, *, score_test: bool) -> None:
+    gc.collect()  # the model before, also of a run that failed, is a circle of references, and this one needs its place
     train(config, score_test=score_test)
-    gc.collect()  # a model is a circle of references, and the next one needs its place
 
 
 def work(study: Study, *, retry_failed: bool = False, run: Run = _train, poll: float = POLL_SECONDS) -> int:
@@ -63,15 +64,18 @@ def work(study: Study, *, retry_failed: bool = False, run: Run = _train, poll: f
     queue = study.queue
     if queue is None:
         raise ValueError("the study is not begun")
-    check_inputs(study)
+    check_inputs(study, study.progress(), (cell.config for cell in study.cells))
     with writing(study.folder, hint="make room; the same command again goes on where it was"):
         if retry_failed:
             queue.forgive()
-        return _take_all(study, queue, run, poll)
+        done = _take_all(study, queue, run, poll)
+    if not study.is_as_planned():
+        note(f"{study.folder / SUITE_FILE}: planned anew since this worker began, which takes none of what is new")
+    return done
 
 
 def _take_all(study: Study, queue: Queue, run: Run, poll: float) -> int:
-    done = 0
+    done, told = 0, set[str]()
     with progress_bar(study.suite.name, "run") as bar:
         while True:
             found = study.progress()
@@ -84,14 +88,15 @@ def _take_all(study: Study, queue: Queue, run: Run, poll: float) -> int:
                 time.sleep(poll)
                 continue
             for unit in missing.values():
+                check_inputs(study, found, [unit.config])
                 claimed = queue.claim(unit.name)
                 if claimed is not None:
-                    done += _attempt(study, queue, unit, claimed, run)
+                    done += _attempt(study, queue, unit, claimed, run, told)
                     break
 
 
-def _attempt(study: Study, queue: Queue, unit: Unit, claimed: int, run: Run) -> bool:
-    """Do a unit; whether it is done."""
+def _attempt(study: Study, queue: Queue, unit: Unit, claimed: int, run: Run, told: set[str]) -> bool:
+    """Do a unit; whether it is done. Why one failed is told once: a wrong column befalls every cell of a task."""
     if study.is_done(unit):  # by another, since this process looked
         queue.end(claimed, "dropped")
         return False
@@ -99,6 +104,7 @@ def _attempt(study: Study, queue: Queue, unit: Unit, claimed: int, run: Run) -> 
     began = time.monotonic()
     try:
         with beating(partial(queue.beat, claimed)):
+            config = at_commits(study, config)
             run(config, score_test=unit.scores_test)
     except (KeyboardInterrupt, SystemExit):
         queue.end(claimed, "dropped")
@@ -112,7 +118,9 @@ def _attempt(study: Study, queue: Queue, unit: Unit, claimed: int, run: Run) -> 
             queue.end(claimed, "dropped")
             return False
         line = _in_a_line(error)
-        note(f"{unit.words}: {line}")
+        if line not in told:
+            note(f"{unit.words}: {line}")
+            told.add(line)
         queue.end(claimed, "diverged" if isinstance(error, TrainingError) else "failed", line)
         return False
     if not study.is_done(unit):  # else it would be taken again and again
@@ -131,14 +139,29 @@ def _in_a_line(error: Exception) -> str:
 
 
 def _show(bar: Any, study: Study, found: list[Progress]) -> None:
-    """Runs done of all that are known to come, and how long the rest will take."""
-    over = sum(entry.count("done", "diverged", "failed") for entry in found)
-    left = sum(entry.count("missing", "running") + entry.to_come for entry in found)
+    over, left = runs_over_and_left(found)
     bar.total, bar.n = over + left, over
-    times = study.seconds()
-    if times and left:
-        working = 1 + sum(entry.count("running") for entry in found)
-        minutes = sum(times) / len(times) * left / working / 60
-        words = f"about {minutes:.0f} min left" if minutes >= 1 else "less than a minute left"
-        bar.set_postfix_str(words, refresh=False)
+    working = 1 + sum(entry.count("running") for entry in found)
+    bar.set_postfix_str(time_left(study, left, working), refresh=False)
     bar.refresh()
+
+
+def runs_over_and_left(found: Sequence[Progress]) -> tuple[int, int]:
+    """How many runs have ended, and how many are known to come or under way."""
+    over = sum(entry.count("done", "diverged", "failed") for entry in found)
+    return over, sum(entry.count("missing", "running") + entry.to_come for entry in found)
+
+
+def time_left(study: Study, left: int, working: int) -> str:
+    """How long runs will take, in words; nothing where none has been done by which it could be told.
+
+    Args:
+        study: The study.
+        left: Runs to do.
+        working: How many workers there are.
+    """
+    times = study.seconds()
+    if not times or not left:
+        return ""
+    minutes = sum(times) / len(times) * left / max(working, 1) / 60
+    return f"about {minutes:.0f} min left" if minutes >= 1 else "less than a minute left"

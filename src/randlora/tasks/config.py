@@ -17,8 +17,8 @@ class DataConfig:
     Attributes:
         suite: A data set of `randlora.tasks.suites`, such as "glue/cola": its columns, splits and metrics are taken for
             keys that are not given. None means none.
-        train: Training data: a hub data set's name (`NAME` or `NAME:SPLIT`), a .csv, .tsv, .json, .jsonl or .parquet
-            file, or (images) a folder with one folder per class.
+        train: Training data: a hub data set's name (`NAME`, `NAME:SPLIT`, `NAME@REVISION:SPLIT`), a .csv, .tsv, .json,
+            .jsonl or .parquet file, or (images) a folder with one folder per class.
         validation: Validation data: of the same kinds, or a share of the training data (below 1), or a number of its
             examples, drawn by the run's seed and left out of the training. None means none.
         test: Test data, of the same kinds as `train`. None means the "test" split of the hub data set named in `train`;

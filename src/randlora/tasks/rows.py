@@ -1,38 +1,21 @@
 """Rows of a data set: from the hub, a file or an image folder to one table."""
 
-import re
 from collections.abc import Sequence
 
 import datasets
 
 from randlora.errors import DataError
 from randlora.tasks.columns import require_columns
+from randlora.tasks.hub import hub_rows
 from randlora.tasks.image_folder import read_image_folder
 from randlora.tasks.paths import FILE, FOLDER, NOTHING, kind_of, local
 from randlora.tasks.tables import SUFFIXES, read_table
-
-_HUB = re.compile(r"(?P<name>[^:]+):(?P<split>[^:]+)")
 
 
 def is_local(source: str) -> bool:
     """Whether `source` names a file or a folder here rather than a data set on the hub."""
     path = local(source)
     return path.suffix.lower() in SUFFIXES or source.startswith((".", "/", "~")) or kind_of(path) != NOTHING
-
-
-def named_split(source: str, split: str) -> tuple[str, str]:
-    """The name of a hub data set and its split, of `NAME` or `NAME:SPLIT`.
-
-    Args:
-        source: As in a config; not of this machine.
-        split: The split where the name has none.
-
-    Example:
-        >>> named_split("imdb:test", "train"), named_split("imdb", "train")
-        (('imdb', 'test'), ('imdb', 'train'))
-    """
-    named = _HUB.fullmatch(source)
-    return (named["name"], named["split"]) if named else (source, split)
 
 
 def check_source(source: str, key: str) -> None:
@@ -76,7 +59,7 @@ def load_rows(
     """Read one split.
 
     Args:
-        source: Hub name, alone or as `NAME:SPLIT`, file or image folder.
+        source: Hub name, see `hub_rows`, file or image folder.
         split: The hub data set's split where the name has none; a file or folder holds one split only.
         columns: Names of the input columns, and of the label column.
         subset: The hub data set's configuration, where it has several.
@@ -92,7 +75,7 @@ def load_rows(
         raise DataError("data.label_column", expected="another column than that of the inputs", got=f"'{columns[-1]}'")
     path = local(source)
     if not is_local(source):
-        rows = _from_hub(source, split, subset)
+        rows = hub_rows(source, split, subset)
         require_columns(source, columns, rows.column_names)
     else:
         check_source(source, source)
@@ -101,18 +84,3 @@ def load_rows(
     if len(rows) == 0:
         raise DataError(source, expected="at least one row", got="none")
     return rows
-
-
-def _from_hub(source: str, split: str, subset: str | None) -> datasets.Dataset:
-    name, split = named_split(source, split)
-    try:
-        return datasets.load_dataset(name, subset, split=split)
-    # `datasets` wraps whatever its parsers and the network raise in several unrelated classes.
-    except Exception as error:
-        cause = error.__cause__ or error
-        raise DataError(
-            source,
-            expected=f"a hub data set with a split '{split}'",
-            got=f"{type(cause).__name__}: {str(cause).strip().splitlines()[0] if str(cause).strip() else ''}",
-            hint="check the name and the connection; NAME:SPLIT names a split",
-        ) from error

@@ -20,9 +20,6 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 """A NUL, or a byte that is not UTF-8 in the form in which Python hands it on."""
 
-_HINTS = ("put cells with commas or line breaks in double quotes", "cells hold neither tabs nor line breaks")
-"""For a line of CSV, and of TSV."""
-
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"PK\x03\x04": "zip",
@@ -77,7 +74,7 @@ def csv_rows(path: Path, columns: Sequence[str], names: Sequence[str] | None = N
                     f"{path}: line {line}",
                     expected=f"{len(header)} cells, as {'in the first line' if names is None else 'data.columns says'}",
                     got=str(len(cells)),
-                    hint=_HINTS[path.suffix.lower() == ".tsv"],
+                    hint=_hint(path, len(header)),
                 )
             elif cells:
                 yield tuple(cells[place] for place in places)
@@ -89,6 +86,13 @@ def csv_rows(path: Path, columns: Sequence[str], names: Sequence[str] | None = N
     finally:
         csv.field_size_limit(limit_before)
     require_columns(str(path), columns, header)
+
+
+def _hint(path: Path, cells: int) -> str:
+    """What to do about a line with another number of cells."""
+    if path.suffix.lower() == ".tsv":  # those of GLUE have a few such rows
+        return f"cells hold neither tabs nor line breaks; awk -F '\\t' 'NF == {cells}' {path} leaves such rows out"
+    return "put cells with commas or line breaks in double quotes"
 
 
 def dialect(path: Path) -> dict[str, Any]:

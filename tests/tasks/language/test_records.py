@@ -98,7 +98,7 @@ def test_what_is_not_there_is_named(tmp_path):
 def test_the_hub_is_asked_for_a_split(monkeypatch):
     asked = []
 
-    def load(name, subset, split):
+    def load(name, subset, split, revision):
         asked.append((name, subset, split))
         return datasets.Dataset.from_list([{"text": "a"}])
 
@@ -109,7 +109,7 @@ def test_the_hub_is_asked_for_a_split(monkeypatch):
 
 
 def test_a_hub_name_that_fails_is_one_line(monkeypatch):
-    def load(name, subset, split):
+    def load(name, subset, split, revision):
         raise ValueError("no such thing\nand more")
 
     monkeypatch.setattr(datasets, "load_dataset", load)

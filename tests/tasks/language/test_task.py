@@ -97,7 +97,7 @@ def test_preferences_and_others_do_not_validate_each_other(chats, write):
 def test_splits_of_the_hub(chats, monkeypatch, train, asked):
     found = []
 
-    def load(name, subset, split):
+    def load(name, subset, split, revision):
         found.append((name, split))
         return datasets.Dataset.from_dict({"text": ["a b"]})
 

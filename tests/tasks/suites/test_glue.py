@@ -67,7 +67,7 @@ def hub_table(subset):
 def test_one_line_reads_the_hubs_columns_and_splits(name, tmp_path, monkeypatch):
     asked = []
 
-    def load_dataset(path, subset, *, split):
+    def load_dataset(path, subset, *, split, revision):
         asked.append((path, subset, split))
         return hub_table(subset)
 
@@ -85,8 +85,8 @@ def test_one_line_reads_the_hubs_columns_and_splits(name, tmp_path, monkeypatch)
     assert all(isinstance(label, float if subset == "stsb" else int) for label in train.labels)
 
 
-@pytest.mark.parametrize("name", GLUE)
-def test_one_line_reads_glues_own_files(name, tmp_path):
+def own_lines(name):
+    """The lines of a file as GLUE's own are: quotes are letters like others."""
     header = HEADERS[name.removeprefix("glue/").removesuffix("-mm")]
     columns = header.split("\t") if header else ["source", "label", "mark", "sentence"]
     of_labels = {"label", "Quality", "is_duplicate", "gold_label"}
@@ -95,12 +95,39 @@ def test_one_line_reads_glues_own_files(name, tmp_path):
         cells = [f"{number}.5" if name == "score" else f'say "{number}' for name in columns]
         cells = [str(number % 2) if column in of_labels else cell for column, cell in zip(columns, cells, strict=True)]
         lines.append("\t".join(cells))
-    (tmp_path / "train.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    source = str(tmp_path / "train.tsv")
-    examples = TASKS["text-classification"](config_of(tmp_path, suite=name, train=source, test=source).data, seed=0)
-    found = examples.examples("train")
+    return lines
+
+
+def own_task(name, folder, lines, end="\n"):
+    """The task on a file of these lines."""
+    source = folder / "train.tsv"
+    source.write_text(end.join(lines) + end, encoding="utf-8", newline="")
+    data = config_of(folder, suite=name, train=str(source), test=str(source)).data
+    return TASKS["text-classification"](data, seed=0)
+
+
+@pytest.mark.parametrize("name", GLUE)
+@pytest.mark.parametrize(("start", "end"), [("", "\n"), ("\ufeff", "\r\n")])
+def test_one_line_reads_glues_own_files(name, start, end, tmp_path):
+    first, *others = own_lines(name)
+    found = own_task(name, tmp_path, [start + first, *others], end).examples("train")
     assert found.labels == ([0.5, 1.5, 2.5, 3.5] if name == "glue/stsb" else [0, 1, 0, 1])
     assert list(found.rows[found.column]) == [f'say "{number}' for number in range(4)]
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_a_row_that_cannot_be_used_is_named(name, tmp_path):
+    *lines, last = own_lines(name)
+    count, number = last.count("\t") + 1, len(lines) + 1
+    for broken, got in ((f"{last}\tx", count + 1), (last.rpartition("\t")[0], count - 1)):
+        with pytest.raises(DataError, match=rf"line {number}: expected {count} cells, .*, got {got} .*'NF == {count}'"):
+            own_task(name, tmp_path, [*lines, broken]).examples("train")
+    label = own_task(name, tmp_path, lines).data.label_column
+    header = HEADERS[name.removeprefix("glue/").removesuffix("-mm")]
+    cells = last.split("\t")
+    cells[header.split("\t").index(label) if header else 1] = ""
+    with pytest.raises(DataError, match=rf"train\.tsv: row 3, column '{label}': expected .* as label, got none"):
+        own_task(name, tmp_path, [*lines, "\t".join(cells)]).examples("train")
 
 
 def test_given_keys_win_and_a_run_keeps_what_was_filled_in(tmp_path):

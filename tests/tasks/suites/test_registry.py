@@ -77,7 +77,7 @@ def test_an_image_data_set_is_read_and_has_captions(name, tmp_path, monkeypatch)
     assert entry.epochs == EPOCHS[name]
     asked = []
 
-    def load_dataset(path, subset, *, split):
+    def load_dataset(path, subset, *, split, revision):
         asked.append((f"{path}:{split}", subset))
         return made_up(name, entry)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from randlora.cli.commands.needs import require, training
 from randlora.errors import ConfigError, OutputError
+from randlora.messages import note
 
 if TYPE_CHECKING:
     from randlora.studies.study import Study
@@ -65,7 +66,9 @@ _OF_A_JOB = {
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("suite", help="YAML file, or the folder of a study that was begun")
     parser.add_argument("--output", help="the study's folder (runs/study/NAME)")
-    parser.add_argument("--storage", metavar="URL", help="of a database for the queue (a journal in the folder)")
+    parser.add_argument(
+        "--storage", metavar="URL", help="of a database for the queue (where it was begun, or a journal)"
+    )
     parser.set_defaults(takes_overrides=True)
 
 
@@ -81,7 +84,10 @@ def _study(arguments: argparse.Namespace, overrides: Sequence[str], *, planned: 
     suite = load_suite(given, overrides)
     if planned and not overrides:
         copy = study_folder(suite, output) / SUITE_FILE
-        suite = load_suite(copy) if copy.is_file() else suite
+        plan = load_suite(copy) if copy.is_file() else suite
+        if plan != suite:
+            note(f"{copy.parent} goes by the plan of its last `randlora study run`, which differs from {given}")
+        suite = plan
     return Study(suite, output, arguments.storage)
 
 
@@ -103,9 +109,10 @@ def work(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     if arguments.slurm is None:
         return _work(study, retry_failed=arguments.retry_failed)
     require("submitit")
-    study.begin()
-    from randlora.studies.slurm import submit_workers
+    from randlora.studies.slurm import require_slurm, submit_workers
 
+    require_slurm()
+    study.begin()
     folder = study.folder.resolve()
     words = [sys.executable, "-m", "randlora", "study", "work", str(folder)]
     words += ["--storage", arguments.storage] if arguments.storage else []
@@ -141,9 +148,10 @@ def status(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
 
     study = _study(arguments, overrides)
     from randlora.studies.progress import STATES
+    from randlora.studies.worker import runs_over_and_left, time_left
 
-    rows, errors = [], []
-    for entry in study.progress():
+    rows, errors, found = [], [], study.progress()
+    for entry in found:
         states: dict[str, int] = {state: entry.count(state) for state in STATES}
         states["missing"] += entry.to_come
         chosen = None if entry.chosen is None else f"{entry.chosen:g}"
@@ -152,7 +160,10 @@ def status(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     columns = [Column("task", "column"), Column("method", "row")]
     columns += [Column(name, name, count) for name in STATES]
     print(text_table(rows, [*columns, Column("best rate", "chosen", str)]))
-    print("\n".join([*dict.fromkeys(errors), str(study.folder)]))
+    over, left = runs_over_and_left(found)
+    running = sum(entry.count("running") for entry in found)
+    words = [f"{over} of {over + left} runs are over", time_left(study, left, running)]
+    print("\n".join(["; ".join(filter(None, words)), *dict.fromkeys(errors), str(study.folder)]))
     return 0
 
 

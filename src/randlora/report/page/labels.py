@@ -1,5 +1,6 @@
 """Names for what a config says, short enough for a legend; where two would be the same, with what differs."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
@@ -8,6 +9,9 @@ from typing import Any
 from randlora.messages import printable
 from randlora.training.config.sections import MethodConfig
 from randlora.training.run.folder import flat
+
+_COMMIT = re.compile("@[0-9a-f]{40}(?=:|$)")
+"""Of a hub data set, which a study reads at one; a branch or a tag is shown."""
 
 LONGEST = 60
 """Letters of a label; what is longer is cut in its middle."""
@@ -34,7 +38,7 @@ def data_name(data: Any) -> str:
 
 
 def _source_name(source: str) -> str:
-    path = PurePath(source)
+    path = PurePath(_COMMIT.sub("", source))
     telling = path.parent.name if path.stem in {"train", "training"} and path.parent.name else path.stem or source
     return telling if telling not in {"data"} or len(path.parts) < 3 else path.parent.parent.name
 

@@ -56,20 +56,21 @@ def read_study(folder: Path) -> FoundStudy:
         folder: The study's folder.
 
     Raises:
-        CheckpointError: It has no queue of its own.
-        ConfigError: Its suite is damaged, or another version of this package began it.
-        OutputError: Its queue was moved into a database, which only `randlora study` is told of.
+        CheckpointError: Its queue is gone.
+        ConfigError: Its suite is damaged, another version of this package began it, or its database cannot be opened.
+        OutputError: Likewise.
         ModuleNotFoundError: What studies need is not installed.
     """
     # Studies bring Optuna, which a report without one does not need.
     from randlora.studies.queue import JOURNAL  # noqa: PLC0415
     from randlora.studies.schema import load_suite  # noqa: PLC0415
+    from randlora.studies.storage import IN_FOLDER, begun  # noqa: PLC0415
     from randlora.studies.study import Study  # noqa: PLC0415
     from randlora.studies.table import study_table  # noqa: PLC0415
 
-    if not (folder / JOURNAL).is_file():  # to open it would make one
-        hint = "a queue in a database is known to `randlora study` alone"
-        raise CheckpointError(str(folder), expected=f"a study's folder, with {JOURNAL}", got="none there", hint=hint)
+    _, queue = begun(folder) or ("", IN_FOLDER)
+    if queue == IN_FOLDER and not (folder / JOURNAL).is_file():  # to open it would make one
+        raise CheckpointError(str(folder), expected=f"a study's folder, with {JOURNAL}", got="none there")
     study = Study(load_suite(folder), folder)
     found = FoundStudy(folder, study_table(study))
     for entry in study.progress():

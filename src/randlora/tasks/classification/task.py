@@ -12,6 +12,7 @@ from randlora.tasks.classification.config import ClassificationData
 from randlora.tasks.classification.labelled import Columns, Examples, load_labelled, load_training
 from randlora.tasks.classification.metrics import score_function
 from randlora.tasks.fingerprint import examples_fingerprint
+from randlora.tasks.hub import named_split
 from randlora.tasks.rows import check_source, is_local
 from randlora.tasks.suites.registry import made_up_classes
 from randlora.tasks.task import Goal, Split, Task
@@ -103,7 +104,8 @@ class Classification(Task):
         if split in self._splits:
             return self._splits[split]
         data, columns = self.data, self.columns
-        source = {"train": None, "validation": data.validation, "test": data.test or data.train}[split]
+        test = data.test or named_split(data.train, split)[0]
+        source = {"train": None, "validation": data.validation, "test": test}[split]
         if isinstance(source, str):
             self._splits[split] = load_labelled(source, split, data, columns, self.label_names)
         else:

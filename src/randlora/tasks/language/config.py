@@ -23,9 +23,9 @@ class LanguageData(DataConfig):
     sharegpt's `conversations`; the E2E challenge's `mr` and `ref`; and `prompt`, `chosen` and `rejected`.
 
     Attributes:
-        train: Training data: a hub data set's name (`NAME` or `NAME:SPLIT`), a .csv, .tsv, .json, .jsonl or .parquet
-            file, or a list of these, each alone or as a mapping of `source`, `weight` (times that its rows are learned
-            in an epoch), `split` and `form`.
+        train: Training data: a hub data set's name (`NAME`, `NAME:SPLIT`, `NAME@REVISION:SPLIT`), a .csv, .tsv, .json,
+            .jsonl or .parquet file, or a list of these, each alone or as a mapping of `source`, `weight` (times that
+            its rows are learned in an epoch), `split`, `subset` and `form`.
         validation: Validation data: likewise, or a share of the training data (below 1), or a number of its examples,
             drawn by the run's seed and left out of the training. None means none.
         test: Test data: likewise. None means none.

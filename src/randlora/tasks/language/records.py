@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from randlora.errors import DataError
+from randlora.tasks.hub import hub_rows
 from randlora.tasks.language.forms import COLUMNS
 from randlora.tasks.language.json_lines import json_records, load_json
 from randlora.tasks.parquet import read_parquet
@@ -71,7 +72,7 @@ def read_records(source: str, split: str = "train", subset: str | None = None) -
         DataError: It cannot be read or has no rows; the message names the line.
     """
     if not is_local(source):
-        table = _from_hub(source, split, subset)
+        table = hub_rows(source, split, subset)
         known = [column for column in table.column_names if column in COLUMNS]
         kept = table.select_columns(known) if known else table
         records = Records(f"{source}, split '{split}'", table.column_names, kept)
@@ -153,20 +154,6 @@ def _gather(rows: Iterator[Sequence[str | None]], columns: Sequence[str]) -> dat
 def _arrow(rows: list[Sequence[str | None]], schema: pa.Schema) -> pa.Table:
     cells = list(zip(*rows, strict=True)) or [()] * len(schema)
     return pa.Table.from_arrays([pa.array(column, pa.large_string()) for column in cells], schema=schema)
-
-
-def _from_hub(source: str, split: str, subset: str | None) -> datasets.Dataset:
-    try:
-        return datasets.load_dataset(source, subset, split=split)
-    # `datasets` wraps whatever its parsers and the network raise in several unrelated classes.
-    except Exception as error:
-        cause = error.__cause__ or error
-        raise DataError(
-            source,
-            expected=f"a file, or a hub data set with a split '{split}'",
-            got=f"{type(cause).__name__}: {(str(cause).strip().splitlines() or [''])[0]}",
-            hint="check the name, the subset, the split and the connection",
-        ) from error
 
 
 def _without_nulls(value: Any) -> Any:

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from randlora.errors import ConfigError, DataError
 from randlora.messages import note
+from randlora.tasks.hub import named_split
 from randlora.tasks.language.config import LanguageData
 from randlora.tasks.language.encoding import Encoded
 from randlora.tasks.language.general import general_text
@@ -20,7 +21,7 @@ from randlora.tasks.language.mixture import Source, read_sources
 from randlora.tasks.language.model import load_language_model, load_tokenizer
 from randlora.tasks.language.pool import Pool, count_leaks, mix
 from randlora.tasks.positions import longest_text
-from randlora.tasks.rows import check_source, is_local, named_split
+from randlora.tasks.rows import check_source, is_local
 from randlora.tasks.sources import BaseModel
 from randlora.tasks.task import Defaults, Goal, Split, Task
 

@@ -13,7 +13,7 @@ from randlora.messages import closest
 from randlora.tasks import TASKS
 from randlora.tasks.suites.registry import with_suite
 from randlora.training.config.method_table import check_method
-from randlora.training.config.sections import TrainConfig
+from randlora.training.config.sections import TrainConfig, adapter_of
 
 _OPTIONS = "method.options."
 """What lies below is checked against the method's own config class."""
@@ -120,7 +120,7 @@ def fits(value: Any, kind: Any) -> bool:
     if _has_surrogates(value):
         return False
     try:
-        TypeAdapter(kind).validate_python(value, strict=not dataclasses.is_dataclass(kind))
+        adapter_of(kind).validate_python(value, strict=not dataclasses.is_dataclass(kind))
     except ValidationError:
         return False
     return True

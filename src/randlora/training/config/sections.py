@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, PlainValidator, TypeAdapter, ValidationInfo
@@ -134,9 +135,15 @@ class OptimizationConfig:
 
 
 def _of_the_task(value: Any, info: ValidationInfo) -> Any:
-    wanted = TASKS[info.data["task"]].data_class if "task" in info.data else TextData
+    wanted: Any = TASKS[info.data["task"]].data_class if "task" in info.data else TextData
     given = dataclasses.asdict(value) if isinstance(value, DataConfig) else value
-    return TypeAdapter(wanted).validate_python(given)
+    return adapter_of(wanted).validate_python(given)
+
+
+@cache
+def adapter_of(kind: Any) -> TypeAdapter[Any]:
+    """What pydantic makes of a type, which takes ten milliseconds to make: a study asks for it thousands of times."""
+    return TypeAdapter(kind)
 
 
 @dataclass
