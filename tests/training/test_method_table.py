@@ -13,7 +13,7 @@ from randlora.methods import CATALOGUE, PROMPTS
 from randlora.tasks import ImageTextData, TextData
 from randlora.training import MethodConfig, TrainConfig, evaluate, load_config, train, validate
 from randlora.training.config import resolve
-from randlora.training.config.method_table import METHODS
+from randlora.training.config.method_table import AFTER_SEARCH, METHODS
 from randlora.training.methods import build
 from randlora.training.run.adalora import find_adalora, orthogonality
 from tiny import task_of
@@ -73,7 +73,7 @@ TRAINED = [name for name in ON_LAYERS if name not in {method.name for method in 
 def test_a_method_trains_and_evaluates_to_its_record(name, text_config):
     text_config.method = method(name)
     text_config.optimization.max_steps = 3
-    text_config.data.validation = 0.25 if name == "autolora" else None
+    text_config.data.validation = 0.25 if name in AFTER_SEARCH else None
     record = train(text_config)
     assert record.method == name
     assert record.trainable_parameters > 0
