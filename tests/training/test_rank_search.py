@@ -237,6 +237,16 @@ def test_a_search_for_budgets_refuses_what_has_none(config):
 
 
 @pytest.mark.slow
+def test_layers_of_one_basis_each_have_nothing_to_give(config):
+    config.method = MethodConfig(name="auto_randlora", r=16)
+    with pytest.raises(
+        ConfigError, match=r"^method\.r: expected below the smaller side of a layer, got 16, with which"
+    ):
+        train(config)
+    assert not Path(config.output).exists()
+
+
+@pytest.mark.slow
 def test_a_budget_as_of_a_lora_is_what_is_spread(config):
     config.method = MethodConfig(name="auto_randlora", r={"as_lora": 2}, options={"search_steps": 3})
     record = train(config)

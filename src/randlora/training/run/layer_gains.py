@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
+from randlora.errors import ConfigError
 from randlora.methods.auto_randlora import spread_numbers
 from randlora.methods.randlora import RandLoraLayer
 from randlora.methods.randlora.weighted_sum import places
@@ -21,13 +22,20 @@ class GainTrainer(SearchTrainer):
     """Trains as a run does, and notes in `progress.gains` what each layer's steps do to the validation loss."""
 
     def begin_search(self) -> None:
-        """See `SearchTrainer`."""
+        """See `SearchTrainer`.
+
+        Raises:
+            ConfigError: Every layer has one basis, and so nothing to give to another.
+        """
         super().begin_search()
         self.layers: dict[str, list[RandLoraLayer]] = {}
         self.owners: dict[int, str] = {}
         for name, _, layer in places(self.adapted.base_model.model):
             self.layers.setdefault(name, []).append(layer)
             self.owners |= {id(part): name for part in layer.parameters()}
+        if all(layer.num_bases[name] == 1 for layers in self.layers.values() for layer in layers for name in layer.r):
+            expected = "below the smaller side of a layer"
+            raise ConfigError("method.r", expected=expected, got=f"{self.options.r}, with which each has one basis")
         self.progress.gains = dict.fromkeys(self.layers, 0.0) | self.progress.gains
         self.slopes: list[Tensor] = []
         self.before: list[Tensor] = []

@@ -37,7 +37,7 @@ def search_ranks(config: TrainConfig, folder: RunFolder, task: Task) -> dict[str
         What the record says of it: the ranks by layer, how they were found, steps and seconds.
 
     Raises:
-        ConfigError: Several processes train together.
+        ConfigError: Several processes train together, or there is nothing to find.
         LayerError: AutoLoRA cannot search a layer.
         TrainingError: The search has diverged.
     """
