@@ -24,11 +24,12 @@ def test_commands_run_in_the_order_they_are_shown(bert, texts, monkeypatch, caps
     content["optimization"] |= {"device": "cpu", "precision": "fp32", "max_steps": 2}
     Path(name).write_text(yaml.safe_dump(content), encoding="utf-8")
     commands = [line for language, block in BLOCKS if language == "bash" for line in block.splitlines()]
-    assert len(commands) == 4
+    assert len(commands) == 6
     for line in commands:
         assert main(shlex.split(line)[1:]) == 0, capsys.readouterr().err
     shown = capsys.readouterr().out
     assert "autolora, in its search" in shown
     found = [Record.load(Path("runs", run)).rank_search for run in ("autolora", "first-order")]
     assert [search["look_ahead"] for search in found] == [True, False]
+    assert len(Record.load(Path("runs", "budgets")).rank_search["gains"]) == 13
     assert "encoder.layer.1.attention.self.query" in shown

@@ -306,6 +306,12 @@ def test_what_prompts_cannot_do_is_refused(clip):
     for action in (model.merge_and_unload, model.merge_adapter):
         with pytest.raises(LayerError, match=r"prompts: expected an adapter of weights to merge, got one of inputs"):
             action()
+    with pytest.raises(
+        LayerError, match=r"prompts: expected an adapter of weights to delete, got one of inputs \(unload"
+    ):
+        model.delete_adapter("default")
+    with pytest.raises(LayerError, match="prompts: expected adapters of weights to sum, got one of inputs"):
+        model.add_weighted_adapter(["default"], [1.0], "sum")
     with pytest.raises(ConfigError, match="one set of prompts on a model"):
         model.add_adapter("other", CoOpConfig())
 

@@ -13,7 +13,7 @@ from randlora.methods import CATALOGUE, PROMPTS
 from randlora.tasks import ImageTextData, TextData
 from randlora.training import MethodConfig, TrainConfig, evaluate, load_config, train, validate
 from randlora.training.config import resolve
-from randlora.training.config.method_table import METHODS
+from randlora.training.config.method_table import AFTER_SEARCH, METHODS
 from randlora.training.methods import build
 from randlora.training.run.adalora import find_adalora, orthogonality
 from tiny import task_of
@@ -73,7 +73,7 @@ TRAINED = [name for name in ON_LAYERS if name not in {method.name for method in 
 def test_a_method_trains_and_evaluates_to_its_record(name, text_config):
     text_config.method = method(name)
     text_config.optimization.max_steps = 3
-    text_config.data.validation = 0.25 if name == "autolora" else None
+    text_config.data.validation = 0.25 if name in AFTER_SEARCH else None
     record = train(text_config)
     assert record.method == name
     assert record.trainable_parameters > 0
@@ -139,6 +139,28 @@ def test_defaults_are_the_methods_own(name, r, alpha):
         ({"name": "dora", "options": {"use_dora": False}}, r"^method\.options\.use_dora: expected a known"),
         ({"name": "lora", "options": {"target_modules": []}}, r"^method\.options\.target_modules: expected a known"),
         ({"name": "boft", "options": {"boft_block_size": 4, "boft_block_num": 4}}, "^method 'boft': "),
+        (
+            {"name": "lora", "target_modules": "(("},
+            r"^method\.target_modules: expected a regular expression, got '\(\('",
+        ),
+        ({"name": "vera", "exclude_modules": "(("}, r"^method\.exclude_modules: expected a regular expression"),
+        (
+            {"name": "lora", "options": {"rank_pattern": {"((": 4}}},
+            r"^method\.options\.rank_pattern: expected a regular",
+        ),
+        (
+            {"name": "lora", "options": {"rank_pattern": {"a": 0}}},
+            r"^method\.options\.rank_pattern\['a'\]: expected an",
+        ),
+        ({"name": "loha", "options": {"rank_pattern": 5}}, r"^method\.options\.rank_pattern: expected layer names"),
+        (
+            {"name": "lora", "options": {"alpha_pattern": {"a": -1}}},
+            r"^method\.options\.alpha_pattern\['a'\]: expected a n",
+        ),
+        (
+            {"name": "lora", "options": {"layers_pattern": "(("}},
+            r"^method\.options\.layers_pattern: expected a regular",
+        ),
         ({"name": "ia3", "options": {"feedforward_modules": ["b"]}}, r"^method\.target_modules: expected a list"),
         ({"name": "full", "options": {"a": 1}}, r"^method\.options: expected none for full"),
         ({"name": "lora", "options": {1: 2}}, r"^method\.options: expected names"),
@@ -155,6 +177,12 @@ def test_layers_that_a_method_cannot_adapt(task):
     with pytest.raises(LayerError, match=r"^method\.target_modules: expected layers that vblora can adapt") as caught:
         build(task, resolved("vblora", options={"vector_length": 7}))
     assert "\n" not in str(caught.value)
+
+
+def test_a_parameter_that_peft_passes_over_is_named(task):
+    options = {"target_parameters": ["query.weight", "experts"]}
+    with pytest.raises(LayerError, match=r"^method\.options\.target_parameters entry 'experts': expected the name of"):
+        build(task, resolved("lora", target_modules=["key"], options=options))
 
 
 def test_options_from_a_file_and_the_command_line(tmp_path):

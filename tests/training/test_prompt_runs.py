@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from randlora.cli import main
-from randlora.errors import ConfigError, DataError
+from randlora.errors import ConfigError, DataError, LayerError
 from randlora.methods import PROMPTS
 from randlora.tasks import TASKS
 from randlora.tasks.classification.prompted import PromptClassifier
@@ -249,6 +249,26 @@ def test_shots_of_base_classes_are_those_of_all_classes(halves):
         (method("coop", adapter={"name": "vera"}), {}, r"method\.options\.adapter\.name: expected one of lora"),
         (method("coop", adapter={"name": "lora", "rank": 2}), {}, r"method\.options\.adapter\.rank"),
         (method("coop", adapter="lora"), {}, r"method\.options\.adapter: expected the keys of a method section"),
+        (
+            method("coop", adapter={"name": "randlora", "options": {"num_bases": 0}}),
+            {},
+            r"method\.options\.adapter\.options\.num_bases: expected an integer of 1",
+        ),
+        (
+            method("coop", adapter={"name": "lora", "bases": "normal"}),
+            {},
+            r"method\.options\.adapter\.bases: expected noth",
+        ),
+        (
+            method("coop", adapter={"name": "lora", "options": {"lora_bia": 1}}),
+            {},
+            r"method\.options\.adapter\.options\.lora_bia: .*did you mean method\.options\.adapter\.options\.lora_bias",
+        ),
+        (
+            method("coop", adapter={"name": "lora", "target_modules": "(("}),
+            {},
+            r"method\.options\.adapter\.target_modules: expected a regular expression",
+        ),
         (method("promptsrc", adapter={"name": "lora"}), {}, r"method\.options\.adapter: expected none with PromptSRC"),
         (method("coop"), {"classes": "half"}, r"data\.classes"),
     ],
@@ -281,11 +301,21 @@ def test_a_model_of_one_tower_is_refused_by_what_it_is(config, bert):
         (method("maple", depth=3), {}, r"method\.options\.depth: expected at most 2, the blocks of the towers, got 3"),
         (method("cocoop", length=5), {}, r"words: expected at least 5 tokens"),
         (method("coop"), {"classes": "base"}, r"data\.classes: expected four classes or more"),
+        (
+            method("coop", adapter={"name": "lora", "target_modules": ["layer_norm1"]}),
+            {},
+            r"method\.options\.adapter\.target_modules: expected layers that lora can adapt, got \['layer_norm1'\]",
+        ),
+        (
+            method("coop", adapter={"name": "randlora", "r": 500}),
+            {},
+            r"method\.options\.adapter\.r: expected at most 32",
+        ),
     ],
 )
 def test_data_or_model_that_do_not_fit_are_refused_before_training(chosen, data, message, config):
     config = replace(config, method=chosen, data=replace(config.data, **data))
-    with pytest.raises((ConfigError, DataError), match=message):
+    with pytest.raises((ConfigError, DataError, LayerError), match=message):
         train(config)
     assert not (Path(config.output) / "checkpoints").exists()
 
@@ -304,6 +334,23 @@ def test_new_classes_that_cannot_be_scored_are_refused(halves):
         (five / name).rename(five.parent / f"gone-{name}")
     with pytest.raises(DataError, match=r"expected rows of the new classes, got none \(the first 3 of 5 classes"):
         train(replace(halves, method=method("coop"), output=f"{halves.output}-2"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chosen", [method("coop", class_specific=True), method("coop", transfer=True)])
+def test_what_is_of_each_class_does_not_go_on_with_others(chosen, config):
+    config.optimization.max_steps = 1
+    train(replace(config, method=chosen))
+    data = [Path(config.data.train), Path(config.data.test)]
+    for folder in data:
+        (folder / "red").rename(folder / "money")
+    further = replace(config, method=MethodConfig(), start_from=config.output, output=f"{config.output}-2")
+    with pytest.raises(ConfigError, match=r"start_from: expected a run on these classes, got .*, on others \("):
+        train(further)
+    assert not Path(further.output).exists()
+    for folder in data:
+        (folder / "money").rename(folder / "red")
+    assert train(further).method == "coop"
 
 
 @pytest.mark.slow

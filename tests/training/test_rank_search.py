@@ -1,4 +1,4 @@
-"""AutoLoRA: a run of two trainings, its record, and how it is resumed."""
+"""A search for ranks and the training with them: one run, its record, and how it is resumed."""
 
 import json
 import re
@@ -16,10 +16,11 @@ from randlora.cli import main
 from randlora.errors import ConfigError, LayerError
 from randlora.methods.autolora import AutoLoraConfig, select_terms
 from randlora.training import MethodConfig, PreferenceData, evaluate, train, validate
+from randlora.training.config.method_table import AFTER_SEARCH
 from randlora.training.inspection import inspect_run
 from randlora.training.run.folder import RunFolder
-from randlora.training.run.rank_search import SelectionGradient, SelectionTrainer
 from randlora.training.run.record import Record
+from randlora.training.run.selection import SelectionGradient, SelectionTrainer
 
 
 @pytest.fixture
@@ -28,6 +29,13 @@ def config(text_config):
     text_config.data.validation = 0.25
     text_config.optimization = replace(text_config.optimization, max_steps=4, save_steps=2)
     return text_config
+
+
+@pytest.fixture(params=["autolora", "auto_randlora"])
+def either(config, request):
+    """A config of each of the two searches."""
+    config.method.name = request.param
+    return config
 
 
 def with_options(config, output=None, **options):
@@ -44,28 +52,33 @@ def equal(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_run_searches_and_trains_anew_as_plain_lora_with_the_ranks_found(config, tmp_path, capsys):
+def test_a_run_searches_and_trains_anew_as_the_plain_method_with_the_ranks_found(either, tmp_path, capsys):
+    config, name = either, either.method.name
     record = train(config)
     ranks = record.rank_search["ranks"]
     assert len(ranks) == 13
     assert len(set(ranks.values())) > 1
-    assert (record.rank_search["steps"], record.rank_search["look_ahead"]) == (4, True)
-    assert record.rank_search["threshold"] == pytest.approx(1 / 3)
+    assert record.rank_search["steps"] == 4
+    if name == "autolora":
+        assert record.rank_search["look_ahead"]
+        assert record.rank_search["threshold"] == pytest.approx(1 / 3)
+    else:
+        assert record.rank_search["gains"].keys() == ranks.keys()
     saved = json.loads((Path(config.output) / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
-    assert saved["rank_pattern"] == {f"^{name}": rank for name, rank in ranks.items()}
-    lora = MethodConfig(name="lora", r=3, options={"rank_pattern": saved["rank_pattern"]})
-    plain = train(replace(config, method=lora, output=str(tmp_path / "plain")))
+    assert saved["rank_pattern"] == {f"^{re.escape(name)}": rank for name, rank in ranks.items()}
+    method = MethodConfig(name=AFTER_SEARCH[name], r=3, options={"rank_pattern": saved["rank_pattern"]})
+    plain = train(replace(config, method=method, output=str(tmp_path / "plain")))
     assert equal(config.output, tmp_path / "plain")
     assert record.metrics == plain.metrics
-    shapes = {name: part.shape for name, part in tensors(config.output).items() if "lora_" in name}
+    shapes = {key: part.shape for key, part in tensors(config.output).items() if "lora_" in key}
     assert {rank for shape in shapes.values() for rank in shape} >= set(ranks.values())
     assert record.trainable_parameters == plain.trainable_parameters == sum(s.numel() for s in shapes.values())
     assert record.history == plain.history  # of the training, which began at the first step again
     assert evaluate(config.output)["loss"] == pytest.approx(record.metrics["test_loss"], rel=1e-5)
     assert main(["inspect", config.output]) == 0
     shown = capsys.readouterr().out
-    for name, rank in ranks.items():
-        assert re.search(rf"{re.escape(name)} +{rank} ", shown)
+    for layer, rank in ranks.items():
+        assert re.search(rf"{re.escape(layer)} +{rank} ", shown)
     assert train(config) == record  # finished
     path = Path(config.output) / "record.json"
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -75,7 +88,8 @@ def test_a_run_searches_and_trains_anew_as_plain_lora_with_the_ranks_found(confi
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on_in_either_phase(config, interrupted, tmp_path):
+def test_an_interrupted_run_goes_on_in_either_phase(either, interrupted, tmp_path):
+    config = either
     config.method.options["search_steps"] = 3
     whole = train(replace(config, output=str(tmp_path / "whole")))
     folder = RunFolder(config.output)
@@ -87,7 +101,8 @@ def test_an_interrupted_run_goes_on_in_either_phase(config, interrupted, tmp_pat
     assert folder.found_ranks()["ranks"] == whole.rank_search["ranks"]
     record = train(config)
     assert equal(config.output, tmp_path / "whole")
-    assert record.rank_search["ranks"] == whole.rank_search["ranks"]
+    for entry in record.rank_search.keys() - {"seconds"}:
+        assert record.rank_search[entry] == whole.rank_search[entry]
     assert record.metrics == pytest.approx(whole.metrics, rel=1e-6)
     assert record.history == whole.history
     assert not folder.checkpoints.exists()
@@ -120,9 +135,9 @@ def test_a_search_without_look_ahead_says_so(config, monkeypatch, without_dropou
 
     def compare(self, args, state, control, **kwargs):
         trainer = self.trainer
-        loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(trainer._validation_batch()))
+        loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(trainer.validation_batch()))
         wanted = torch.autograd.grad(loss, trainer.selections)
-        torch.testing.assert_close(trainer.found, list(wanted), rtol=1e-3, atol=1e-7)
+        torch.testing.assert_close(trainer.selection_gradients, list(wanted), rtol=1e-3, atol=1e-7)
         sizes.append(max(float(part.abs().max()) for part in wanted))
         ordinary(self, args, state, control, **kwargs)
 
@@ -140,10 +155,10 @@ def test_accumulated_batches_are_one(config, sft_config, monkeypatch):
     data = replace(sft_config.data, validation=0.25)  # its loss is of the tokens of all batches of a step together
     config = replace(sft_config, method=config.method, data=data)
     gradients, batches = [], []
-    drawn = SelectionTrainer._validation_batch
+    drawn = SelectionTrainer.validation_batch
 
     def stop(self, *_, **__):
-        gradients.append(self.trainer.found)
+        gradients.append(self.trainer.selection_gradients)
         raise KeyboardInterrupt
 
     def first(self):
@@ -151,7 +166,7 @@ def test_accumulated_batches_are_one(config, sft_config, monkeypatch):
         return batches[0]
 
     monkeypatch.setattr(SelectionGradient, "on_pre_optimizer_step", stop)
-    monkeypatch.setattr(SelectionTrainer, "_validation_batch", first)
+    monkeypatch.setattr(SelectionTrainer, "validation_batch", first)
     for size, passes in ((8, 1), (4, 2)):
         one = large_steps(config, batch_size=size, gradient_accumulation_steps=passes)
         with pytest.raises(KeyboardInterrupt):
@@ -190,13 +205,54 @@ def test_what_cannot_be_searched_is_refused_in_a_line(config):
         select_terms(model)
 
 
-def test_several_processes_are_refused_in_a_line_and_leave_nothing(config, monkeypatch):
+def test_several_processes_are_refused_in_a_line_and_leave_nothing(either, monkeypatch):
+    config, name = either, either.method.name
     monkeypatch.setattr(TrainingArguments, "world_size", property(lambda _: 2))
+    with pytest.raises(ConfigError, match=rf"^method\.name: expected {name} on one process, got {name} on 2 processes"):
+        train(config)
+    assert not Path(config.output).exists()
+
+
+def test_a_search_for_budgets_refuses_what_has_none(config):
+    wrong = [
+        (MethodConfig(bases="peft"), r"^method\.bases: expected other than 'peft' where r is found by layer"),
+        (MethodConfig(options={"rank_pattern": {}}), r"^method\.options\.rank_pattern: expected a known"),
+        (MethodConfig(options={"num_bases": 2}), r"^method\.options\.num_bases: expected a known"),
+        (MethodConfig(options={"look_ahead": True}), r"^method\.options\.look_ahead: expected a known"),
+        (MethodConfig(options={"search_steps": 0}), r"^method\.options\.search_steps: expected an integer of 1"),
+    ]
+    for method, message in wrong:
+        with pytest.raises(ConfigError, match=message) as caught:
+            validate(replace(config, method=replace(method, name="auto_randlora")))
+        assert "\n" not in str(caught.value)
+    plain = MethodConfig(name="auto_randlora")
+    section = replace(config.optimization, precision="fp16")
+    others = [
+        (replace(config, method=plain, data=replace(config.data, validation=None)), r"for method\.name auto_randlora"),
+        (replace(config, method=plain, optimization=section), r"expected bf16 or fp32 with auto_randlora, got fp16"),
+    ]
+    for whole, message in others:
+        with pytest.raises(ConfigError, match=message):
+            validate(whole)
+
+
+@pytest.mark.slow
+def test_layers_of_one_basis_each_have_nothing_to_give(config):
+    config.method = MethodConfig(name="auto_randlora", r=16)
     with pytest.raises(
-        ConfigError, match=r"^method\.name: expected autolora on one process, got autolora on 2 processes"
+        ConfigError, match=r"^method\.r: expected below the smaller side of a layer, got 16, with which"
     ):
         train(config)
     assert not Path(config.output).exists()
+
+
+@pytest.mark.slow
+def test_a_budget_as_of_a_lora_is_what_is_spread(config):
+    config.method = MethodConfig(name="auto_randlora", r={"as_lora": 2}, options={"search_steps": 3})
+    record = train(config)
+    linear = 2 * (4 * (16 + 16) + 2 * (16 + 32)) + 16 + 16  # of two blocks and the pooler
+    assert record.trainable_parameters == pytest.approx(2 * linear, rel=0.15)
+    assert len(set(record.rank_search["ranks"].values())) > 1
 
 
 def test_damaged_ranks_are_passed_over_with_a_line(tmp_path, caplog):
@@ -214,3 +270,10 @@ def test_a_planned_run_is_inspected(config):
     assert found.title == "autolora, in its search"
     linear = 2 * (4 * (16 + 16) + 2 * (16 + 32)) + 16 + 16  # of two blocks and the pooler
     assert found.trained == 3 * linear + 13 * 3  # with the selection variables
+
+
+def test_a_planned_search_for_budgets_is_inspected(config):
+    found = inspect_run(replace(config, method=MethodConfig(name="auto_randlora", r=3)))
+    assert found.title == "auto_randlora, bases structured, in its search"
+    assert found.trained == 13 * 6 * (3 + 16)
+    assert len(found.layers) == 13

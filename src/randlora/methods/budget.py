@@ -19,7 +19,7 @@ Config = TypeVar("Config", bound=AdapterConfig)
 
 
 def fits_budget(config: type) -> bool:
-    """Whether `fit_rank` takes configs of a class: one of this package's, whose r sets how many numbers are trained."""
+    """Whether `fit_rank` takes configs of a class: of this package, whose r sets how many numbers are trained."""
     return _method(config) is not None
 
 
@@ -113,7 +113,8 @@ def _shapes(config: Any, model: nn.Module) -> Counter[tuple[int, int]]:
 
 
 def _method(config: Any) -> Method | None:
-    method = next((method for method in CATALOGUE if method.config is config), None)
+    """The method of a config class, or of the one that it adds a search to."""
+    method = next((method for kind in config.__mro__ for method in CATALOGUE if method.config is kind), None)
     if method is None or "r" not in method.keys:
         return None
     return method if method.trained(config(r=1), 64, 48) != method.trained(config(r=2), 64, 48) else None

@@ -73,29 +73,41 @@ def attach(task: Task, method: MethodConfig) -> nn.Module:
         ConfigError: A value of the method's does not fit.
         LayerError: No layer matches, or one that the method cannot adapt does.
     """
+    adapting = beside(method) or method
     try:
-        adapted = peft.get_peft_model(task.backbone, peft_config(task, method))
+        config: Any = peft_config(task, method)
+        adapted = peft.get_peft_model(task.backbone, config)
+        _check_parameters(config, adapted)
     except ConfigError as error:
-        key = key_of(method.name, error.what)
+        key = key_of(method, error.what)
         raise ConfigError(key, expected=error.expected, got=error.got, hint=error.hint) from error
     except RandLoraError:
         raise
     except NoMatchingPeftModuleError as error:
         raise LayerError(
-            "method.target_modules",
+            key_of(method, "target_modules"),
             expected="names of layers, or a regular expression of them",
-            got=f"{method.target_modules!r}: {str(error).splitlines()[0]}",
+            got=f"{adapting.target_modules!r}: {str(error).splitlines()[0]}",
         ) from error
     except (ValueError, TypeError, RuntimeError, AssertionError) as error:  # PEFT's, for layers that it cannot adapt
         raise LayerError(
-            "method.target_modules",
-            expected=f"layers that {method.name} can adapt",
-            got=f"{method.target_modules!r}: {' '.join(str(error).split())}",
+            key_of(method, "target_modules"),
+            expected=f"layers that {adapting.name} can adapt",
+            got=f"{adapting.target_modules!r}: {' '.join(str(error).split())}",
             hint="choose others, or see method.options",
         ) from error
     if method.name == "autolora":
         select_terms(adapted)
     return adapted
+
+
+def _check_parameters(config: Any, adapted: Any) -> None:
+    """Raise where PEFT has passed over a parameter that is to be adapted."""
+    found = getattr(adapted.base_model, "targeted_parameter_names", [])
+    for name in getattr(config, "target_parameters", None) or []:
+        if not any(f".{parameter}".endswith(f".{name}") for parameter in found):
+            what, expected = f"method.options.target_parameters entry {name!r}", "the name of a parameter of the model"
+            raise LayerError(what, expected=expected, got="none that ends so")
 
 
 def peft_config(task: Task, method: MethodConfig) -> peft.PeftConfig:

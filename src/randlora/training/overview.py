@@ -7,7 +7,8 @@ from functools import partial
 from transformers import CLIPConfig
 
 from randlora.methods import CATALOGUE, PROMPTS
-from randlora.methods.catalogue import Method, Shown
+from randlora.methods.catalogue import Method, Shown, diagonal_numbers
+from randlora.methods.randlora import RandLoraConfig
 
 Shape = tuple[int, int]
 
@@ -100,6 +101,14 @@ ENTRIES = (
         "(α/r_l)·B·A, a layer's r_l of 1 to 32 found on validation data",
         lambda o, i: 32 * (o + i),
         lambda o, i: min(o, i, 32),
+    ),
+    Entry(
+        "auto_randlora r=30",
+        "auto_randlora",
+        {"r": 30},
+        "g·Σ_j B_j·Λ_j·A·Γ_j, the numbers of r=30 spread by what layers gain on validation data",
+        lambda o, i: diagonal_numbers(RandLoraConfig(r=30), o, i),
+        min,
     ),
     Entry(
         "vera r=1024",

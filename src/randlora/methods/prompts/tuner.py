@@ -84,6 +84,22 @@ class PromptTuner(BaseTuner):
         """
         self._unload_and_optionally_merge()
 
+    def delete_adapter(self, *_: Any, **__: Any) -> None:
+        """Refused: PEFT's takes adapters from layers.
+
+        Raises:
+            LayerError: Always.
+        """
+        raise LayerError("prompts", expected="an adapter of weights to delete", got="one of inputs", hint="unload it")
+
+    def add_weighted_adapter(self, *_: Any, **__: Any) -> None:
+        """Refused: there is one set of prompts on a model.
+
+        Raises:
+            LayerError: Always.
+        """
+        raise LayerError("prompts", expected="adapters of weights to sum", got="one of inputs")
+
     def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:  # noqa: ARG002 - PEFT's
         return peft_config
 

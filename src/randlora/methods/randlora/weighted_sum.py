@@ -110,7 +110,7 @@ def sum_config(summed: Mapping[str, RandLoraConfig], model: nn.Module, terms: in
     modules: set[str] = set()
     parameters: list[str] = []
     ranks: dict[str, int] = {}
-    for key, is_parameter, layer in _places(model):
+    for key, is_parameter, layer in places(model):
         own = {
             name: by_pattern(config.rank_pattern, key, config.r) for name, config in summed.items() if name in layer.r
         }
@@ -124,7 +124,7 @@ def sum_config(summed: Mapping[str, RandLoraConfig], model: nn.Module, terms: in
     return replace(first, **fields)
 
 
-def _places(model: nn.Module) -> Iterator[tuple[str, bool, RandLoraState]]:
+def places(model: nn.Module) -> Iterator[tuple[str, bool, RandLoraState]]:
     """Every adapted layer with the name that a config knows it by, and whether that is a parameter's."""
     for name, layer in model.named_modules():
         if isinstance(layer, RandLoraState):

@@ -1,11 +1,13 @@
 """A method config in, the PEFT config it stands for out; what does not fit is refused by its key."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, get_args, get_type_hints
 
 import peft
 
-from randlora.adapter_config import check_choice
+from randlora.adapter_config import check_choice, check_count, check_expressions, check_positive
 from randlora.errors import ConfigError
 from randlora.methods import CATALOGUE
 from randlora.methods.budget import fits_budget
@@ -19,6 +21,9 @@ _BESIDE_PROMPTS = ("lora", "rslora", *(method.name for method in CATALOGUE))
 _TARGETS = ("target_modules", "exclude_modules")
 """Fields that keys of the `method` section set for every method that adapts layers."""
 
+_PATTERNS: dict[str, Callable[[str, Any], None]] = {"rank_pattern": check_count, "alpha_pattern": check_positive}
+"""Fields with layer names or regular expressions -> the check of what stands behind each."""
+
 _SET = (*_TARGETS, "modules_to_save", "classes", "word_ids")
 """Fields that the training path sets itself."""
 
@@ -28,9 +33,17 @@ def takes(name: str, field_name: str) -> bool:
     return field_name in {entry.name for entry in fields(METHODS[name].config)}
 
 
-def key_of(name: str, field_name: str) -> str:
-    """The config key that sets a field of a method's config class."""
-    keys = {own: key for key, own in METHODS[name].keys.items()} | {key: key for key in _TARGETS}
+def key_of(method: MethodConfig, field_name: str) -> str:
+    """The config key that sets a field of a method's config class, or of the adapter's beside prompts.
+
+    What is a key already stays as it is.
+    """
+    if field_name.startswith("method"):
+        return field_name
+    other = beside(method)
+    if other is not None and not takes(method.name, field_name):
+        return _beside(key_of(other, field_name))
+    keys = {own: key for key, own in METHODS[method.name].keys.items()} | {key: key for key in _TARGETS}
     return f"method.{keys.get(field_name, f'options.{field_name}')}"
 
 
@@ -48,7 +61,8 @@ def adapter_config(method: MethodConfig, **common: Any) -> peft.PeftConfig:
     _check_keys(method)
     other = beside(method)
     if other is not None:
-        adapter_config(other)
+        with _named_beside():
+            adapter_config(other)
     _check_options(method)
     if method.options.get("feedforward_modules") and not isinstance(method.target_modules, list):
         hint = "PEFT wants the feed-forward modules to be among them"
@@ -67,7 +81,7 @@ def adapter_config(method: MethodConfig, **common: Any) -> peft.PeftConfig:
     try:
         return known.config(**{**start, **values, **method.options}, **known.fixed, **common)
     except ConfigError as error:
-        key = key_of(method.name, error.what)
+        key = key_of(method, error.what)
         raise ConfigError(key, expected=error.expected, got=error.got, hint=error.hint) from error
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"method {method.name!r}", got=str(error)) from error
@@ -79,19 +93,31 @@ def beside(method: MethodConfig) -> MethodConfig | None:
     Raises:
         ConfigError: It is no method section, or of a method that cannot stand there.
     """
-    key = "method.options.adapter"
+    key = _beside("method")
     given = method.options.get("adapter")
     if given is None or takes(method.name, "target_modules"):
         return None
     if not isinstance(given, dict):
         raise ConfigError(key, expected="the keys of a method section", got=repr(given))
-    try:
+    with _named_beside():
         other = resolve(config_of({"task": "image-text", "method": given})).method
-    except ConfigError as error:
-        what = error.what.replace("method", key, 1)
-        raise ConfigError(what, expected=error.expected, got=error.got, hint=error.hint) from error
     check_choice(f"{key}.name", other.name, _BESIDE_PROMPTS)
     return other
+
+
+def _beside(key: str) -> str:
+    """Where a key of a `method` section stands if it is that of an adapter beside prompts."""
+    return key.replace("method", "method.options.adapter", 1)
+
+
+@contextmanager
+def _named_beside() -> Iterator[None]:
+    """Have errors name the keys of an adapter beside prompts where they stand."""
+    try:
+        yield
+    except ConfigError as error:
+        what, hint = _beside(error.what), error.hint.replace("method.", f"{_beside('method')}.")
+        raise ConfigError(what, expected=error.expected, got=error.got, hint=hint) from error
 
 
 def _check_keys(method: MethodConfig) -> None:
@@ -107,6 +133,7 @@ def _check_keys(method: MethodConfig) -> None:
         if not takes(method.name, "target_modules") and getattr(method, key) is not None:
             hint = f"{method.name} trains inputs, and adapts no layer"
             raise ConfigError(f"method.{key}", expected="nothing", got=repr(getattr(method, key)), hint=hint)
+        check_expressions(f"method.{key}", getattr(method, key))
 
 
 def _check_options(method: MethodConfig) -> None:
@@ -122,6 +149,19 @@ def _check_options(method: MethodConfig) -> None:
         check_key(key, keys)
         if _is_plain(kinds[name]):
             check_value(key, value, kinds[name])
+        if name in _PATTERNS:
+            _check_pattern(key, value, _PATTERNS[name])
+        elif name == "layers_pattern":
+            check_expressions(key, value)
+
+
+def _check_pattern(key: str, pattern: Any, check_entry: Callable[[str, Any], None]) -> None:
+    """Check layer names with a value each, of which PEFT checks nothing before it is too late."""
+    if not isinstance(pattern, dict):
+        raise ConfigError(key, expected="layer names with a value each", got=repr(pattern))
+    for name, entry in pattern.items():
+        check_expressions(key, name)
+        check_entry(f"{key}[{name!r}]", entry)
 
 
 def _is_plain(kind: Any) -> bool:

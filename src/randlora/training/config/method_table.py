@@ -9,8 +9,10 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from randlora.errors import ConfigError
 from randlora.methods import CATALOGUE, PROMPTS
+from randlora.methods.auto_randlora import AutoRandLoraConfig
 from randlora.methods.autolora import AutoLoraConfig
 from randlora.methods.randlora import RandLoraConfig, default_alpha
+from randlora.methods.randlora.method import METHOD as RANDLORA
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,12 @@ METHODS: dict[str, PeftMethod] = {
         _LORA,
         # A search from the singular vectors of the weight, or of DoRA's norms, would be another one.
         {"init_lora_weights": True, "use_dora": False, "rank_pattern": {}, "target_parameters": None},
+    ),
+    "auto_randlora": PeftMethod(
+        AutoRandLoraConfig,
+        _keys(*RANDLORA.keys),
+        # What is found is an r for each layer, with all bases that this r has room for.
+        {"rank_pattern": {}, "num_bases": None, "terms": 1},
     ),
     # Combinations of frozen random or shared numbers.
     "vera": PeftMethod(peft.VeraConfig, _keys("r", dropout="vera_dropout", seed="projection_prng_key")),
@@ -142,6 +150,10 @@ def check_method(name: str) -> None:
 
 LORAS = ("lora", "rslora", "dora", "pissa", "adalora", "autolora")
 """LoRA and its kin, whose r is a rank of LoRA's."""
+
+
+AFTER_SEARCH = {"autolora": "lora", "auto_randlora": "randlora"}
+"""Methods that begin with a search for the r of each layer -> the method that is trained with what was found."""
 
 
 CHOICES = ("bases", "sparsity", "seed", "strategy")

@@ -7,7 +7,7 @@ from randlora.errors import ConfigError
 from randlora.formats.checkpoint import WEIGHTS_FILE
 from randlora.tasks import TASKS
 from randlora.training.config.file import load_config
-from randlora.training.config.method_table import METHODS
+from randlora.training.config.method_table import AFTER_SEARCH, METHODS
 from randlora.training.config.sections import MethodConfig, TrainConfig, resolve
 
 
@@ -17,8 +17,8 @@ def adapter_of(config: TrainConfig) -> str | None:
 
 
 def searches_ranks(config: TrainConfig) -> bool:
-    """Whether a run begins with AutoLoRA's search: one that goes on with an adapter has its ranks."""
-    return config.method.name == "autolora" and config.start_from is None
+    """Whether a run begins with a search for ranks: one that goes on with an adapter has its own."""
+    return config.method.name in AFTER_SEARCH and config.start_from is None
 
 
 def check_model(config: TrainConfig, fingerprint: str | None) -> None:

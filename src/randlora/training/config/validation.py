@@ -99,7 +99,7 @@ def _check_validation(config: TrainConfig) -> None:
     keys = ("keep_best", "early_stopping", "eval_steps")
     choosing = [f"optimization.{key}" for key in keys if getattr(optimization, key)]
     if searches_ranks(config):
-        choosing.append("method.name autolora")
+        choosing.append(f"method.name {config.method.name}")
     if choosing and config.data.validation is None:
         hint = "a file, a hub split, or a share of the training data such as 0.1"
         raise ConfigError("data.validation", expected=f"one, for {choosing[0]}", got="none", hint=hint)
@@ -118,15 +118,16 @@ def _trains_head(config: TrainConfig) -> bool:
 
 
 def _check_search(config: TrainConfig) -> None:
-    """Check that AutoLoRA's search can be done where one is asked for."""
+    """Check that a search for ranks can be done where one is asked for."""
     if not searches_ranks(config):
         return
+    name = config.method.name
     if config.optimization.precision == "fp16":
         hint = "the search takes gradients that are not scaled; set it to bf16 or fp32"
-        raise ConfigError("optimization.precision", expected="bf16 or fp32 with autolora", got="fp16", hint=hint)
+        raise ConfigError("optimization.precision", expected=f"bf16 or fp32 with {name}", got="fp16", hint=hint)
     if config.task == "preference":
         hint = "search on task sft, and go on from that run with start_from"
-        raise ConfigError("method.name", expected="another method with preference", got="autolora", hint=hint)
+        raise ConfigError("method.name", expected="another method with preference", got=name, hint=hint)
 
 
 def _check_base(config: TrainConfig) -> None:

@@ -24,7 +24,7 @@ from randlora.training.run.record import Record
 
 CONFIG = "config.yaml"
 RANKS = "ranks.json"
-"""Beside the checkpoints: what AutoLoRA's search found, until the record says it."""
+"""Beside the checkpoints: what a search for ranks found, until the record says it."""
 
 LOCK = ".lock"
 
@@ -141,7 +141,7 @@ class RunFolder:
             raise
 
     def save_ranks(self, found: dict[str, Any]) -> None:
-        """Write what AutoLoRA's search found: from here on the training with these ranks is resumed."""
+        """Write what a search for ranks found: from here on the training with these ranks is resumed."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         write_atomically(self.checkpoints / RANKS, json.dumps(found))
 

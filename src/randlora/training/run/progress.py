@@ -32,6 +32,7 @@ class Progress:
         step_seconds: Times of the latest steps.
         peak_memory_bytes: Most memory in use in training.
         processes: Number of processes that train together, among which the examples are divided.
+        gains: Of a search for what layers gain, theirs so far.
     """
 
     started: str
@@ -40,6 +41,7 @@ class Progress:
     step_seconds: list[float] = field(default_factory=list)
     peak_memory_bytes: int = 0
     processes: int = 1
+    gains: dict[str, float] = field(default_factory=dict)
 
     @property
     def step_seconds_median(self) -> float:
@@ -54,7 +56,7 @@ class Progress:
     def load(cls, checkpoint: Path) -> "Progress":
         """Read what `save` wrote, of a checkpoint that is whole."""
         content = json.loads((checkpoint / FILE_NAME).read_text(encoding="utf-8"))
-        return cls(**{entry.name: content[entry.name] for entry in fields(cls)})
+        return cls(**{entry.name: content[entry.name] for entry in fields(cls) if entry.name in content})
 
 
 def resumed(checkpoint: Path | None, processes: int) -> Progress:

@@ -46,8 +46,9 @@ class Record:
         commit: Commit of the source checkout, None for an installed package.
         hardware: device (name), cores, precision.
         started: When, in ISO format with time zone.
-        rank_search: What AutoLoRA found before the training: the ranks by layer, whether with look_ahead, the
-            threshold, steps and seconds of the search. Empty for other methods.
+        rank_search: What `autolora` or `auto_randlora` found before the training: the r by layer; of `autolora` whether
+            with look_ahead, and the threshold, of `auto_randlora` what each layer gained; steps and seconds of the
+            search. Empty for other methods.
     """
 
     method: str

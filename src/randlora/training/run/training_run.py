@@ -12,9 +12,11 @@ from transformers import IntervalStrategy, TrainingArguments
 from transformers.training_args import ParallelMode
 
 from randlora.errors import ConfigError, DataError
+from randlora.methods import PROMPTS
 from randlora.tasks import TASKS, Split, Task
 from randlora.tasks.fingerprint import architecture_fingerprint, model_fingerprint
 from randlora.tasks.sources import locate
+from randlora.training.config.adapter_configs import adapter_config
 from randlora.training.config.sections import TrainConfig, resolve
 from randlora.training.config.start import adapter_of, check_model, searches_ranks, with_start
 from randlora.training.config.validation import validate
@@ -86,6 +88,7 @@ def _train(
     record = folder.finished(config)
     if record is not None:
         return record
+    _check_classes(config, task)
     load_model(task, config)
     config.fingerprint["architecture"] = architecture_fingerprint(task.backbone)
     method, found = config.method, {}
@@ -143,6 +146,19 @@ def _fingerprint(config: TrainConfig, task: Task) -> dict[str, str]:
             wanted = config.fingerprint[name]
             raise ConfigError(f"fingerprint of the {name}", expected=wanted, got=str(value), hint=hint)
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _check_classes(config: TrainConfig, task: Task) -> None:
+    """Check that prompts, or a head, that go on with training by class have the same classes as before."""
+    start = adapter_of(config)
+    if start is None or config.method.name not in {method.name for method in PROMPTS}:
+        return
+    prompts: Any = adapter_config(config.method)
+    if (prompts.by_class or prompts.transfer) and Record.load(Path(start).parent).facts != task.facts():
+        hint = "each of them has a context, or a row of the head, of its own"
+        raise ConfigError(
+            "start_from", expected="a run on these classes", got=f"{config.start_from}, on others", hint=hint
+        )
 
 
 def _fit(trainer: Any, task: Task, checkpoint: Path | None, *, score_test: bool) -> dict[str, float | None]:
