@@ -134,6 +134,12 @@ def edit(path, **keys):
     path.write_text(json.dumps(changed), encoding="utf-8")
 
 
+def renumbered(folder, token, number):
+    """The part of a tokenizer's file with its words, one of them with another number."""
+    part = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    return {**part, "vocab": {**part["vocab"], token: number}}
+
+
 def edit_weights(folder, change):
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
@@ -153,7 +159,11 @@ MODELS = {
     ),
     "more words than rows": (
         lambda m: put(m, LlamaForCausalLM(LlamaConfig(vocab_size=20, **SMALL))),
-        "at most the 20 words that the model knows, got 75",
+        "numbers below 20, as many words as the model knows, got number 74 for",
+    ),
+    "a number beyond the rows": (
+        lambda m: edit(m / "tokenizer.json", model=renumbered(m, "z", 99)),
+        "numbers below 75, as many words as the model knows, got number 99 for 'z'",
     ),
     "a tensor missing": (lambda m: edit_weights(m, lambda t: t.pop(WEIGHT)), f"whole, got no {WEIGHT}"),
     "a tensor of another shape": (
@@ -175,6 +185,15 @@ def test_models(ask, capsys, model, name):
     spoil, message = MODELS[name]
     spoil(model)
     assert_says(refused(capsys, *ask([PLAIN] * 4, model=str(model))), message)
+
+
+@pytest.mark.parametrize("name", ["no end of a text", "more words than rows", "a number beyond the rows"])
+def test_models_whose_data_are_shown_or_that_speak(ask, capsys, model, name):
+    spoil, message = MODELS[name]
+    spoil(model)
+    _, config, *_ = ask([PLAIN] * 4, model=str(model))
+    assert_says(refused(capsys, "data", config), message)
+    assert_says(refused(capsys, "generate", model, "z"), message)
 
 
 def test_weights_that_are_not_finite(ask, capsys, model):

@@ -27,7 +27,9 @@ def load_tokenizer(base: BaseModel, chat_template_path: str | None) -> Any:
         AutoTokenizer.from_pretrained, base.name, what="tokenizer", trust_remote_code=base.trust_remote_code
     )
     if tokenizer.eos_token_id is None:
-        raise ConfigError("model", expected="a tokenizer with an end-of-text token", got=f"none in '{base.name}'")
+        hint = "name one of its tokens as eos_token in tokenizer_config.json"
+        expected = "a tokenizer with an end-of-text token"
+        raise ConfigError("model", expected=expected, got=f"none in '{base.name}'", hint=hint)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if chat_template_path is not None:
@@ -82,13 +84,7 @@ def load_language_model(base: BaseModel, tokenizer: Any) -> Any:
         expected = f"a model with linear layers that {_PACKAGES[base.quantization]} quantizes"
         hint = "set it to null, or try the other one"
         raise ConfigError("quantization", expected=expected, got=f"none in {type(model).__name__}", hint=hint)
-    rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise ConfigError(
-            "model",
-            expected=f"a tokenizer of at most the {rows:,} words that the model knows",
-            got=f"{len(tokenizer):,}",
-        )
+    check_vocabulary(model, tokenizer)
     keep_differentiable(model)
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.config.use_cache = False  # of no use in training, and in the way of checkpointing
@@ -114,3 +110,24 @@ def _quantization(kind: str, dtype: torch.dtype) -> Any:
             got=str(error),
             hint="pip install 'randlora[quantized]'",
         ) from error
+
+
+def check_vocabulary(model: Any, tokenizer: Any) -> None:
+    """Check that a model has a row for every token, whose numbers need not be without gaps.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        ConfigError: A token's number is above the model's.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    token, last = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    if last >= rows:
+        raise ConfigError(
+            "model",
+            expected=f"a tokenizer with numbers below {rows:,}, as many words as the model knows",
+            got=f"number {last:,} for {token!r}",
+            hint="the tokenizer must be the model's own, without tokens added",
+        )

@@ -119,17 +119,9 @@ class LanguageTask(Task):
                 found.update(json.dumps(part.records[row], sort_keys=True, default=str).encode())
         return found.hexdigest()
 
-    def load_tokenizer(self, base: BaseModel) -> None:
-        """Load the tokenizer alone, which is all that `encoded` needs.
-
-        Raises:
-            ConfigError: It cannot be loaded, or knows no end of a text.
-        """
-        self.tokenizer = load_tokenizer(base, self.data.chat_template_path)
-
     def load_model(self, base: BaseModel) -> None:
         """See `Task.load_model`: a causal language model of transformers."""
-        self.load_tokenizer(base)
+        self.tokenizer = load_tokenizer(base, self.data.chat_template_path)
         self.backbone = load_language_model(base, self.tokenizer)
         self.start = base.start
         self.longest = longest_text(self.backbone, self.tokenizer)
