@@ -99,6 +99,8 @@ def test_data(sft_config, text_config, capsys, tmp_path):
         (["generate", "RUN", "a", "--max-new-tokens", "0"], "--max-new-tokens"),
         (["generate", "RUN", "a", "--temperature", "-1"], "--temperature"),
         (["generate", "RUN", "a", "--temperature", "nan"], "--temperature"),
+        (["generate", "RUN", "a", "--temperature", "1e-40"], "--temperature"),
+        (["generate", "RUN", "a", "--seed", "9" * 20], "--seed"),
         (["generate", "RUN", "a", "--top-p", "0.5"], "temperature above 0"),
         (["generate", "RUN", "a", "--top-p", "2"], "--top-p"),
         (["generate", "RUN", "a", "--batch-size", "0"], "--batch-size"),

@@ -25,6 +25,14 @@ class Sft(LanguageTask):
     preferences = False
     data: SftData
 
+    @classmethod
+    def check(cls, data: Any) -> None:
+        """See `LanguageTask.check`; answers are scored on examples that are not learned."""
+        super().check(data)
+        if data.metrics and data.validation is None and data.test is None:
+            hint = "add data.validation or data.test, or leave it out"
+            raise ConfigError("data.metrics", expected="examples to score answers on", got="none", hint=hint)
+
     def fingerprint(self, split: Split) -> str:
         """See `Task.fingerprint`; where answers are scored, every example must be a question."""
         if self.data.metrics and split != "train":

@@ -19,6 +19,7 @@ from randlora.tasks.language.general import general_text
 from randlora.tasks.language.mixture import Source, read_sources
 from randlora.tasks.language.model import load_language_model, load_tokenizer
 from randlora.tasks.language.pool import Pool, count_leaks, mix
+from randlora.tasks.paths import FOLDER, kind_of, local
 from randlora.tasks.positions import longest_text
 from randlora.tasks.rows import check_source, is_local, named_split
 from randlora.tasks.sources import BaseModel
@@ -56,7 +57,7 @@ class LanguageTask(Task):
             value = getattr(data, name)
             if value is not None and not isinstance(value, int | float):
                 for source in read_sources(value, f"data.{name}"):
-                    check_source(source.source, f"data.{name}")
+                    _check_source(source, f"data.{name}")
 
     @classmethod
     def without_data(cls, data: Any) -> "LanguageTask":
@@ -193,3 +194,14 @@ class LanguageTask(Task):
 
         texts = general_text(self.tokenizer, length=min(512, self.longest))
         return {"general_loss": mean_loss(trainer, [{"input_ids": ids, "labels": ids} for ids in texts])}
+
+
+def _check_source(source: Source, key: str) -> None:
+    check_source(source.source, key)
+    if not is_local(source.source):
+        return
+    if kind_of(local(source.source)) == FOLDER:
+        raise DataError(key, expected="a data file or a hub name", got=f"{source.source}, a folder")
+    if source.split is not None or source.subset is not None:
+        got = f"'{source.split or source.subset}' with the file {source.source}"
+        raise DataError(key, expected="a split or a subset with hub names only", got=got)
