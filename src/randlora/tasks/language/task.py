@@ -171,16 +171,17 @@ class LanguageTask(Task):
         cut = {"train_examples_cut": found.cut, "train_examples_left_out": found.dropped}
         return {"train_examples": len(found.rows), **cut}
 
-    def largest_length(self) -> tuple[int, str]:
-        """Tokens of the largest row that the model is trained on, and how that is known."""
+    def largest_rows(self, count: int) -> tuple[int, int, str]:
+        """How many of `count` rows there are, the tokens of the longest that is trained on, and how that is known."""
         if self.known is not None:
-            return self.max_length, f"rows of {self.max_length:,} tokens, the most that data.max_length keeps"
-        found = max(self.row_lengths(self.encoded("train")))
-        return found, f"rows of {found:,} tokens, the longest of the training data"
+            return count, self.max_length, f"rows of {self.max_length:,} tokens, the most that data.max_length keeps"
+        lengths = self.row_lengths(self.encoded("train"))
+        words = f"rows of {max(lengths):,} tokens, the longest of the training data"
+        return min(count, len(lengths)), max(lengths), words
 
     @abstractmethod
     def row_lengths(self, encoded: Encoded) -> list[int]:
-        """Tokens of every row."""
+        """Tokens of every row as it is trained on."""
 
     def save_beside(self, folder: Path) -> None:
         """The tokenizer, with its chat template, beside the adapter."""
