@@ -34,6 +34,13 @@ def test_a_run_learns_and_evaluates_to_its_record(sft_config, method, packing):
     assert AutoTokenizer.from_pretrained(Path(sft_config.output) / "adapter").chat_template
 
 
+def test_a_single_step_learns(sft_config):
+    sft_config.method.name, sft_config.optimization.max_steps, sft_config.data.general = "lora", 1, False
+    record = train(sft_config)
+    assert record.metrics["test_loss"] != record.metrics["test_loss_before"]
+    assert all(tensor.any() for tensor in tensors(sft_config.output).values())  # LoRA's B is 0 before
+
+
 def test_the_score_does_not_depend_on_the_batch(sft_config):
     sft_config.optimization.max_steps = 1
     sft_config.data.max_length = 30
