@@ -14,6 +14,7 @@ from processes import Child
 from randlora.errors import OutputError
 from randlora.training import OptimizationConfig, PreferenceData, Record, train
 from randlora.training.run.folder import as_dict
+from randlora.training.run.launch import sharding
 from randlora.training.run.progress import Progress, resumed
 
 pytestmark = pytest.mark.slow
@@ -157,3 +158,14 @@ def test_a_checkpoint_of_two_processes_is_not_for_one(tmp_path):
     assert resumed(tmp_path, 2).processes == 2
     with pytest.raises(OutputError, match=r"as many processes as wrote .*, 2, got 1"):
         resumed(tmp_path, 1)
+
+
+def test_a_checkpoint_of_shards_is_for_the_same_launch(tmp_path, monkeypatch):
+    assert sharding() == ""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    Progress("now", processes=2, sharding=sharding()).save(tmp_path)
+    assert resumed(tmp_path, 2, sharding()).sharding == "FSDP with SHARDED_STATE_DICT"
+    monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "FULL_STATE_DICT")
+    for other, got in ((sharding(), "FSDP with FULL_STATE_DICT"), ("", "a whole model in every process")):
+        with pytest.raises(OutputError, match=rf"the launch: .*, FSDP with SHARDED_STATE_DICT, got {got}"):
+            resumed(tmp_path, 2, other)
