@@ -108,6 +108,8 @@ def test_data(sft_config, text_config, capsys, tmp_path):
         (["generate", "RUN", "a", "--output", "no/where"], "no/where"),
         (["generate", "RUN", "a", "--raw", "--system", "be"], "--system"),
         (["generate", "RUN", "a" * 300], "prompt 1"),
+        (["generate", "RUN", "a\udcff"], "prompt 1: expected a text, got one with half of a surrogate pair"),
+        (["generate", "RUN", "a\udcff", "--raw"], "prompt 1: expected a text, got one with half of a surrogate pair"),
         (["generate", "RUN", "a", "--model", "./absent"], "absent"),
         (["generate", "./absent", "a"], "absent"),
         (["generate"], "source"),
