@@ -1,6 +1,14 @@
 """Commands that must fail: with one line on standard error and nothing else."""
 
+import re
+
 from randlora.cli import main
+
+USER, ANSWER = {"role": "user", "content": "abc"}, {"role": "assistant", "content": "abc abc"}
+CHAT = {"messages": [USER, ANSWER]}
+PAIR = {"prompt": "a", "chosen": "b", "rejected": "c"}
+PLAIN = {"prompt": "a", "completion": "b"}
+"""Rows that can be learned, to be spoilt."""
 
 
 def refused(capsys, *words, code=2):
@@ -16,3 +24,7 @@ def refused(capsys, *words, code=2):
     assert (found, len(lines), captured.out) == (code, 1, ""), captured.err
     assert lines[0].startswith("randlora")
     return lines[0]
+
+
+def assert_says(line, message):
+    assert re.search(message, line), line

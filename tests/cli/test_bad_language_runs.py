@@ -3,55 +3,16 @@
 import importlib.util
 import json
 import re
-import shutil
 import sys
 
 import pytest
 import torch
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from randlora.cli import main
 from randlora.errors import DataError
 from randlora.tasks.language import Source, mix
-from refusals import refused
-
-WEIGHT = "model.layers.0.self_attn.q_proj.weight"
-USER, ANSWER = {"role": "user", "content": "abc"}, {"role": "assistant", "content": "abc abc"}
-CHAT = {"messages": [USER, ANSWER]}
-PAIR = {"prompt": "a", "chosen": "b", "rejected": "c"}
-PLAIN = {"prompt": "a", "completion": "b"}
-
-
-def assert_says(line, message):
-    assert re.search(message, line), line
-
-
-@pytest.fixture
-def ask(llama, tmp_path, monkeypatch):
-    """Write rows and a config, with more keys by their dotted names; the words that train it."""
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
-    work = tmp_path / "work"
-    work.mkdir()
-
-    def words(rows=(CHAT,) * 4, task="sft", name="train.jsonl", **keys):
-        content = rows if isinstance(rows, bytes) else "".join(json.dumps(row) + "\n" for row in rows).encode()
-        (tmp_path / name).write_bytes(content)
-        optimization = {"epochs": 1, "batch_size": 4, "precision": "fp32", "device": "cpu"}
-        data = {"train": str(tmp_path / name), "max_length": 64, "general": False}
-        config = {"task": task, "model": str(llama), "method": {"r": 4}, "data": data, "optimization": optimization}
-        for key, value in keys.items():
-            section, _, last = key.rpartition("__")
-            (config[section] if section else config)[last] = value
-        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-        return "train", tmp_path / "config.yaml", "--output", work / "run"
-
-    yield words
-    assert [path.name for path in work.iterdir()] == []
-
+from refusals import ANSWER, CHAT, PAIR, PLAIN, USER, assert_says, refused
 
 ROWS = {
     "no known columns": ([{"question": "a", "answer": "b"}], r"one form: messages .*text \(text\), got 'question'"),
@@ -70,6 +31,7 @@ ROWS = {
     "a list as content": ([{"messages": [USER, {**ANSWER, "content": ["a"]}]}], "expected a text, got a list"),
     "an empty prompt": ([{"prompt": "", "completion": "a"}], "line 1, column 'prompt': expected a text, got an empty"),
     "no prompt": ([{"prompt": None, "completion": "a"}], "line 1, column 'prompt': expected a text, got nothing"),
+    "a number without end": (b'{"text": "a", "n": ' + b"1" * 5000 + b"}", "line 1: .* a number of thousands of digits"),
     "an object of arrays": (json.dumps({"text": ["a", "b"]}).encode(), "line 1, column 'text': .* got a list"),
     "a line that breaks off": (json.dumps(CHAT).encode() + b'\n{"messages": [', "line 2: expected a JSON array"),
     "a line of other bytes": (json.dumps(CHAT).encode() + b"\n\xff\xfe\n", "line 2: expected text in UTF-8"),
@@ -122,68 +84,6 @@ def test_chat_templates(ask, capsys, tmp_path, template):
     assert_says(refused(capsys, *words), TEMPLATES[template])
 
 
-@pytest.fixture
-def model(llama, tmp_path):
-    """A copy of the tiny model, to be spoilt."""
-    return shutil.copytree(llama, tmp_path / "model")
-
-
-def edit(path, **keys):
-    content = json.loads(path.read_text(encoding="utf-8"))
-    changed = {key: value for key, value in {**content, **keys}.items() if value is not None}
-    path.write_text(json.dumps(changed), encoding="utf-8")
-
-
-def edit_weights(folder, change):
-    tensors = load_file(folder / "model.safetensors")
-    change(tensors)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def put(folder, model):
-    (folder / "model.safetensors").unlink()
-    model.save_pretrained(folder)
-
-
-SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-MODELS = {
-    "no end of a text": (
-        lambda m: edit(m / "tokenizer_config.json", eos_token=None),
-        "a tokenizer with an end-of-text",
-    ),
-    "more words than rows": (
-        lambda m: put(m, LlamaForCausalLM(LlamaConfig(vocab_size=20, **SMALL))),
-        "at most the 20 words that the model knows, got 75",
-    ),
-    "a tensor missing": (lambda m: edit_weights(m, lambda t: t.pop(WEIGHT)), f"whole, got no {WEIGHT}"),
-    "a tensor of another shape": (
-        lambda m: edit_weights(m, lambda t: t.update({WEIGHT: torch.zeros(3, 3)})),
-        rf"{WEIGHT} of \(3, 3\) and not \(64, 64\)",
-    ),
-    "an encoder": (
-        lambda m: put(m, BertModel(BertConfig(vocab_size=75, **SMALL))),
-        "of a BertLMHeadModel .* got no cls",
-    ),
-    "weights cut short": (lambda m: (m / "model.safetensors").write_bytes(b"\x08" * 99), "weights can be loaded"),
-    "a broken config": (lambda m: (m / "config.json").write_text("{"), "can be loaded"),
-    "a broken tokenizer": (lambda m: (m / "tokenizer.json").write_text("{"), "tokenizer can be loaded"),
-}
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_models(ask, capsys, model, name):
-    spoil, message = MODELS[name]
-    spoil(model)
-    assert_says(refused(capsys, *ask([PLAIN] * 4, model=str(model))), message)
-
-
-def test_weights_that_are_not_finite(ask, capsys, model):
-    edit_weights(model, lambda tensors: tensors[WEIGHT].fill_(torch.nan))
-    assert main([str(word) for word in ask(model=str(model))]) == 2
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert "model: expected finite weights, got NaN or infinity in" in last
-
-
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
@@ -195,7 +95,13 @@ def test_weights_that_are_not_finite(ask, capsys, model):
         ({"data__validation": 9}, r"data\.validation: expected a share between 0 and 1"),
         ({"data__chat_template_path": "."}, r"data\.chat_template_path: expected a file"),
         ({"data__assistant_only_loss": "first"}, "assistant_only_loss: expected true or false or 'last', got 'first'"),
+        ({"data__chat_template_path": ""}, r"data\.chat_template_path: expected a file .*got '', a folder"),
+        ({"data__chat_template_path": "/dev/zero"}, r"chat_template_path: expected a file .*, a device"),
         ({"model": "./absent.gguf"}, r"model: expected .*got .*absent\.gguf"),
+        ({"data__metrics": ["exact_match"]}, r"data\.metrics: expected examples to score answers on, got none"),
+        ({"data__train": "."}, r"data\.train: expected a data file or a hub name, got \., a folder"),
+        ({"task": "preference", "data__beta": 0}, r"data\.beta: expected a number above 0, got 0"),
+        ({"data__cutoff_len": 60}, r"data\.max_length: expected one value, got two, under two names"),
     ],
 )
 def test_keys(ask, capsys, keys, message):
@@ -204,18 +110,11 @@ def test_keys(ask, capsys, keys, message):
     assert_says(refused(capsys, *ask(**keys)), message)
 
 
-def test_a_model_with_nothing_to_quantize(ask, capsys, model):
-    pytest.importorskip("torchao")
-    put(model, GPT2LMHeadModel(GPT2Config(vocab_size=75, n_positions=128, n_embd=16, n_layer=1, n_head=2)))
-    words = ask(model=str(model), quantization="int8")
-    assert_says(refused(capsys, *words), "linear layers that torchao quantizes, got none in GPT2LMHeadModel")
-
-
-@pytest.mark.parametrize("content", [b"", b"hello" * 100, b"GGUF" + bytes(200), b"GGUF\x03\0\0\0" + b"\xff" * 300])
-def test_broken_gguf_files(ask, capsys, tmp_path, content):
-    (tmp_path / "model.gguf").write_bytes(content)
-    message = refused(capsys, *ask(model=str(tmp_path / "model.gguf")))
-    assert "whole GGUF file" in message or "the package gguf" in message
+@pytest.mark.parametrize("keys", [{"split": "test"}, {"subset": "en"}])
+def test_a_part_of_a_file(ask, capsys, tmp_path, keys):
+    words = ask(data__train=[{"source": str(tmp_path / "train.jsonl"), **keys}])
+    message = r"data\.train: expected a split or a subset with hub names only, got '(test|en)'"
+    assert_says(refused(capsys, *words), message)
 
 
 @pytest.mark.parametrize(
@@ -235,17 +134,6 @@ def test_missing_packages(ask, capsys, tmp_path, monkeypatch, package, keys, mes
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None if name == package else known(name, *more))
     monkeypatch.setitem(sys.modules, package, None)
     assert_says(refused(capsys, *ask(**{key: f"./{v}" if key == "model" else v for key, v in keys.items()})), message)
-
-
-@pytest.mark.slow
-def test_a_start_that_is_unfinished_or_of_another_model(ask, capsys, spoken_run, model, tmp_path):
-    start = shutil.copytree(spoken_run, tmp_path / "start")
-    keys = {"task": "preference", "start_from": str(start), "method": {}}
-    edit_weights(model, lambda tensors: tensors[WEIGHT].add_(1))
-    message = r"start_from: expected a run on this model, .* got one of"
-    assert_says(refused(capsys, *ask([PAIR] * 4, model=str(model), **keys)), message)
-    (start / "record.json").unlink()
-    assert_says(refused(capsys, *ask([PAIR] * 4, **keys)), "start_from: expected the folder of a finished run")
 
 
 COLUMNS = st.sampled_from(

@@ -140,6 +140,10 @@ def test_a_wrong_file_is_one_line_of_what_to_do(file, content, message):
         (["--data.shots", "1.5"], r"data\.shots: expected a whole number .*or null, got '1.5'"),
         (["stray"], "stray"),
         (["--method.r"], r"method\.r"),
+        (
+            ["--data.cutoff_len", "9", "--data.max_length", "8"],
+            r"data\.max_length: .*two, as --data\.cutoff_len and as --data\.max_length",
+        ),
     ],
 )
 def test_wrong_words_on_the_command_line(file, words, message):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from randlora.errors import ConfigError
-from randlora.training import PreferenceData
+from randlora.training import PreferenceData, SftData
 from randlora.training.data_view import look_at
 
 
@@ -15,7 +15,6 @@ def _no_weights(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("weights are loaded")
 
-    monkeypatch.setattr("randlora.tasks.language.task.load_language_model", refuse)
     monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", refuse)
 
 
@@ -37,6 +36,23 @@ def test_what_cutting_does_is_counted(sft_config):
     sft_config.data.max_length, sft_config.data.drop_empty = 33, True
     assert "40 cut" in look_at(sft_config, examples=0).statistics["train"]
     assert look_at(sft_config, examples=0).examples == []
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_texts_are_cut_where_the_models_context_ends(sft_config, tmp_path, packing):
+    (tmp_path / "long.jsonl").write_text(json.dumps({"text": "ab" * 100}), encoding="utf-8")
+    view = look_at(replace(sft_config, data=SftData(train=str(tmp_path / "long.jsonl"), packing=packing)))
+    assert "1 examples of 128 to 128 tokens" in view.statistics["train"]
+    assert view.examples[0][1] == f"a⟦b{'ab' * 63}⟧"
+    sft_config.data.max_length = 129
+    with pytest.raises(ConfigError, match=r"data\.max_length: expected at most 128, the model's context"):
+        look_at(sft_config)
+
+
+def test_a_gguf_file_is_read_where_it_is_unpacked(sft_config, tmp_path, monkeypatch):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr("randlora.tasks.sources.converted", lambda _: sft_config.model)
+    assert look_at(replace(sft_config, model=str(tmp_path / "model.gguf"))) == look_at(sft_config)
 
 
 def test_preferences(sft_config, tmp_path):

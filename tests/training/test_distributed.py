@@ -1,4 +1,4 @@
-"""Two processes train what one does: DDP on CPUs, by gloo."""
+"""Two processes train what one does, by gloo: DDP, and FSDP 2 on CPUs that accelerate is told are GPUs."""
 
 import json
 import socket
@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 
 from processes import Child
 from randlora.errors import OutputError
-from randlora.training import OptimizationConfig, PreferenceData, train
+from randlora.training import OptimizationConfig, PreferenceData, Record, train
 from randlora.training.run.folder import as_dict
+from randlora.training.run.launch import sharding
 from randlora.training.run.progress import Progress, resumed
 
 pytestmark = pytest.mark.slow
@@ -26,7 +27,7 @@ SEVERAL = "import sys\nfrom randlora.cli import main\nsys.exit(max(main(['train'
 def launch(tmp_path):
     """Train configs in two processes, as a launcher does; the processes, which have ended."""
 
-    def run(*configs):
+    def run(*configs, source=SEVERAL, codes=(0, 0), **variables):
         paths = []
         for number, config in enumerate(configs):
             paths.append(tmp_path / f"{number}.yaml")
@@ -34,10 +35,10 @@ def launch(tmp_path):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **variables}
         places = [{**world, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-        children = [Child(SEVERAL, paths, folder=tmp_path, **place) for place in places]
-        assert [child.wait() for child in children] == [0, 0], [child.errors for child in children]
+        children = [Child(source, paths, folder=tmp_path, **place) for place in places]
+        assert tuple(child.wait() for child in children) == codes, [child.errors for child in children]
         return children
 
     return run
@@ -101,8 +102,70 @@ def test_two_processes_train_what_one_does(of_every_kind, launch, tmp_path):
             torch.testing.assert_close(of_two[key], tensor, rtol=1e-2, atol=1e-4)
 
 
+TOLD_GPUS = """
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
+from randlora.training.run import training_run
+
+start = PartialState.__init__
+
+
+def start_and_tell(self, *args, **kwargs):
+    start(self, *args, **kwargs)
+    if self.distributed_type == DistributedType.MULTI_CPU:
+        self._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
+PartialState.__init__ = start_and_tell
+training_run.check_launch = lambda config: None
+"""
+"""Accelerate shards on GPUs only, and so does a run. What shards is torch's, which does it on CPUs too."""
+
+ENDS = """
+import os
+from randlora.training.run.trainer import RunTrainer
+
+step = RunTrainer.training_step
+stop = lambda self, *words: os._exit(9) if self.state.global_step {at} else step(self, *words)
+RunTrainer.training_step = stop
+"""
+"""For `format`: the process ends, as if killed, where a step of this number begins."""
+
+
+@pytest.mark.parametrize("kind", ["SHARDED_STATE_DICT", "FULL_STATE_DICT"])
+def test_two_shards_train_what_one_process_does_after_an_end_between(sft_config, launch, tmp_path, kind):
+    own = replace(sft_config.optimization, epochs=1)
+    sft_config = replace(sft_config, data=replace(sft_config.data, general=False), optimization=own)
+    sharded = replace(sft_config, output=str(tmp_path / "sharded"))
+    sharded.optimization = replace(own, batch_size=4, save_steps=2)
+    fsdp = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": kind}
+    fsdp["FSDP_AUTO_WRAP_POLICY"] = "TRANSFORMER_BASED_WRAP"
+    launch(sharded, source=TOLD_GPUS + ENDS.format(at="== 3") + SEVERAL, codes=(9, 9), **fsdp)
+    launch(sharded, source=TOLD_GPUS + ENDS.format(at="< 2") + SEVERAL, **fsdp)  # it does not begin anew
+    alone, folder = train(sft_config), Path(sharded.output)
+    assert Record.load(folder).metrics == pytest.approx(alone.metrics, rel=1e-4)
+    assert sorted(path.name for path in folder.iterdir()) == ["adapter", "config.yaml", "record.json"]
+    of_one, of_two = (
+        load_file(Path(path) / "adapter" / "adapter_model.safetensors") for path in (sft_config.output, folder)
+    )
+    assert of_one.keys() == of_two.keys()
+    for key, tensor in of_one.items():
+        torch.testing.assert_close(of_two[key], tensor, rtol=1e-2, atol=1e-4)
+
+
 def test_a_checkpoint_of_two_processes_is_not_for_one(tmp_path):
     Progress("now", processes=2).save(tmp_path)
     assert resumed(tmp_path, 2).processes == 2
     with pytest.raises(OutputError, match=r"as many processes as wrote .*, 2, got 1"):
         resumed(tmp_path, 1)
+
+
+def test_a_checkpoint_of_shards_is_for_the_same_launch(tmp_path, monkeypatch):
+    assert sharding() == ""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    Progress("now", processes=2, sharding=sharding()).save(tmp_path)
+    assert resumed(tmp_path, 2, sharding()).sharding == "FSDP with SHARDED_STATE_DICT"
+    monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "FULL_STATE_DICT")
+    for other, got in ((sharding(), "FSDP with FULL_STATE_DICT"), ("", "a whole model in every process")):
+        with pytest.raises(OutputError, match=rf"the launch: .*, FSDP with SHARDED_STATE_DICT, got {got}"):
+            resumed(tmp_path, 2, other)

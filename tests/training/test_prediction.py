@@ -91,6 +91,19 @@ def test_prediction_follows_what_changes_a_step(long_sft, change, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("words", "examples", "tokens"), [(9, 64, 37), (5, 66, 63), (2, 21, 63)])
+def test_prediction_of_packed_rows_that_are_not_full(long_sft, tmp_path, words, examples, tokens, monkeypatch):
+    """A row of 64 holds one example of 37 tokens, three of 21 or seven of 9; of the last there are three rows."""
+    path = tmp_path / "texts.jsonl"
+    path.write_text((json.dumps({"text": "ab c" * words}) + "\n") * examples, encoding="utf-8")
+    data = replace(long_sft.data, max_length=64, packing=True)
+    config = replace(long_sft, data=data)
+    prediction = inspect_run(config).prediction
+    assert f"packed rows of {tokens} tokens" in prediction.assumed
+    assert prediction.step_bytes == pytest.approx(measured(config, monkeypatch), rel=0.2)
+
+
+@pytest.mark.slow
 def test_prediction_of_preferences(long_sft, tmp_path, monkeypatch):
     rows = [{"prompt": "a", "chosen": "b" * 80, "rejected": "c" * 80}] * 64
     rows = [{**row, "prompt": f"a{number:02}"} for number, row in enumerate(rows)]

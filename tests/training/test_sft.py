@@ -1,5 +1,7 @@
 """Language models: supervised fine-tuning from a config to a run's folder."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from randlora.errors import ConfigError, DataError
-from randlora.training import evaluate, train
+from randlora.training import PreferenceData, SftData, evaluate, train
 
 pytestmark = pytest.mark.slow
 
@@ -32,6 +34,13 @@ def test_a_run_learns_and_evaluates_to_its_record(sft_config, method, packing):
     assert AutoTokenizer.from_pretrained(Path(sft_config.output) / "adapter").chat_template
 
 
+def test_a_single_step_learns(sft_config):
+    sft_config.method.name, sft_config.optimization.max_steps, sft_config.data.general = "lora", 1, False
+    record = train(sft_config)
+    assert record.metrics["test_loss"] != record.metrics["test_loss_before"]
+    assert all(tensor.any() for tensor in tensors(sft_config.output).values())  # LoRA's B is 0 before
+
+
 def test_the_score_does_not_depend_on_the_batch(sft_config):
     sft_config.optimization.max_steps = 1
     sft_config.data.max_length = 30
@@ -52,6 +61,29 @@ def test_an_adapter_on_a_quantized_base_keeps_its_dtype(sft_config, kind):
     assert record.metrics["test_loss"] < record.metrics["test_loss_before"]
     assert {tensor.dtype for tensor in tensors(sft_config.output).values()} == {torch.float32}
     assert evaluate(sft_config.output)["loss"] == pytest.approx(record.metrics["test_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"pad_token": "</s>"}, {"pad_token": None}, {"pad_token": "<unk>"}])
+@pytest.mark.parametrize("task", ["sft", "preference"])
+def test_no_token_that_pads_is_learned_or_left_out_for_it(sft_config, tmp_path, changes, task):
+    """The end of a text is learned though it pads too: losses are those with a token that does nothing else."""
+    words = ["a", "abc", "abcdabcd", "dd"] * 4
+    rows = [{"prompt": word, "completion": f" {word}"} for word in words]
+    pairs = [{"prompt": word, "chosen": f" {word}", "rejected": " no"} for word in words]
+    lines = "".join(json.dumps(row) + "\n" for row in (rows if task == "sft" else pairs))
+    (tmp_path / "rows.jsonl").write_text(lines, encoding="utf-8")
+    data = {"train": str(tmp_path / "rows.jsonl"), "test": str(tmp_path / "rows.jsonl"), "general": False}
+    data = SftData(**data) if task == "sft" else PreferenceData(**data)
+    model = shutil.copytree(sft_config.model, tmp_path / "model")
+    path = model / "tokenizer_config.json"
+    known = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**known, **changes}), encoding="utf-8")
+    usual, other = (
+        train(replace(sft_config, task=task, data=data, model=str(place), output=str(tmp_path / name)))
+        for place, name in ((sft_config.model, "usual"), (model, "other"))
+    )
+    assert other.metrics == pytest.approx(usual.metrics, rel=1e-5)
+    assert [entry.get("loss") for entry in other.history] == pytest.approx([e.get("loss") for e in usual.history])
 
 
 def test_a_validation_share_is_not_trained_on(sft_config):

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from randlora.errors import DataError
 
+_KEYS = "data.text_column, text_pair_column, image_column and label_column"
+
 
 def require_columns(source: str, wanted: Sequence[str], found: Sequence[str]) -> None:
     """Check that each column is there, and once.
@@ -23,5 +25,5 @@ def require_columns(source: str, wanted: Sequence[str], found: Sequence[str]) ->
                 source,
                 expected=f"{'one' if count else 'a'} column '{column}'",
                 got=f"the columns {', '.join(found)}" if found else "none",
-                hint="name the right ones in data.text_column, text_pair_column, image_column and label_column",
+                hint="rename the others" if count else f"name the right ones in {_KEYS}",
             )

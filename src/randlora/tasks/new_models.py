@@ -47,7 +47,7 @@ def new_model(
 
     Args:
         loader: `from_pretrained` of a class of transformers.
-        location: The model's folder.
+        location: The model's folder, or its name on the hub.
         dtype: Of its weights.
         quantization_config: Must be None.
         trust_remote_code: Whether code that comes with the model may run.
@@ -62,7 +62,7 @@ def new_model(
     del use_safetensors, ignore_mismatched_sizes
     if quantization_config is not None:
         raise ConfigError("quantization", expected="weights to quantize", got="none")
-    config = AutoConfig.from_pretrained(location, local_files_only=True, trust_remote_code=trust_remote_code, **fields)
+    config = AutoConfig.from_pretrained(location, trust_remote_code=trust_remote_code, **fields)
     kind = loader.__self__
     make = getattr(kind, "from_config", None) or kind._from_config
     model = make(config, dtype=dtype) if dtype is not None else make(config)

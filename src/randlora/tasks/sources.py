@@ -106,10 +106,11 @@ def load(loader: Callable[..., Loaded], model: str, *, what: str, **options: Any
     """
     try:
         location = locate(model)
+        location = converted(location) if location.endswith(GGUF) else location
         if what == "weights" and _weightless.get():
             new: Loaded = new_model(loader, location, **options)
             return new
-        return loader(converted(location) if location.endswith(GGUF) else location, **options)
+        return loader(location, **options)
     except ConfigError:
         raise
     # transformers raises OSError, ValueError, KeyError, ImportError and safetensors' own class here.

@@ -16,7 +16,7 @@ from randlora.tasks.language.pairs import COLUMNS
 from randlora.tasks.language.preview import show_example, statistics
 from randlora.tasks.language.task import LanguageTask
 from randlora.tasks.paths import path_of_cell
-from randlora.tasks.sources import BaseModel, locate
+from randlora.tasks.sources import BaseModel, without_weights
 from randlora.training.config.sections import TrainConfig
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -38,7 +38,7 @@ class DataView:
 
 
 def look_at(config: TrainConfig, *, examples: int = 3, colour: bool = False) -> DataView:
-    """Read a config's data. Of its model no more than the tokenizer is loaded, and that for language data only.
+    """Read a config's data. Of its model no weights are loaded, and for other than language data nothing.
 
     Args:
         config: The config of a run.
@@ -46,7 +46,7 @@ def look_at(config: TrainConfig, *, examples: int = 3, colour: bool = False) -> 
         colour: Mark what is learned by colour, in place of ⟦ and ⟧.
 
     Raises:
-        ConfigError: The config is wrong, or the tokenizer cannot be loaded.
+        ConfigError: The config is wrong, the tokenizer cannot be loaded, or the model does not fit it or the lengths.
         DataError: The data cannot be read or do not fit the task.
     """
     if examples < 0:
@@ -58,8 +58,8 @@ def look_at(config: TrainConfig, *, examples: int = 3, colour: bool = False) -> 
     if isinstance(task, LanguageTask):
         if not config.model:
             raise ConfigError("model", expected="a hub id, a folder or package:NAME/PATH", got="nothing")
-        locate(config.model)
-        task.load_tokenizer(BaseModel(config.model, config.trust_remote_code))
+        with without_weights():  # the model's context may be shorter than the lengths that are kept
+            task.load_model(BaseModel(config.model, config.trust_remote_code))
         return _of_texts(task, splits, examples, colour=colour)
     if isinstance(task, Classification) and task.columns.numbers:
         return _of_numbers(task, splits, examples)

@@ -10,7 +10,9 @@ from peft import PeftModel
 from randlora.errors import CheckpointError, LayerError
 from randlora.files import new_folder
 from randlora.tasks.classification.mean_pooling import MeanPoolingClassifier
-from randlora.tasks.sources import load
+from randlora.tasks.language.generation import ends
+from randlora.tasks.language.model import load_tokenizer
+from randlora.tasks.sources import BaseModel, load
 from randlora.training.adapted import load_adapted
 
 # What lies beside the weights of a model and is wanted beside the merged ones.
@@ -52,6 +54,10 @@ def merge(source: str | Path, output: str | Path, model: str | None = None, *, t
     adapter = given / "adapter" if (given / "adapter").is_dir() else given
     if getattr(merged.config, "use_cache", None) is False:
         merged.config.use_cache = True  # off in the training of language models only
+    trained_tokenizer = (adapter / _TOKENIZER).is_file()  # with the chat template that training had
+    if trained_tokenizer and hasattr(merged, "can_generate") and merged.can_generate():
+        tokenizer = load_tokenizer(BaseModel(str(adapter), trust_remote_code), None)
+        merged.generation_config.eos_token_id = ends(merged, tokenizer)  # for servers, which ask no template
     with new_folder(output) as folder:
         if isinstance(merged, MeanPoolingClassifier):
             merged.save_merged(folder)
@@ -59,7 +65,7 @@ def merge(source: str | Path, output: str | Path, model: str | None = None, *, t
             merged.save_pretrained(folder)
         if Path(location).is_dir():
             _copy_companions(Path(location), folder)
-        if (adapter / _TOKENIZER).is_file():  # with the chat template that training had
+        if trained_tokenizer:
             _copy_companions(adapter, folder)
         elif not Path(location).is_dir() and not isinstance(merged, transformers.CLIPModel):
             load(transformers.AutoTokenizer.from_pretrained, location, what="tokenizer").save_pretrained(folder)

@@ -124,6 +124,7 @@ def test_sources_are_read_from_a_config():
         ([{"source": "a", "weight": "much"}], r"data.train\[0\].weight: expected a number above 0, got 'much'"),
         ([{"source": "a", "weight": 0}], "weight of a: expected a number above 0"),
         ([{"source": "a", "weight": float("nan")}], "weight of a"),
+        ([{"source": "a", "weight": 1e12}], "weight of a: expected a number above 0, at most 10,000"),
         ([{"source": "a", "form": "chat"}], "form of a: expected one of messages"),
     ],
 )

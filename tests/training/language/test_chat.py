@@ -57,11 +57,14 @@ def test_ctrl_c_ends_the_answer_and_keeps_what_was_said(speaker):
     assert len(pieces) < 8
 
 
-def test_a_message_that_does_not_fit_is_said_and_forgotten(speaker):
+@pytest.mark.parametrize(
+    ("message", "said"), [("a" * 200, "within the model's context"), ("a\udcff", "half of a surrogate pair")]
+)
+def test_a_message_that_does_not_fit_is_said_and_forgotten(speaker, message, said):
     shown = []
     chat = Chat(speaker, Decoding(4), shown.append)
-    chat.run(["a" * 200, "abc"])
-    assert "within the model's context" in "".join(shown)
+    chat.run([message, "abc"])
+    assert said in "".join(shown)
     assert len(chat.history) == 2
 
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from randlora.errors import CheckpointError, ConfigError, DataError
 from randlora.training import train
@@ -62,6 +62,25 @@ def test_the_merged_folder_speaks_as_the_run(speaker, spoken_run, tmp_path):
     merged = load_speaker(str(tmp_path / "merged"))
     assert merged.model.config.use_cache
     assert generate(merged, asked(merged)) == generate(speaker, asked(speaker))
+
+
+def test_the_merged_folder_names_the_end_that_its_chat_template_writes(sft_config, tmp_path):
+    template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}<unk>{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    (tmp_path / "template.jinja").write_text(template, encoding="utf-8")
+    model = shutil.copytree(sft_config.model, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_special_tokens({"unk_token": "<pad>"})  # so that <unk> is a special token of no known use
+    tokenizer.save_pretrained(model)
+    sft_config.model, sft_config.data.chat_template_path = str(model), str(tmp_path / "template.jinja")
+    sft_config.data.general, sft_config.optimization.max_steps = False, 1
+    train(sft_config)
+    for source in (sft_config.output, f"{sft_config.output}/adapter"):
+        shutil.rmtree(tmp_path / "merged", ignore_errors=True)
+        merge(source, tmp_path / "merged")
+        assert GenerationConfig.from_pretrained(tmp_path / "merged").eos_token_id == [3, 1]
 
 
 def test_draws_follow_the_seed(speaker):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from randlora.tasks.config import DataConfig
-from randlora.values import BelowOne, Flag, NotNegative, OpenShare, PositiveCount
+from randlora.values import BelowOne, Flag, NotNegative, OpenShare, Positive, PositiveCount
 
 Sources = Annotated[
     str | list[str | dict[str, Any]], "a file, a hub name, or a list of these or of mappings with source and weight"
@@ -90,9 +90,9 @@ class PreferenceData(LanguageData):
     """Pairs of a better and a worse answer, for preference.
 
     Attributes:
-        beta: How strongly the model is held to its start (DPO's β).
+        beta: How strongly the model is held to its start (DPO's β); with 0 nothing would be learned.
         loss_type: DPOTrainer's loss: "sigmoid" is DPO's own.
     """
 
-    beta: NotNegative = 0.1
+    beta: Positive = 0.1
     loss_type: Literal["sigmoid", "hinge", "ipo", "robust"] = "sigmoid"

@@ -6,18 +6,47 @@ from typing import Any
 
 import torch
 
+from randlora.errors import DataError
+from randlora.tasks.language.rendering import closing_tokens
+from randlora.tasks.language.samples import Conversation, Message
+from randlora.tasks.language.templates import ChatTemplate
+from randlora.tasks.language.turns import Turns
+
 GREEDY: Mapping[str, Any] = MappingProxyType({"do_sample": False, "temperature": None, "top_p": None, "top_k": None})
 """Arguments of transformers' `generate` that take the likeliest token, whatever the model's own config draws with."""
 
 
-def ends(model: Any, tokenizer: Any) -> list[int]:
-    """Tokens that end an answer: those that the model's config names, and the tokenizer's.
+_TALK: list[Message] = [
+    {"role": "user", "content": "hello"},
+    {"role": "assistant", "content": "welcome"},
+    {"role": "user", "content": "thanks"},
+    {"role": "assistant", "content": "bye"},
+]
 
-    Chat models end a turn with another token than a text, and their config need not know it.
+
+def ends(model: Any, tokenizer: Any) -> list[int]:
+    """Tokens that end an answer: those that the model's config names, the tokenizer's, and the chat template's.
+
+    Chat templates end a turn with another token than a text, and neither the config nor the tokenizer need know it: a
+    base model that learns one has never seen it.
     """
     known = model.generation_config.eos_token_id
     found = [known] if isinstance(known, int) else list(known or [])
-    return found if tokenizer.eos_token_id in found else [*found, tokenizer.eos_token_id]
+    return list(dict.fromkeys([*found, tokenizer.eos_token_id, *_turn_ends(tokenizer)]))
+
+
+def _turn_ends(tokenizer: Any) -> list[int]:
+    """Tokens with which the chat template ends the assistant's turns, as training marks them; none without one."""
+    closers = closing_tokens(tokenizer)
+    found: list[str] = []
+    for messages in (_TALK[:2], _TALK):  # some templates end the last turn otherwise, some tell no other
+        try:
+            turns = Turns(ChatTemplate(tokenizer, "the chat template"), closers, "the chat template")
+            text, spans = turns.find(Conversation(messages))
+        except DataError:  # there is none, or it does not go on from what it rendered
+            continue
+        found += [closer for start, end in spans for closer in closers if text[start:end].endswith(closer)]
+    return [int(tokenizer.convert_tokens_to_ids(token)) for token in found]
 
 
 @torch.no_grad()
@@ -49,13 +78,14 @@ def complete(
         The answers, in the order of the prompts, without special tokens.
     """
     answers = [""] * len(prompts)
+    stops = ends(model, tokenizer)
     for batch in _batches(prompts, rooms, batch_size):
         inputs = tokenizer.pad({"input_ids": [prompts[i] for i in batch]}, padding_side="left", return_tensors="pt")
         inputs = {name: inputs[name].to(model.device) for name in ("input_ids", "attention_mask")}
         found = model.generate(
             **inputs,
             max_new_tokens=rooms[batch[0]],
-            eos_token_id=ends(model, tokenizer),
+            eos_token_id=stops,
             pad_token_id=tokenizer.pad_token_id,
             use_cache=True,  # off in the model's config while it is trained
             **options,

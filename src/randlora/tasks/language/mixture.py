@@ -8,6 +8,9 @@ from typing import Any
 from randlora.errors import ConfigError, DataError
 from randlora.tasks.language.forms import FORMS
 
+MOST = 10_000
+"""Times that a source is learned in an epoch at most: rows are listed as often."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -28,8 +31,9 @@ class Source:
     subset: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.weight < float("inf"):
-            raise ConfigError(f"weight of {self.source}", expected="a number above 0", got=str(self.weight))
+        if not 0 < self.weight <= MOST:
+            expected = f"a number above 0, at most {MOST:,}"
+            raise ConfigError(f"weight of {self.source}", expected=expected, got=str(self.weight))
         names = [form.name for form in FORMS]
         if self.form is not None and self.form not in names:
             raise ConfigError(f"form of {self.source}", expected=f"one of {', '.join(names)}", got=repr(self.form))
@@ -43,7 +47,7 @@ def read_sources(value: Any, key: str = "data.train") -> list[Source]:
         key: The config key it comes from, for the message.
 
     Raises:
-        ConfigError: It is none of these, or a weight is not above 0.
+        ConfigError: It is none of these, or a weight is not above 0 or too large.
 
     Example:
         >>> read_sources(["chat.jsonl", {"source": "books.parquet", "weight": 0.1}])[1].weight

@@ -1,6 +1,5 @@
 """Base language models: from a folder, the hub, a package or a GGUF file; in a dtype, or quantized."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +7,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from randlora.adapter.quantized import keep_differentiable, quantized_format
 from randlora.errors import ConfigError
+from randlora.tasks.language.looking_ahead import looks_ahead
+from randlora.tasks.paths import FILE, kind_of, local
 from randlora.tasks.sources import BaseModel, load
 
 _PACKAGES = {"nf4": "bitsandbytes", "int8": "torchao"}
@@ -27,17 +28,24 @@ def load_tokenizer(base: BaseModel, chat_template_path: str | None) -> Any:
         AutoTokenizer.from_pretrained, base.name, what="tokenizer", trust_remote_code=base.trust_remote_code
     )
     if tokenizer.eos_token_id is None:
-        raise ConfigError("model", expected="a tokenizer with an end-of-text token", got=f"none in '{base.name}'")
+        hint = "name one of its tokens as eos_token in tokenizer_config.json"
+        expected = "a tokenizer with an end-of-text token"
+        raise ConfigError("model", expected=expected, got=f"none in '{base.name}'", hint=hint)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if chat_template_path is not None:
-        try:
-            tokenizer.chat_template = Path(chat_template_path).expanduser().read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                "data.chat_template_path", expected="a file with a chat template", got=f"{chat_template_path}: {error}"
-            ) from error
+        tokenizer.chat_template = _read_template(chat_template_path)
     return tokenizer
+
+
+def _read_template(name: str) -> str:
+    path, expected = local(name), "a file with a chat template, in UTF-8"
+    if (kind := kind_of(path)) != FILE:
+        raise ConfigError("data.chat_template_path", expected=expected, got=f"'{name}', {kind}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise ConfigError("data.chat_template_path", expected=expected, got=f"'{name}': {error}") from error
 
 
 def load_whole(name: str, **options: Any) -> Any:
@@ -48,7 +56,8 @@ def load_whole(name: str, **options: Any) -> Any:
         options: Of `from_pretrained`.
 
     Raises:
-        ConfigError: It cannot be loaded, or a weight is missing or of another shape than its config says.
+        ConfigError: It cannot be loaded, a weight is missing or of another shape than its config says, or it is an
+            encoder, which would learn to copy the token that it is to predict.
     """
     loader = AutoModelForCausalLM.from_pretrained
     report = {"output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -60,6 +69,9 @@ def load_whole(name: str, **options: Any) -> Any:
         got = f"no {key}{more}" if missing else f"{key}{more} of {tuple(sizes[0])} and not {tuple(sizes[1])}"
         expected = f"the weights of a {type(model).__name__} in {name}, whole"
         raise ConfigError("model", expected=expected, got=got, hint="another kind of model, or not all of its files")
+    if looks_ahead(model):
+        got = f"{type(model).__name__} as an encoder, whose tokens see those behind them"
+        raise ConfigError("model", expected="a causal language model", got=got)
     return model
 
 
@@ -82,13 +94,7 @@ def load_language_model(base: BaseModel, tokenizer: Any) -> Any:
         expected = f"a model with linear layers that {_PACKAGES[base.quantization]} quantizes"
         hint = "set it to null, or try the other one"
         raise ConfigError("quantization", expected=expected, got=f"none in {type(model).__name__}", hint=hint)
-    rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise ConfigError(
-            "model",
-            expected=f"a tokenizer of at most the {rows:,} words that the model knows",
-            got=f"{len(tokenizer):,}",
-        )
+    check_vocabulary(model, tokenizer)
     keep_differentiable(model)
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.config.use_cache = False  # of no use in training, and in the way of checkpointing
@@ -114,3 +120,24 @@ def _quantization(kind: str, dtype: torch.dtype) -> Any:
             got=str(error),
             hint="pip install 'randlora[quantized]'",
         ) from error
+
+
+def check_vocabulary(model: Any, tokenizer: Any) -> None:
+    """Check that a model has a row for every token, whose numbers need not be without gaps.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        ConfigError: A token's number is above the model's.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    token, last = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    if last >= rows:
+        raise ConfigError(
+            "model",
+            expected=f"a tokenizer with numbers below {rows:,}, as many words as the model knows",
+            got=f"number {last:,} for {token!r}",
+            hint="the tokenizer must be the model's own, without tokens added",
+        )

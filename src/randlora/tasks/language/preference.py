@@ -43,7 +43,7 @@ class PreferenceTask(LanguageTask):
 
     def largest(self, count: int) -> tuple[Any, str]:
         """See `Task.largest`; both answers are taken to be as long."""
-        length, words = self.largest_length()
+        count, length, words = self.largest_rows(count)
         token = [self.tokenizer.eos_token_id]
         rows = {"prompt_ids": [token] * count, **dict.fromkeys(COLUMNS[1:], [token * (length - 1)] * count)}
         return datasets.Dataset.from_dict(rows), words

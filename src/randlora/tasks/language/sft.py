@@ -25,6 +25,14 @@ class Sft(LanguageTask):
     preferences = False
     data: SftData
 
+    @classmethod
+    def check(cls, data: Any) -> None:
+        """See `LanguageTask.check`; answers are scored on examples that are not learned."""
+        super().check(data)
+        if data.metrics and data.validation is None and data.test is None:
+            hint = "add data.validation or data.test, or leave it out"
+            raise ConfigError("data.metrics", expected="examples to score answers on", got="none", hint=hint)
+
     def fingerprint(self, split: Split) -> str:
         """See `Task.fingerprint`; where answers are scored, every example must be a question."""
         if self.data.metrics and split != "train":
@@ -62,15 +70,17 @@ class Sft(LanguageTask):
         return encode(self.tokenizer, pool, loss=loss, max_length=self.max_length, drop_empty=data.drop_empty)
 
     def row_lengths(self, encoded: Encoded) -> list[int]:
-        """See `LanguageTask.row_lengths`."""
-        return [len(ids) for ids in encoded.rows["input_ids"]]
+        """See `LanguageTask.row_lengths`; packed rows are not full, and may be fewer than a batch."""
+        from trl import pack_dataset  # noqa: PLC0415 - heavy, and of no use to the other tasks
+
+        rows = pack_dataset(encoded.rows, self.max_length) if self.data.packing else encoded.rows
+        return [len(ids) for ids in rows["input_ids"]]
 
     def largest(self, count: int) -> tuple[Any, str]:
-        """See `Task.largest`; a packed row is full."""
+        """See `Task.largest`."""
+        count, length, words = self.largest_rows(count)
         if self.data.packing:
-            length, words = self.max_length, f"packed rows of {self.max_length:,} tokens"
-        else:
-            length, words = self.largest_length()
+            words = f"packed {words}"
         ids = [[self.tokenizer.eos_token_id] * length] * count
         return datasets.Dataset.from_dict({"input_ids": ids, "labels": ids}), words
 

@@ -20,6 +20,7 @@ from randlora.tasks.language.general import general_text
 from randlora.tasks.language.mixture import Source, read_sources
 from randlora.tasks.language.model import load_language_model, load_tokenizer
 from randlora.tasks.language.pool import Pool, count_leaks, mix
+from randlora.tasks.paths import FOLDER, kind_of, local
 from randlora.tasks.positions import longest_text
 from randlora.tasks.rows import check_source, is_local
 from randlora.tasks.sources import BaseModel
@@ -57,7 +58,7 @@ class LanguageTask(Task):
             value = getattr(data, name)
             if value is not None and not isinstance(value, int | float):
                 for source in read_sources(value, f"data.{name}"):
-                    check_source(source.source, f"data.{name}")
+                    _check_source(source, f"data.{name}")
 
     @classmethod
     def without_data(cls, data: Any) -> "LanguageTask":
@@ -120,17 +121,9 @@ class LanguageTask(Task):
                 found.update(json.dumps(part.records[row], sort_keys=True, default=str).encode())
         return found.hexdigest()
 
-    def load_tokenizer(self, base: BaseModel) -> None:
-        """Load the tokenizer alone, which is all that `encoded` needs.
-
-        Raises:
-            ConfigError: It cannot be loaded, or knows no end of a text.
-        """
-        self.tokenizer = load_tokenizer(base, self.data.chat_template_path)
-
     def load_model(self, base: BaseModel) -> None:
         """See `Task.load_model`: a causal language model of transformers."""
-        self.load_tokenizer(base)
+        self.tokenizer = load_tokenizer(base, self.data.chat_template_path)
         self.backbone = load_language_model(base, self.tokenizer)
         self.start = base.start
         self.longest = longest_text(self.backbone, self.tokenizer)
@@ -179,16 +172,17 @@ class LanguageTask(Task):
         cut = {"train_examples_cut": found.cut, "train_examples_left_out": found.dropped}
         return {"train_examples": len(found.rows), **cut}
 
-    def largest_length(self) -> tuple[int, str]:
-        """Tokens of the largest row that the model is trained on, and how that is known."""
+    def largest_rows(self, count: int) -> tuple[int, int, str]:
+        """How many of `count` rows there are, the tokens of the longest that is trained on, and how that is known."""
         if self.known is not None:
-            return self.max_length, f"rows of {self.max_length:,} tokens, the most that data.max_length keeps"
-        found = max(self.row_lengths(self.encoded("train")))
-        return found, f"rows of {found:,} tokens, the longest of the training data"
+            return count, self.max_length, f"rows of {self.max_length:,} tokens, the most that data.max_length keeps"
+        lengths = self.row_lengths(self.encoded("train"))
+        words = f"rows of {max(lengths):,} tokens, the longest of the training data"
+        return min(count, len(lengths)), max(lengths), words
 
     @abstractmethod
     def row_lengths(self, encoded: Encoded) -> list[int]:
-        """Tokens of every row."""
+        """Tokens of every row as it is trained on."""
 
     def save_beside(self, folder: Path) -> None:
         """The tokenizer, with its chat template, beside the adapter."""
@@ -202,3 +196,14 @@ class LanguageTask(Task):
 
         texts = general_text(self.tokenizer, length=min(512, self.longest))
         return {"general_loss": mean_loss(trainer, [{"input_ids": ids, "labels": ids} for ids in texts])}
+
+
+def _check_source(source: Source, key: str) -> None:
+    check_source(source.source, key)
+    if not is_local(source.source):
+        return
+    if kind_of(local(source.source)) == FOLDER:
+        raise DataError(key, expected="a data file or a hub name", got=f"{source.source}, a folder")
+    if source.split is not None or source.subset is not None:
+        got = f"'{source.split or source.subset}' with the file {source.source}"
+        raise DataError(key, expected="a split or a subset with hub names only", got=got)

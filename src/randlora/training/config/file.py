@@ -11,7 +11,7 @@ from randlora.tasks.paths import FILE, kind_of
 from randlora.training.config import strict_yaml
 from randlora.training.config.schema import check_key, check_value, config_of, fits, keys
 from randlora.training.config.sections import TrainConfig
-from randlora.training.config.synonyms import ours, put, rename
+from randlora.training.config.synonyms import known_as, ours, put, rename
 
 _OPEN = ("method.options", "fingerprint")
 """Sections whose keys are not fixed."""
@@ -63,11 +63,17 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def _words(words: Sequence[str]) -> dict[str, str]:
     """Our dotted keys and the texts of command-line words."""
     found: dict[str, str] = {}
+    given: dict[str, str] = {}
     for key, text in pairs(words):
+        name = known_as(key)
         if text is None:
-            check_key(ours(key), keys(TrainConfig.task))
+            check_key(name, keys(TrainConfig.task))
             raise ConfigError(key, expected="a value after it", got="nothing")
-        found[ours(key)] = text
+        if given.setdefault(name, key) != key:
+            raise ConfigError(name, expected="one value", got=f"two, as --{given[name]} and as --{key}")
+        found[name] = text
+    for key in given.values():
+        ours(key)
     return found
 
 

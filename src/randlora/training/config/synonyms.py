@@ -38,13 +38,17 @@ SYNONYMS = {
 
 
 def ours(key: str) -> str:
+    """Our name for a dotted key, which another tool may call otherwise; the user is told."""
+    known = known_as(key)
+    if known != key:
+        note(f"{key} is read as {known}")
+    return known
+
+
+def known_as(key: str) -> str:
     """Our name for a dotted key, which another tool may call otherwise and may not keep in a section."""
     section, _, name = key.rpartition(".")
-    known = SYNONYMS.get(name)
-    if known is None or key == known or section in {"method.options", "fingerprint"}:
-        return key
-    note(f"{key} is read as {known}")
-    return known
+    return key if section in {"method.options", "fingerprint"} else SYNONYMS.get(name, key)
 
 
 def rename(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,13 +58,18 @@ def rename(content: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: A key is there under two names.
     """
     found: dict[str, Any] = {}
+    given: list[str] = []
     for name, value in content.items():
         if name in ("method", "data", "optimization") and isinstance(value, Mapping):
             for inner, inner_value in value.items():
-                put(found, ours(f"{name}.{inner}"), inner_value)
+                given.append(f"{name}.{inner}")
+                put(found, known_as(given[-1]), inner_value)
             found.setdefault(name, {})
         else:
-            put(found, ours(str(name)), value)
+            given.append(str(name))
+            put(found, known_as(given[-1]), value)
+    for key in given:  # an error is the only line
+        ours(key)
     return found
 
 

@@ -33,8 +33,10 @@ class Decoding:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ConfigError("--max-new-tokens", expected="1 or more", got=str(self.max_new_tokens))
-        if not 0 <= self.temperature < float("inf"):
-            raise ConfigError("--temperature", expected="0 or more", got=str(self.temperature))
+        if self.temperature != 0 and not 1e-3 <= self.temperature < float("inf"):  # by less logits overflow
+            raise ConfigError("--temperature", expected="0, or 0.001 or more", got=str(self.temperature))
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError("--seed", expected="a whole number from 0 to 2^32 - 1", got=str(self.seed))
         if not 0 < self.top_p <= 1:
             raise ConfigError("--top-p", expected="above 0, and at most 1", got=str(self.top_p))
         if self.top_p < 1 and self.temperature == 0:

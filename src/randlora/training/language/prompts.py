@@ -83,7 +83,8 @@ def token_ids(
 
     Raises:
         ConfigError: A system message is given for a model without chat template, or with `raw`.
-        DataError: The template refuses the messages, messages meet no template, or the prompt fills the context.
+        DataError: The template refuses the messages, messages meet no template, the prompt fills the context, or it has
+            bytes that are no UTF-8, which Python hands on as halves of surrogate pairs.
     """
     if raw or (not speaker.chats and isinstance(prompt, str)):
         if system is not None:
@@ -91,13 +92,13 @@ def token_ids(
             raise ConfigError("--system", expected="a chat template, which it is written with", got=got)
         if not isinstance(prompt, str):
             raise DataError(where, expected="a text, as with --raw there is no chat template", got="messages")
-        ids = _ids_of_text(speaker.tokenizer, prompt)
+        ids = _ids_of_text(speaker.tokenizer, text_in(prompt, where))
     else:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         if system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": system}, *messages]
         text = ChatTemplate(speaker.tokenizer, where).render(messages, ask=True)
-        ids = list(speaker.tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = list(speaker.tokenizer(text_in(text, where), add_special_tokens=False)["input_ids"])
     if not ids or len(ids) >= speaker.context:
         expected = f"from 1 to {speaker.context - 1:,} tokens, within the model's context"
         raise DataError(where, expected=expected, got=f"{len(ids):,}")

@@ -11,7 +11,7 @@ from randlora.errors import ConfigError, LayerError, UpdateError
 from randlora.formats.checkpoint import CONFIG_FILE, read_adapter_config
 from randlora.tasks import TASKS
 from randlora.tasks.language.generation import ends
-from randlora.tasks.language.model import load_tokenizer, load_whole
+from randlora.tasks.language.model import check_vocabulary, load_tokenizer, load_whole
 from randlora.tasks.language.task import LanguageTask
 from randlora.tasks.paths import local
 from randlora.tasks.positions import longest_text
@@ -110,6 +110,7 @@ def _merged(adapted: Any) -> Any:
 def _ready(model: Any, tokenizer: Any, source: str) -> Speaker:
     if not hasattr(model, "can_generate") or not model.can_generate():
         raise ConfigError(source, expected="a causal language model", got=type(model).__name__)
+    check_vocabulary(model, tokenizer)
     own, defaults = model.config, model.generation_config
     own.use_cache = True  # off in training
     defaults.pad_token_id = tokenizer.pad_token_id

@@ -31,6 +31,13 @@ def check_launch(config: TrainConfig) -> None:
         note("one process trains: 'accelerate launch --cpu' starts others only with MPI; torchrun starts them")
 
 
+def sharding() -> str:
+    """How the launcher shares the model out among the processes, in words; empty where each has the whole."""
+    if _asked("ACCELERATE_USE_FSDP"):
+        return f"FSDP with {os.environ.get('FSDP_STATE_DICT_TYPE', 'SHARDED_STATE_DICT')}"
+    return "DeepSpeed" if _asked("ACCELERATE_USE_DEEPSPEED") else ""
+
+
 def _check_fsdp(config: TrainConfig, *, on_cpu: bool) -> None:
     if on_cpu:
         hint = "leave --use_fsdp out: every process then holds the whole model"

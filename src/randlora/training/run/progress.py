@@ -33,6 +33,7 @@ class Progress:
         peak_memory_bytes: Most memory in use in training.
         processes: Number of processes that train together, among which the examples are divided.
         gains: Of a search for what layers gain, theirs so far.
+        sharding: How the model is shared out among them, in words; empty where each has the whole.
     """
 
     started: str
@@ -42,6 +43,7 @@ class Progress:
     peak_memory_bytes: int = 0
     processes: int = 1
     gains: dict[str, float] = field(default_factory=dict)
+    sharding: str = ""
 
     @property
     def step_seconds_median(self) -> float:
@@ -59,22 +61,29 @@ class Progress:
         return cls(**{entry.name: content[entry.name] for entry in fields(cls) if entry.name in content})
 
 
-def resumed(checkpoint: Path | None, processes: int) -> Progress:
+def resumed(checkpoint: Path | None, processes: int, sharding: str = "") -> Progress:
     """What a training has been through so far.
 
     Args:
         checkpoint: The one that it resumes from; None for one that begins.
         processes: Number of processes that train together.
+        sharding: See `Progress`.
 
     Raises:
-        OutputError: Another number of processes wrote the checkpoint, which divided the examples otherwise.
+        OutputError: Another number of processes wrote the checkpoint, which divided the examples otherwise, or such as
+            shared the model out otherwise.
     """
     if checkpoint is None:
-        return Progress(datetime.now(timezone.utc).isoformat(timespec="seconds"), processes=processes)
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        return Progress(now, processes=processes, sharding=sharding)
     progress = Progress.load(checkpoint)
     if progress.processes != processes:
         expected = f"as many processes as wrote {checkpoint.name}, {progress.processes}"
         raise OutputError("processes", expected=expected, got=str(processes), hint="or choose another output")
+    if progress.sharding != sharding:
+        before, now = (words or "a whole model in every process" for words in (progress.sharding, sharding))
+        expected = f"that of {checkpoint.name}, {before}"
+        raise OutputError("the launch", expected=expected, got=now, hint="or choose another output")
     return progress
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Sampler
 from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -127,6 +128,12 @@ class RunTrainer(Trainer):
                 group["params"] = [parameter for parameter in group["params"] if id(parameter) not in head]
                 optimizer.add_param_group({**group, "params": apart, "lr": rate})
         return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        """The Trainer's, without a warmup where there is one step, which it would give the rate 0."""
+        if num_training_steps == 1:
+            self.args.warmup_steps = 0
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The Trainer's, without its time in that of the training."""

@@ -25,7 +25,7 @@ from randlora.training.run.arguments import training_arguments
 from randlora.training.run.callbacks import FirstAct
 from randlora.training.run.evaluation import evaluate
 from randlora.training.run.folder import RunFolder
-from randlora.training.run.launch import check_launch
+from randlora.training.run.launch import check_launch, sharding
 from randlora.training.run.memory import peak_bytes, reset_peak
 from randlora.training.run.progress import resumed
 from randlora.training.run.rank_search import search_ranks, with_ranks
@@ -105,7 +105,7 @@ def _train(
         checkpoint = folder.checkpoint()
         trainer_class, _ = task.trainer_classes()
         trainer = run_trainer(trainer_class)(model=model, args=arguments, **_datasets(task, arguments), **task.inputs())
-        progress = resumed(checkpoint, arguments.world_size)
+        progress = resumed(checkpoint, arguments.world_size, sharding())
         trainer.begin(progress, is_head=partial(is_head, task=task), optimization=config.optimization)
         counts = trainer.count_trained()
         with _without_traceback():
