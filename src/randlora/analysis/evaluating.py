@@ -10,7 +10,6 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from randlora.analysis.runs import FinishedRun
-from randlora.errors import ConfigError
 from randlora.tasks import Split, Task
 from randlora.tasks.task import scores_on
 from randlora.training.methods import is_head
@@ -35,15 +34,12 @@ class Evaluator:
         count: Number of the examples.
 
     Raises:
-        ConfigError: Fewer than one example is asked for.
         DataError: The data cannot be read.
     """
 
     def __init__(
         self, run: FinishedRun, task: Task, model: nn.Module, split: Split, examples: int | None, scratch: Path
     ) -> None:
-        if examples is not None and examples < 1:
-            raise ConfigError("--examples", expected="1 or more", got=str(examples))
         self._split = split
         self.data = _drawn(task.dataset(split), examples)
         self.count = len(self.data)

@@ -18,7 +18,7 @@ from randlora.methods.prompts.transfer import HEAD_RATE, find_transfer
 from randlora.tasks.shares import own_rows
 from randlora.tasks.task import NOT_METRICS
 from randlora.training.config.sections import OptimizationConfig
-from randlora.training.run.adalora import RankBudget, find_adalora, orthogonality
+from randlora.training.run.adalora import RankBudget, find_adalora, orthogonality, without_own_penalty
 from randlora.training.run.callbacks import EpochOfData, ProgressBar
 from randlora.training.run.epoch_average import EpochAverage, find_averaged
 from randlora.training.run.progress import Progress, Stopwatch
@@ -71,6 +71,7 @@ class RunTrainer(Trainer):
             self.add_callback(callback)
         if optimization and optimization.early_stopping:
             self.add_callback(EarlyStoppingCallback(optimization.early_stopping))
+        without_own_penalty(self.model)
         self.adalora = find_adalora(self.model)
         if self.adalora is not None:
             self.add_callback(RankBudget(self.adalora))
