@@ -11,9 +11,12 @@ from transformers.pytorch_utils import Conv1D
 
 from every_method import MERGEABLE, config, fill
 from randlora.analysis.deltas import AdapterDeltas, deltas_of
+from randlora.analysis.spectra import rank_of_all
+from randlora.analysis.spectrum import spectrum_of
 from randlora.errors import CheckpointError, LayerError
 from randlora.training import MethodConfig, train
 from randlora.training.adapted import load_adapted
+from randlora.training.merge import merge_adapter
 
 PEFT = {
     "lora": peft.LoraConfig(r=2, init_lora_weights=False, target_modules=["0", "1", "2"]),
@@ -73,6 +76,45 @@ def test_a_kernel_is_a_matrix(method, groups):
     added = (model.merge_and_unload()[0].weight - before).flatten(1)
     torch.testing.assert_close(torch.cat([layer.delta for layer in layers]), added, check_dtype=False)
     assert all(layer.weight.shape == layer.delta.shape and layer.delta.dim() == 2 for layer in layers)
+
+
+def test_a_layer_that_peft_cannot_merge_is_named():
+    net = torch.nn.Sequential(torch.nn.Conv2d(4, 6, 3, groups=2))
+    model = peft.get_peft_model(net, peft.LoraConfig(target_modules=["0"], r=2))
+    with pytest.raises(LayerError, match="Conv2d: expected a layer that can be merged"):
+        list(AdapterDeltas(model))
+    with pytest.raises(LayerError, match="layers that can be merged"):
+        merge_adapter(model)
+
+
+@pytest.mark.parametrize(
+    ("layer", "rank"),
+    [
+        (torch.nn.Linear(40, 60), 5),
+        (torch.nn.Conv1d(8, 20, 3), 4),
+        (torch.nn.Conv2d(8, 20, 3), 4),
+        (torch.nn.Embedding(50, 24), 3),
+    ],
+)
+def test_the_rank_that_would_have_been_enough_is_that_of_a_planted_update(layer, rank):
+    torch.manual_seed(0)
+    config_ = peft.LoraConfig(r=rank, init_lora_weights=False, target_modules=["0"])
+    spectra = [spectrum_of(part.delta) for _, parts in _filled(layer, config_) for part in parts]
+    assert rank_of_all(spectra, 1.0) == rank
+
+
+def test_the_rank_that_would_have_been_enough_for_attention():
+    torch.manual_seed(0)
+    config_ = config("randlora", r=3, num_bases=1, target_modules=["0"])
+    spectra = [
+        spectrum_of(part.delta) for _, parts in _filled(torch.nn.MultiheadAttention(16, 2), config_) for part in parts
+    ]
+    assert len(spectra) > 1
+    assert [spectrum.rank_for(1 - 1e-9)[0] for spectrum in spectra] == [3] * len(spectra)
+
+
+def _filled(layer, config_):
+    return AdapterDeltas(fill(peft.get_peft_model(torch.nn.Sequential(layer.double()), config_)))
 
 
 @pytest.mark.slow

@@ -100,7 +100,8 @@ class AdapterDeltas(Deltas):
 
     Raises:
         CheckpointError: The adapter changes no weight, as prompts.
-        LayerError: While iterating: a quantized layer, whose merge would add its own rounding to ΔW.
+        LayerError: While iterating: a layer that cannot be merged, or a quantized one, whose merge would add its own
+            rounding to ΔW.
     """
 
     def __init__(self, model: nn.Module, source: str = "adapter", adapter_name: str = "default") -> None:
@@ -135,7 +136,10 @@ class AdapterDeltas(Deltas):
             raise LayerError(type(base).__name__, expected=expected)
         kind = kind_of(base)
         before = kind.read(base).clone()
-        layer.merge(adapter_names=[self.adapter_name])
+        try:
+            layer.merge(adapter_names=[self.adapter_name])
+        except NotImplementedError as error:  # PEFT's, as of grouped convolutions
+            raise LayerError(type(base).__name__, expected="a layer that can be merged", got=str(error)) from error
         delta = kind.read(base).double() - before.double()
         kind.write(base, before)
         layer.merged_adapters.clear()

@@ -27,7 +27,7 @@ class Evaluator:
         task: Its task.
         model: The model.
         split: The split.
-        examples: How many of it, drawn by a fixed seed, since files are often sorted by class; None takes all.
+        examples: How many of it, drawn by a fixed seed; None takes all.
         scratch: A folder for the Trainer.
 
     Attributes:
@@ -56,8 +56,10 @@ class Evaluator:
         return scores_on(self.trainer, self.data, self._split)["loss"]
 
     def batches(self, size: int) -> "DataLoader[Any]":
-        """The examples in an order that no model changes, as model inputs."""
-        return DataLoader(self.data, batch_size=size, collate_fn=self.trainer.data_collator)
+        """The examples as model inputs, mixed in an order that no model changes: files are often sorted by class."""
+        order = list(range(self.count))
+        random.Random(0).shuffle(order)  # noqa: S311 - a repeatable order
+        return DataLoader(Subset(self.data, order), batch_size=size, collate_fn=self.trainer.data_collator)
 
     def forward(self, batch: dict[str, Any]) -> None:
         """Run the model on a batch, without gradients; what is wanted of it, hooks take."""
@@ -67,6 +69,6 @@ class Evaluator:
 def _drawn(data: Any, examples: int | None) -> Any:
     if examples is None or examples >= len(data):
         return data
+    # In the order of the data, in which a task of texts has those of one length together: batches need little padding.
     rows = sorted(random.Random(0).sample(range(len(data)), examples))  # noqa: S311 - a repeatable draw
-    random.Random(0).shuffle(rows)  # noqa: S311 - likewise
     return data.select(rows) if hasattr(data, "select") else Subset(data, rows)

@@ -136,7 +136,9 @@ def describe(kind: Any) -> str:
         return " or ".join(f"'{option}'" for option in get_args(kind))
     if dataclasses.is_dataclass(kind):
         return "a section with keys of its own"
-    containers = {list: "a list of strings", dict: "names with a value each"}
+    of_mappings = get_origin(kind) is list and get_origin(get_args(kind)[0]) is dict
+    lists = "a list of names with a number each" if of_mappings else "a list of strings"
+    containers = {list: lists, dict: "names with a value each"}
     if get_origin(kind) in containers:
         return containers[get_origin(kind)]
     names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}  # of method.options

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -110,6 +110,11 @@ class RunTrainer(Trainer):
         if isinstance(sampler, LengthGroupedSampler):
             return LengthGroups(sampler.batch_size, sampler.lengths, self.args.seed)
         return sampler
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int]:
+        # Tasks of texts have them by length already. The Trainer's own groups mix a few hundred texts of all lengths,
+        # and draw them from the random numbers of the training.
+        return SequentialSampler(eval_dataset)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The Trainer's optimizer, with the head's parameters in groups of their own learning rate."""
