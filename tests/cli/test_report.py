@@ -21,6 +21,10 @@ def test_what_cannot_be_reported_is_refused_in_one_line(run, tmp_path, capsys):
     (unfinished / "record.json").unlink()
     broken = made_run(tmp_path / "broken")
     (broken / "record.json").write_text("[]")
+    unlogged = made_run(tmp_path / "unlogged", history=[{"loss": "none", "step": step} for step in range(1000)])
+    line = refused(capsys, "report", unlogged, "--output", tmp_path / "out")
+    assert "history: expected a list of names with a number each" in line
+    assert len(line) < 1000
     out = ("--output", tmp_path / "out")
     for words, message in [
         ((tmp_path / "empty",), "no run in it"),

@@ -17,6 +17,8 @@ from randlora.training.config.sections import TrainConfig, adapter_of
 
 _OPTIONS = "method.options."
 """What lies below is checked against the method's own config class."""
+_LONGEST = 300
+"""Letters of a wrong value that a message shows."""
 
 _CONFIG: TypeAdapter[TrainConfig] = TypeAdapter(TrainConfig)
 
@@ -112,7 +114,8 @@ def check_value(key: str, value: Any, kind: Any) -> None:
     choices = [get_args(part) for part in kinds if get_origin(part) is Literal]
     if choices and isinstance(value, str) and len(choices) == len([part for part in kinds if part is not type(None)]):
         check_choice(key, value, choices[0])
-    raise ConfigError(key, expected=describe(kind), got=repr(value))
+    text = repr(value)  # a history has thousands of entries
+    raise ConfigError(key, expected=describe(kind), got=text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
 
 
 def fits(value: Any, kind: Any) -> bool:
