@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -37,9 +38,10 @@ def checked_folder(path: str | Path, expected: str, other_in: Callable[[Path], s
         other_in: Name of an entry of a folder that is not to be written over; None where there is none.
 
     Raises:
-        OutputError: It is no folder, or holds something else.
+        OutputError: It is no folder, holds something else, or cannot be written.
     """
     folder = Path(path).expanduser()
+    nearest = next((above for above in (folder, *folder.parents) if above.exists()), folder)
     got = None
     if folder.is_symlink() and not folder.exists():
         got = "a link to nothing"
@@ -47,6 +49,10 @@ def checked_folder(path: str | Path, expected: str, other_in: Callable[[Path], s
         got = "a file"
     elif folder.is_dir() and (other := other_in(folder)) is not None:
         got = f"one that holds {other}"
+    elif nearest != folder and not nearest.is_dir():
+        got = f"one below {nearest}, which is a file"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        got = "one that may not be written"
     if got is not None:
         raise OutputError(str(folder), expected=expected, got=got, hint="choose another --output")
     return folder

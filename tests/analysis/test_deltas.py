@@ -5,13 +5,18 @@ from dataclasses import replace
 import peft
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
 from every_method import MERGEABLE, config, fill
 from randlora.analysis.deltas import AdapterDeltas, deltas_of
-from randlora.errors import CheckpointError
+from randlora.analysis.spectra import rank_of_all
+from randlora.analysis.spectrum import spectrum_of
+from randlora.errors import CheckpointError, LayerError
 from randlora.training import MethodConfig, train
+from randlora.training.adapted import load_adapted
+from randlora.training.merge import merge_adapter
 
 PEFT = {
     "lora": peft.LoraConfig(r=2, init_lora_weights=False, target_modules=["0", "1", "2"]),
@@ -73,12 +78,103 @@ def test_a_kernel_is_a_matrix(method, groups):
     assert all(layer.weight.shape == layer.delta.shape and layer.delta.dim() == 2 for layer in layers)
 
 
+def test_a_layer_that_peft_cannot_merge_is_named():
+    net = torch.nn.Sequential(torch.nn.Conv2d(4, 6, 3, groups=2))
+    model = peft.get_peft_model(net, peft.LoraConfig(target_modules=["0"], r=2))
+    with pytest.raises(LayerError, match="Conv2d: expected a layer that can be merged"):
+        list(AdapterDeltas(model))
+    with pytest.raises(LayerError, match="layers that can be merged"):
+        merge_adapter(model)
+
+
+@pytest.mark.parametrize(
+    ("layer", "rank"),
+    [
+        (torch.nn.Linear(40, 60), 5),
+        (torch.nn.Conv1d(8, 20, 3), 4),
+        (torch.nn.Conv2d(8, 20, 3), 4),
+        (torch.nn.Embedding(50, 24), 3),
+    ],
+)
+def test_the_rank_that_would_have_been_enough_is_that_of_a_planted_update(layer, rank):
+    torch.manual_seed(0)
+    config_ = peft.LoraConfig(r=rank, init_lora_weights=False, target_modules=["0"])
+    spectra = [spectrum_of(part.delta) for _, parts in _filled(layer, config_) for part in parts]
+    assert rank_of_all(spectra, 1.0) == rank
+
+
+def test_the_rank_that_would_have_been_enough_for_attention():
+    torch.manual_seed(0)
+    config_ = config("randlora", r=3, num_bases=1, target_modules=["0"])
+    spectra = [
+        spectrum_of(part.delta) for _, parts in _filled(torch.nn.MultiheadAttention(16, 2), config_) for part in parts
+    ]
+    assert len(spectra) > 1
+    assert [spectrum.rank_for(1 - 1e-9)[0] for spectrum in spectra] == [3] * len(spectra)
+
+
+def _filled(layer, config_):
+    return AdapterDeltas(fill(peft.get_peft_model(torch.nn.Sequential(layer.double()), config_)))
+
+
 @pytest.mark.slow
 def test_full_fine_tuning_of_kernels(image_config):
     train(replace(image_config, method=MethodConfig(name="full")))
     found = [layer for _, layers in deltas_of(image_config.output) for layer in layers]
     assert any("patch_embedding" in layer.name for layer in found)
     assert all(layer.weight.shape == layer.delta.shape and layer.delta.dim() == 2 for layer in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda tensors: dict(list(tensors.items())[:3]), "the trained parameters of this model"),
+        (lambda tensors: {name: part / 0 for name, part in tensors.items()}, "finite numbers"),
+        (lambda tensors: {name: part[:1] for name, part in tensors.items()}, "shape"),
+    ],
+)
+def test_damaged_weights_of_a_full_fine_tuning_are_refused(damage, message, text_config):
+    train(replace(text_config, method=MethodConfig(name="full")))
+    path = f"{text_config.output}/adapter/trained.safetensors"
+    save_file({name: part.contiguous() for name, part in damage(load_file(path)).items()}, path)
+    with pytest.raises(CheckpointError, match=message):
+        deltas_of(text_config.output)
+
+
+@pytest.mark.slow
+def test_full_fine_tuning_of_a_base_that_is_elsewhere(text_config, bert, llama, tmp_path):
+    train(replace(text_config, method=MethodConfig(name="full")))
+    (expected, *_) = (layer.delta for _, layers in deltas_of(text_config.output) for layer in layers)
+    base = AutoModel.from_pretrained(bert)
+    with torch.no_grad():
+        base.embeddings.word_embeddings.weight.add_(1.0)
+    base.save_pretrained(tmp_path / "moved")
+    AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path / "moved")
+    (found, *_) = (
+        layer.delta for _, layers in deltas_of(text_config.output, str(tmp_path / "moved")) for layer in layers
+    )
+    torch.testing.assert_close(found, expected - 1.0, atol=1e-6, rtol=0)
+    with pytest.raises(CheckpointError, match="base model of the training"):
+        deltas_of(text_config.output, str(llama))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_the_rounding_of_a_quantized_base_is_no_part_of_what_was_trained(method, sft_config):
+    pytest.importorskip("bitsandbytes")
+    train(replace(sft_config, method=MethodConfig(name=method, r=2), quantization="nf4"))
+    adapted, _ = load_adapted(sft_config.output)
+    layer = adapted.base_model.model.model.layers[0].mlp.up_proj
+    (found,) = (part for name, (part,) in deltas_of(sft_config.output) if name == "model.layers.0.mlp.up_proj")
+    added = layer.lora_B["default"].weight @ layer.lora_A["default"].weight * layer.scaling["default"]
+    weight = found.weight + added
+    if method == "dora":
+        weight = weight * (layer.lora_magnitude_vector["default"].weight / weight.norm(dim=1)).unsqueeze(1)
+    torch.testing.assert_close(found.delta.float(), weight - found.weight, atol=1e-5, rtol=1e-4)
+    if method == "dora":
+        with pytest.raises(LayerError, match="not quantized"):
+            list(AdapterDeltas(adapted))
 
 
 def test_prompts_change_no_weight(llama):

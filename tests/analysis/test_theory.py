@@ -81,3 +81,9 @@ def test_a_sparse_basis_has_the_rank_of_the_columns_that_it_meets():
 def test_sides_that_cannot_be_compared_at_are_refused(sides):
     with pytest.raises(ConfigError, match="--rows, --columns: expected 32 to 4,096, got"):
         analyze_theory(*sides)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seeds_that_no_generator_takes_are_refused(seed):
+    with pytest.raises(ConfigError, match="--seed: expected 0 to"):
+        analyze_theory(seed=seed)

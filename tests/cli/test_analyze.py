@@ -29,6 +29,10 @@ def test_what_cannot_be_looked_at_is_refused_in_one_line(text_config, texts, ber
     unfinished = tmp_path / "unfinished"
     shutil.copytree(first, unfinished)
     (unfinished / "record.json").unlink()
+    unnamed = tmp_path / "unnamed"
+    shutil.copytree(first, unnamed)
+    record = json.loads((first / "record.json").read_text(encoding="utf-8"))
+    (unnamed / "record.json").write_text(json.dumps({**record, "facts": {}}), encoding="utf-8")
     bare = tmp_path / "bare"
     shutil.copytree(first, bare)
     shutil.rmtree(bare / "adapter")
@@ -43,6 +47,8 @@ def test_what_cannot_be_looked_at_is_refused_in_one_line(text_config, texts, ber
         (("cka", first, head), "trained weights"),
         (("cka", first, unfinished), "a finished run"),
         (("cka", first, bare), "no adapter/"),
+        (("cka", first, unnamed), "names of its classes"),
+        (("spectrum", unnamed), "names of its classes"),
         (("cka", first, tmp_path / "nothing"), "a run's folder"),
         (("cka", first), "two or more"),
         (("cka", first, first), "twice"),
@@ -53,6 +59,7 @@ def test_what_cannot_be_looked_at_is_refused_in_one_line(text_config, texts, ber
         (("landscape", first, second, other_base), "one base model"),
         (("landscape", first, second, other_data, "--grid", 1), "2 or more"),
         (("landscape", first, second, other_data, "--margin", "nan"), "0 or more"),
+        (("landscape", first, second, other_data, "--examples", 0), "1 or more"),
         (("spectrum", head), "trained weights"),
         (("spectrum", unfinished), "a finished run"),
         (("spectrum", bare), "no adapter/"),
@@ -70,6 +77,27 @@ def test_what_cannot_be_looked_at_is_refused_in_one_line(text_config, texts, ber
     assert [path.name for path in full_of.iterdir()] == ["thesis.txt"]
     assert not (first / "analysis").exists()
     assert "thesis.txt" in refused(capsys, "analyze", "spectrum", first, "--output", full_of / "thesis.txt")
+
+
+def test_data_that_have_changed_since_the_training_are_not_looked_at(text_config, texts, tmp_path, capsys):
+    for name in ("a", "b", "c"):
+        train(replace(text_config, method=MethodConfig(name="lora", r=2), output=str(tmp_path / name)))
+    lines = (texts / "test.csv").read_text().splitlines()
+    (texts / "test.csv").write_text("\n".join(lines[:9]) + "\n")
+    three = [tmp_path / name for name in "abc"]
+    for words in (("cka", *three), ("landscape", *three)):
+        assert "changed since" in refused(capsys, "analyze", *words, "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_validation_data_are_looked_at_where_all_runs_have_some(text_config, tmp_path, capsys):
+    held_out = replace(text_config.data, validation=0.25)
+    train(replace(text_config, data=held_out, output=str(tmp_path / "with")))
+    train(replace(text_config, output=str(tmp_path / "without")))
+    for order in (("with", "without"), ("without", "with")):
+        words = ["analyze", "cka", *(str(tmp_path / name) for name in order), "--output", str(tmp_path / "out")]
+        assert main(words) == 0, capsys.readouterr().err
+        assert json.loads((tmp_path / "out" / "cka.json").read_text(encoding="utf-8"))["split"] == "test"
 
 
 def test_both_towers_of_clip(image_config, tmp_path, capsys):

@@ -207,7 +207,7 @@ def test_adalora_spends_its_budget(text_config):
     assert len(set(kept)) > 1
     text_config.method.options = {"tinit": 4, "tfinal": 2}
     text_config.output += "-2"
-    with pytest.raises(ConfigError, match="tinit and tfinal of fewer than 6 steps"):
+    with pytest.raises(ConfigError, match="leave two steps or more of 6"):
         train(text_config)
 
 

@@ -1,9 +1,14 @@
 """What a run adds to a Trainer, part by part: the order of the batches, AdaLoRA's penalty."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 from transformers import Trainer
 
+from randlora.training import MethodConfig, evaluate, train
 from randlora.training.run import trainer
 from randlora.training.run.trainer import LengthGroups, RunTrainer
 
@@ -20,6 +25,30 @@ def test_the_order_of_the_batches_is_that_of_seed_and_epoch():
     assert order(3, 1) == orders[1]  # whatever has been drawn before, as in a resumed run
     assert all(sorted(each) == list(range(32)) for each in orders)
     assert orders[0] != orders[1] != orders[2]
+
+
+@pytest.mark.slow
+def test_adaloras_penalty_counts_once_in_language_models_and_is_no_part_of_a_score(sft_config, monkeypatch):
+    seen = []
+    ordinary = RunTrainer.compute_loss
+
+    def watched(self, model, inputs, *args, **kwargs):
+        loss = ordinary(self, model, inputs, *args, **kwargs)
+        plain = cross_entropy(
+            model(inputs["input_ids"]).logits[:, :-1].flatten(0, 1), inputs["labels"][:, 1:].flatten()
+        )
+        seen.append((float(loss - plain), float(trainer.orthogonality(self.adalora))))
+        return loss
+
+    monkeypatch.setattr(RunTrainer, "compute_loss", watched)
+    data = replace(sft_config.data, general=False)
+    optimization = replace(sft_config.optimization, epochs=1, batch_size=20)
+    record = train(replace(sft_config, method=MethodConfig(name="adalora", r=2), data=data, optimization=optimization))
+    assert len(seen) == 2
+    for added, penalty in seen:
+        assert added == pytest.approx(penalty, abs=1e-5)
+        assert penalty > 0
+    assert evaluate(sft_config.output)["loss"] == pytest.approx(record.metrics["test_loss"], rel=1e-6)
 
 
 def test_adaloras_penalty_counts_once_for_an_accumulated_batch(monkeypatch):

@@ -34,7 +34,7 @@ def analyze_cka(
     Args:
         runs: Folders of finished runs, compared with each other.
         against: Folder of a run that each of them is compared with instead, such as a full fine-tuning.
-        split: The data; None takes validation where there is one, else test.
+        split: The data; None takes validation where all runs have one, else test.
         examples: How many of them, drawn by a fixed seed.
         batch_size: Examples whose features are compared with each other.
         trust_remote_code: Whether Python code that comes with the model may run.
@@ -46,8 +46,9 @@ def analyze_cka(
     """
     if len(runs) < (2 if against is None else 1):
         raise ConfigError("runs", expected="two or more, or --against", got=f"{len(runs)}")
-    if batch_size < SMALLEST:
-        raise ConfigError("--batch-size", expected=f"{SMALLEST} or more", got=str(batch_size))
+    for name, value in (("--examples", examples), ("--batch-size", batch_size)):
+        if value < SMALLEST:
+            raise ConfigError(name, expected=f"{SMALLEST} or more", got=str(value))
     opened = open_runs([*runs, *([] if against is None else [against])], trust_remote_code=trust_remote_code)
     require_same_base(opened)
     chosen = choose_split(opened, split)
@@ -65,8 +66,6 @@ def analyze_cka(
             found = {name: minibatch_cka(grams[i], grams[j]) for (i, j), name in names.items()}
             rows.append({"layer": block, "block": kind, **{name: value for name, (value, _) in found.items()}})
             errors.append({name: error for name, (_, error) in found.items()})
-    if not rows:
-        raise ConfigError("--examples", expected=f"{SMALLEST} or more in a batch", got=str(examples))
     title = f"CKA on the {chosen} data"
     data = {"layers": rows, "standard_errors": errors, "pairs": list(names.values()), "split": chosen}
     return Result("cka", title, _in_words(rows, list(names.values())), rows, data)
@@ -77,6 +76,8 @@ def _collect(run: FinishedRun, split: Split, examples: int, batch_size: int) -> 
     model = run.model(task)
     with tempfile.TemporaryDirectory() as scratch:
         evaluator = Evaluator(run, task, model, split, examples, Path(scratch))
+        if evaluator.count < SMALLEST:
+            raise ConfigError(f"data.{split}", expected=f"{SMALLEST} examples or more", got=str(evaluator.count))
         collector = GramCollector(model, batch_size)
         batches = evaluator.batches(batch_size)
         with bar(f"features of {run.name}", "batch", len(batches)) as progress:

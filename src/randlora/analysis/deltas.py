@@ -2,26 +2,28 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from randlora.adapter import AdapterLayer
 from randlora.adapter.kinds import find_kind, kind_of
 from randlora.adapter.parameters import AdaptedModule
+from randlora.adapter.quantized import quantized_format
 from randlora.analysis.runs import FinishedRun, open_runs
-from randlora.errors import CheckpointError
+from randlora.errors import CheckpointError, LayerError
 from randlora.formats.export import adds_delta
 from randlora.training.adapted import load_adapted
 from randlora.training.methods import build, is_head, load_model
+from randlora.training.run.evaluation import require_architecture
 from randlora.training.run.folder import CONFIG
-from randlora.training.run.weights import FILE_NAME
+from randlora.training.run.weights import read_trained
 
 
 class LayerDelta(NamedTuple):
@@ -82,8 +84,9 @@ def deltas_of(source: str | Path, model: str | None = None, *, trust_remote_code
     if (Path(source).expanduser() / CONFIG).is_file():
         (run,) = open_runs([source], trust_remote_code=trust_remote_code)
         if run.config.method.name == "full":
-            return FullDeltas(run)
-    adapted, _ = load_adapted(source, model, trust_remote_code=trust_remote_code)
+            return FullDeltas(replace(run, config=replace(run.config, model=model or run.config.model)))
+    # Merged into a quantized base, ΔW would have the rounding of the merge in it.
+    adapted, _ = load_adapted(source, model, trust_remote_code=trust_remote_code, dequantize=True)
     return AdapterDeltas(adapted, str(source))
 
 
@@ -97,6 +100,8 @@ class AdapterDeltas(Deltas):
 
     Raises:
         CheckpointError: The adapter changes no weight, as prompts.
+        LayerError: While iterating: a layer that cannot be merged, or a quantized one, whose merge would add its own
+            rounding to ΔW.
     """
 
     def __init__(self, model: nn.Module, source: str = "adapter", adapter_name: str = "default") -> None:
@@ -126,9 +131,15 @@ class AdapterDeltas(Deltas):
 
     def _difference_of_merge(self, layer: Any, base: nn.Module) -> tuple[Tensor, Tensor]:
         """W₀ and what a merge adds to it; the layer is left as it was, to the bit."""
+        if quantized_format(base) is not None:
+            expected = "a layer that is not quantized, where ΔW is known by a merge alone"
+            raise LayerError(type(base).__name__, expected=expected)
         kind = kind_of(base)
         before = kind.read(base).clone()
-        layer.merge(adapter_names=[self.adapter_name])
+        try:
+            layer.merge(adapter_names=[self.adapter_name])
+        except NotImplementedError as error:  # PEFT's, as of grouped convolutions
+            raise LayerError(type(base).__name__, expected="a layer that can be merged", got=str(error)) from error
         delta = kind.read(base).double() - before.double()
         kind.write(base, before)
         layer.merged_adapters.clear()
@@ -137,8 +148,6 @@ class AdapterDeltas(Deltas):
 
 class FullDeltas(Deltas):
     """The differences of a full fine-tuning's weights to the base model's, without its head.
-
-    The trained weights stay in their file and are read layer by layer.
 
     Args:
         run: A finished run of method "full".
@@ -150,28 +159,19 @@ class FullDeltas(Deltas):
     def __init__(self, run: FinishedRun) -> None:
         task = run.task()
         load_model(task, run.config)
-        modules = dict(build(task, run.config.method).named_modules())
-        path = run.folder.adapter / FILE_NAME
-        try:
-            self._file: Any = safe_open(str(path), framework="pt")
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(str(path), expected="a safetensors file", got=str(error)) from error
-        trained = set(self._file.keys())
+        require_architecture(task, run.config)
+        model = build(task, run.config.method)
+        self._trained = read_trained(model, run.folder.adapter)
         self._layers: dict[str, Any] = {
             name: module
-            for name, module in modules.items()
-            if f"{name}.weight" in trained and find_kind(module) is not None and not is_head(name, task)
+            for name, module in model.named_modules()
+            if f"{name}.weight" in self._trained and find_kind(module) is not None and not is_head(name, task)
         }
         self.names = list(self._layers)
-        for name, layer in self._layers.items():
-            shape = tuple(self._file.get_slice(f"{name}.weight").get_shape())
-            if shape != tuple(layer.weight.shape):
-                expected = f"shape {tuple(layer.weight.shape)}"
-                raise CheckpointError(f"{path}: '{name}.weight'", expected=expected, got=str(shape))
 
     @torch.no_grad()
     def _read(self, name: str) -> tuple[Tensor, Tensor]:
         layer = self._layers[name]
         kind = kind_of(layer)
-        delta = self._file.get_tensor(f"{name}.weight").double() - layer.weight.double()
+        delta = self._trained[f"{name}.weight"].double() - layer.weight.double()
         return kind.read(layer), delta.T if isinstance(layer, Conv1D) else delta

@@ -10,7 +10,6 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from randlora.analysis.runs import FinishedRun
-from randlora.errors import ConfigError
 from randlora.tasks import Split, Task
 from randlora.tasks.task import scores_on
 from randlora.training.methods import is_head
@@ -28,22 +27,19 @@ class Evaluator:
         task: Its task.
         model: The model.
         split: The split.
-        examples: How many of it, drawn by a fixed seed, since files are often sorted by class; None takes all.
+        examples: How many of it, drawn by a fixed seed; None takes all.
         scratch: A folder for the Trainer.
 
     Attributes:
         count: Number of the examples.
 
     Raises:
-        ConfigError: Fewer than one example is asked for.
         DataError: The data cannot be read.
     """
 
     def __init__(
         self, run: FinishedRun, task: Task, model: nn.Module, split: Split, examples: int | None, scratch: Path
     ) -> None:
-        if examples is not None and examples < 1:
-            raise ConfigError("--examples", expected="1 or more", got=str(examples))
         self._split = split
         self.data = _drawn(task.dataset(split), examples)
         self.count = len(self.data)
@@ -60,8 +56,10 @@ class Evaluator:
         return scores_on(self.trainer, self.data, self._split)["loss"]
 
     def batches(self, size: int) -> "DataLoader[Any]":
-        """The examples in an order that no model changes, as model inputs."""
-        return DataLoader(self.data, batch_size=size, collate_fn=self.trainer.data_collator)
+        """The examples as model inputs, mixed in an order that no model changes: files are often sorted by class."""
+        order = list(range(self.count))
+        random.Random(0).shuffle(order)  # noqa: S311 - a repeatable order
+        return DataLoader(Subset(self.data, order), batch_size=size, collate_fn=self.trainer.data_collator)
 
     def forward(self, batch: dict[str, Any]) -> None:
         """Run the model on a batch, without gradients; what is wanted of it, hooks take."""
@@ -71,6 +69,6 @@ class Evaluator:
 def _drawn(data: Any, examples: int | None) -> Any:
     if examples is None or examples >= len(data):
         return data
+    # In the order of the data, in which a task of texts has those of one length together: batches need little padding.
     rows = sorted(random.Random(0).sample(range(len(data)), examples))  # noqa: S311 - a repeatable draw
-    random.Random(0).shuffle(rows)  # noqa: S311 - likewise
     return data.select(rows) if hasattr(data, "select") else Subset(data, rows)

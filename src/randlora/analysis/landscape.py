@@ -48,7 +48,7 @@ def analyze_landscape(
         plane: "paper" has the runs at (0, 0), (0.5, 1) and (1, 0), "orthonormal" at their true angles and distances.
         grid: Points on each axis.
         margin: Width of what is shown around the triangle.
-        split: The data; None takes validation where there is one, else test.
+        split: The data; None takes validation where all runs have one, else test.
         examples: How many of them, drawn by a fixed seed; None takes all.
         trust_remote_code: Whether Python code that comes with the model may run.
 
@@ -63,6 +63,8 @@ def analyze_landscape(
         raise ConfigError("--grid", expected="2 or more", got=str(grid))
     if not 0 <= margin < math.inf:
         raise ConfigError("--margin", expected="0 or more", got=str(margin))
+    if examples is not None and examples < 1:
+        raise ConfigError("--examples", expected="1 or more", got=str(examples))
     opened = open_runs(runs, trust_remote_code=trust_remote_code)
     require_same_base(opened)
     chosen = choose_split(opened, split)
@@ -164,7 +166,7 @@ def _result(
     elif highest["barrier"] <= TOLERANCE * max(at_corners):
         summary.append("no barrier: on no edge does the loss rise above the line between its ends")
     else:
-        summary.append(f"highest barrier {highest['barrier']:.4f}, between {highest['edge']}")
+        summary.append(f"highest barrier {highest['barrier']:.4g}, between {highest['edge']}")
     return Result("landscape", f"Loss on the {split} data between {', '.join(names)}", summary, rows, data)
 
 

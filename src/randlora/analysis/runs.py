@@ -99,35 +99,47 @@ def trains_prompts(config: TrainConfig) -> bool:
 
 
 def require_same_base(runs: Sequence[FinishedRun]) -> None:
-    """Raise unless all runs began with the same model: the same files of the same architecture.
+    """Raise unless all runs began one task with the same model: the same files of the same architecture.
 
     Raises:
         ConfigError: Two did not.
     """
     first = runs[0]
     for run in runs[1:]:
-        ours, others = _base(first), _base(run)
-        if ours != others:
+        if first.config.task != run.config.task:
+            got = f"{first.config.task} in {first.name}, {run.config.task} in {run.name}"
+            raise ConfigError("runs", expected="runs of one task", got=got)
+        if first.config.quantization != run.config.quantization:
+            got = f"{first.config.quantization} in {first.name}, {run.config.quantization} in {run.name}"
+            raise ConfigError("runs", expected="runs of one quantization", got=got)
+        if _base(first) != _base(run):
             got = f"{first.config.model} in {first.name}, {run.config.model} in {run.name}"
+            got += ", changed in between" if first.config.model == run.config.model else ""
             raise ConfigError("runs", expected="runs of one base model", got=got)
 
 
 def _base(run: FinishedRun) -> tuple[str | None, ...]:
     known = run.config.fingerprint
-    return (run.config.task, known.get("model", run.config.model), known.get("architecture"))
+    return (known.get("model", run.config.model), known.get("architecture"))
 
 
 def require_same_data(runs: Sequence[FinishedRun], split: Split) -> None:
     """Raise unless all runs know the same data as a split, and read an example in the same way.
 
     Raises:
-        ConfigError: Two do not, or a run has no such split.
+        ConfigError: Two do not, or a run has no such split, or another than when it was made.
+        DataError: The data cannot be read.
     """
     first = runs[0]
     for run in runs:
-        if not run.task().has(split):
+        task = run.task()
+        if not task.has(split):
             raise ConfigError(f"data.{split} of {run.name}", expected="data to look at", got="none")
-        if run.config.fingerprint.get(f"{split} data") != first.config.fingerprint.get(f"{split} data"):
+        trained_beside = run.config.fingerprint.get(f"{split} data")
+        if trained_beside not in (None, task.fingerprint(split)):
+            got = "others, whose content has changed since"
+            raise ConfigError(f"data.{split} of {run.name}", expected="those of the run", got=got)
+        if trained_beside != first.config.fingerprint.get(f"{split} data"):
             raise ConfigError("runs", expected=f"runs with the same {split} data", got=f"others in {run.name}")
         if run.record.facts != first.record.facts:
             raise ConfigError("runs", expected="runs on the same classes", got=f"others in {run.name}")
@@ -139,7 +151,7 @@ def require_same_data(runs: Sequence[FinishedRun], split: Split) -> None:
 
 
 def choose_split(runs: Sequence[FinishedRun], wanted: Literal["test", "validation"] | None) -> Split:
-    """The split to look at: the one asked for, else validation where the first run has one, else test."""
+    """The split to look at: the one asked for, else validation where all runs have one, else test."""
     if wanted is not None:
         return wanted
-    return "validation" if runs[0].task().has("validation") else "test"
+    return "validation" if all(run.task().has("validation") for run in runs) else "test"

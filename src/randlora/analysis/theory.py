@@ -60,12 +60,15 @@ def analyze_theory(rows: int = 96, columns: int = 64, *, seed: int = 0, steps: i
         steps: Iterations of each fit.
 
     Raises:
-        ConfigError: A side is smaller than twice the largest rank compared at, or above `LARGEST_SIDE`.
+        ConfigError: A side is smaller than twice the largest rank compared at, or above `LARGEST_SIDE`, or the seed is
+            none.
     """
     smallest = 2 * max(RANKS)
     if min(rows, columns) < smallest or max(rows, columns) > LARGEST_SIDE:
         expected = f"{smallest} to {LARGEST_SIDE:,}"
         raise ConfigError("--rows, --columns", expected=expected, got=f"{rows}, {columns}")
+    if not 0 <= seed < 2**63:
+        raise ConfigError("--seed", expected="0 to 2^63 - 1", got=str(seed))
     found: list[dict[str, Any]] = []
     wanted = targets(rows, columns, seed)
     with bar("theory", "fit", len(wanted) * len(RANKS) * len(METHODS)) as progress:

@@ -1,6 +1,7 @@
 """Words of the command line -> one call; errors -> one line and exit code 2."""
 
 import argparse
+import errno
 import io
 import logging
 import os
@@ -116,6 +117,9 @@ def _explain(error: Exception) -> tuple[str, int]:
         return "another process of the run has ended; the same command again goes on from the last checkpoint", 2
     if isinstance(error, MemoryError):
         return "out of memory", 2
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        start = printable(str(error.filename)[:60])
+        return f"{start}…: expected a path that the file system can have, got {len(str(error.filename)):,} letters", 2
     absent = (getattr(error, "name", None) or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if absent and absent != "randlora":  # an extra, which is imported where it is first needed
         return str(missing(absent)), 2

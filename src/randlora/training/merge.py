@@ -90,5 +90,7 @@ def merge_adapter(adapted: PeftModel) -> Any:
         return adapted.merge_and_unload(safe_merge=True)
     except LayerError:
         raise
+    except NotImplementedError as error:  # PEFT's, as of grouped convolutions
+        raise LayerError("adapter", expected="layers that can be merged", got=str(error)) from error
     except ValueError as error:  # PEFT's own layers'
         raise CheckpointError("adapter", expected="finite merged weights", got=str(error)) from error

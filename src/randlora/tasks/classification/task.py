@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from randlora.errors import ConfigError, DataError
+from randlora.errors import CheckpointError, ConfigError, DataError
 from randlora.tasks.classification.config import ClassificationData
 from randlora.tasks.classification.labelled import Columns, Examples, load_labelled, load_training
 from randlora.tasks.classification.metrics import score_function
@@ -48,6 +48,14 @@ def labels_of(batch: list[dict[str, Any]]) -> Tensor:
     return torch.tensor([example["labels"] for example in batch])
 
 
+def _known_names(facts: Mapping[str, Any]) -> list[str]:
+    """The names of the classes in the facts of a finished run."""
+    names = facts.get("label_names")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise CheckpointError("the run's record", expected="the names of its classes", got=f"label_names {names!r}")
+    return list(names)
+
+
 class Classification(Task):
     """A classification task; a subclass says how inputs are read and what model reads them."""
 
@@ -61,7 +69,7 @@ class Classification(Task):
     def __init__(self, data: ClassificationData, *, seed: int, facts: Mapping[str, Any] | None = None) -> None:
         super().__init__(data, seed=seed, facts=facts)
         self._splits: dict[Split, Examples] = {}
-        self._label_names: list[str] | None = None if facts is None else list(facts["label_names"])
+        self._label_names: list[str] | None = None if facts is None else _known_names(facts)
 
     @classmethod
     def check(cls, data: Any) -> None:

@@ -17,6 +17,8 @@ from randlora.training.config.sections import TrainConfig, adapter_of
 
 _OPTIONS = "method.options."
 """What lies below is checked against the method's own config class."""
+_LONGEST = 300
+"""Letters of a wrong value that a message shows."""
 
 _CONFIG: TypeAdapter[TrainConfig] = TypeAdapter(TrainConfig)
 
@@ -112,7 +114,8 @@ def check_value(key: str, value: Any, kind: Any) -> None:
     choices = [get_args(part) for part in kinds if get_origin(part) is Literal]
     if choices and isinstance(value, str) and len(choices) == len([part for part in kinds if part is not type(None)]):
         check_choice(key, value, choices[0])
-    raise ConfigError(key, expected=describe(kind), got=repr(value))
+    text = repr(value)  # a history has thousands of entries
+    raise ConfigError(key, expected=describe(kind), got=text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
 
 
 def fits(value: Any, kind: Any) -> bool:
@@ -136,7 +139,9 @@ def describe(kind: Any) -> str:
         return " or ".join(f"'{option}'" for option in get_args(kind))
     if dataclasses.is_dataclass(kind):
         return "a section with keys of its own"
-    containers = {list: "a list of strings", dict: "names with a value each"}
+    of_mappings = get_origin(kind) is list and get_origin(get_args(kind)[0]) is dict
+    lists = "a list of names with a number each" if of_mappings else "a list of strings"
+    containers = {list: lists, dict: "names with a value each"}
     if get_origin(kind) in containers:
         return containers[get_origin(kind)]
     names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}  # of method.options

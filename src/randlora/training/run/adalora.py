@@ -29,14 +29,14 @@ class RankBudget(TrainerCallback):
         """Fix the schedule.
 
         Raises:
-            ConfigError: `tinit` and `tfinal` leave no step to cut ranks in.
+            ConfigError: `tinit` and `tfinal` leave no step to weigh ranks in before they are cut.
         """
         del args, control
         config = self.tuner.peft_config[self.tuner.trainable_adapter_name]
-        if config.tinit + config.tfinal >= state.max_steps:
+        if config.tinit + config.tfinal > state.max_steps - 2:
             raise ConfigError(
                 "method.options",
-                expected=f"tinit and tfinal of fewer than {state.max_steps} steps together",
+                expected=f"tinit and tfinal that leave two steps or more of {state.max_steps}",
                 got=f"{config.tinit} and {config.tfinal}",
             )
         self.tuner.rankallocator.set_total_step(state.max_steps)
@@ -55,10 +55,24 @@ def find_adalora(model: nn.Module) -> AdaLoraModel | None:
     return next((tuner for tuner in tuners if hasattr(tuner, "rankallocator")), None)
 
 
+def without_own_penalty(model: nn.Module) -> None:
+    """Have PEFT's AdaLoRA give the loss of a language model as it is.
+
+    PEFT adds its penalty to whatever loss the model itself computes: a second time in training, also in scores, and of
+    a finished run, which has no adapter to be trained, it does not know the penalty's weight.
+
+    Args:
+        model: Any model; it is changed in place.
+    """
+    for tuner in model.modules():
+        if isinstance(tuner, AdaLoraModel):
+            tuner.forward = tuner.model.forward
+
+
 def orthogonality(tuner: AdaLoraModel) -> Tensor:
     """AdaLoRA's penalty: orth_reg_weight times the mean of ‖P·Pᵀ - 1‖ and ‖Qᵀ·Q - 1‖ over all layers (eq. 4).
 
-    PEFT adds it to a loss that the model itself computes, which is not how the runs here are trained.
+    The Trainer adds it to the loss of any task; see `without_own_penalty`.
     """
     name = tuner.trainable_adapter_name
     grams = []

@@ -109,12 +109,21 @@ def trained_model(task: Task, config: TrainConfig, folder: RunFolder) -> nn.Modu
     Raises:
         CheckpointError: The adapter is missing, damaged or of another model.
     """
-    trained_on = config.fingerprint.get("architecture")
-    if trained_on not in (None, architecture_fingerprint(task.backbone)):
-        expected = "the base model of the training, or one of its class, layers and shapes"
-        raise CheckpointError(config.model, expected=expected, got="another")
+    require_architecture(task, config)
     if config.method.name in METHODS:
         return task.wrap(load_adapter(task.backbone, folder.adapter), train_head=False)
     model = build(task, config.method)
     load_trained(model, folder.adapter)
     return model
+
+
+def require_architecture(task: Task, config: TrainConfig) -> None:
+    """Raise unless a task's backbone is of the class, layers and shapes of a finished run's.
+
+    Raises:
+        CheckpointError: It is not.
+    """
+    trained_on = config.fingerprint.get("architecture")
+    if trained_on not in (None, architecture_fingerprint(task.backbone)):
+        expected = "the base model of the training, or one of its class, layers and shapes"
+        raise CheckpointError(config.model, expected=expected, got="another")

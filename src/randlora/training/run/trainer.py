@@ -9,7 +9,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -19,7 +19,7 @@ from randlora.methods.prompts.transfer import HEAD_RATE, find_transfer
 from randlora.tasks.shares import own_rows
 from randlora.tasks.task import NOT_METRICS
 from randlora.training.config.sections import OptimizationConfig
-from randlora.training.run.adalora import RankBudget, find_adalora, orthogonality
+from randlora.training.run.adalora import RankBudget, find_adalora, orthogonality, without_own_penalty
 from randlora.training.run.callbacks import EpochOfData, ProgressBar
 from randlora.training.run.epoch_average import EpochAverage, find_averaged
 from randlora.training.run.progress import Progress, Stopwatch
@@ -72,6 +72,7 @@ class RunTrainer(Trainer):
             self.add_callback(callback)
         if optimization and optimization.early_stopping:
             self.add_callback(EarlyStoppingCallback(optimization.early_stopping))
+        without_own_penalty(self.model)
         self.adalora = find_adalora(self.model)
         if self.adalora is not None:
             self.add_callback(RankBudget(self.adalora))
@@ -110,6 +111,11 @@ class RunTrainer(Trainer):
         if isinstance(sampler, LengthGroupedSampler):
             return LengthGroups(sampler.batch_size, sampler.lengths, self.args.seed)
         return sampler
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int]:
+        # Tasks of texts have them by length already. The Trainer's own groups mix a few hundred texts of all lengths,
+        # and draw them from the random numbers of the training.
+        return SequentialSampler(eval_dataset)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The Trainer's optimizer, with the head's parameters in groups of their own learning rate."""

@@ -39,14 +39,27 @@ def load_trained(model: nn.Module, folder: Path) -> None:
         CheckpointError: The file is missing, damaged, or holds other names or shapes than the model's, or numbers that
             are not finite.
     """
+    tensors = read_trained(model, folder)
+    with torch.no_grad():
+        for name, parameter in _trained(model).items():
+            parameter.copy_(tensors[name])
+
+
+def read_trained(model: nn.Module, folder: Path) -> dict[str, Tensor]:
+    """Read what `save_trained` wrote, for a model of the same build, which is left as it is.
+
+    On a CPU the tensors are views of the file: what nobody uses of them takes no memory for long.
+
+    Raises:
+        CheckpointError: As `load_trained`.
+    """
     path = folder / FILE_NAME
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(str(path), expected="a safetensors file", got=str(error)) from error
     check_finite(tensors, str(path))
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    wanted: dict[str, Tensor] = {**trained, **_averages(model)}
+    wanted = _trained(model)
     if wanted.keys() != tensors.keys():
         name = min(wanted.keys() ^ tensors.keys())
         raise CheckpointError(
@@ -62,8 +75,12 @@ def load_trained(model: nn.Module, folder: Path) -> None:
                 got=f"{tuple(tensors[name].shape)}",
                 hint="it was trained on another base model",
             )
-        with torch.no_grad():
-            parameter.copy_(tensors[name])
+    return tensors
+
+
+def _trained(model: nn.Module) -> dict[str, Tensor]:
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {**trained, **_averages(model)}
 
 
 def _averages(model: nn.Module) -> dict[str, Tensor]:
