@@ -17,6 +17,7 @@ from randlora.adapter.kinds import find_kind, kind_of
 from randlora.adapter.parameters import AdaptedModule
 from randlora.analysis.runs import FinishedRun, open_runs
 from randlora.errors import CheckpointError
+from randlora.files import expanded
 from randlora.formats.export import adds_delta
 from randlora.training.adapted import load_adapted
 from randlora.training.methods import build, is_head, load_model
@@ -79,7 +80,7 @@ def deltas_of(source: str | Path, model: str | None = None, *, trust_remote_code
         ConfigError: The base model cannot be loaded.
         LayerError: A changed layer is no matrix.
     """
-    if (Path(source).expanduser() / CONFIG).is_file():
+    if (expanded(source) / CONFIG).is_file():
         (run,) = open_runs([source], trust_remote_code=trust_remote_code)
         if run.config.method.name == "full":
             return FullDeltas(run)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from randlora.errors import ConfigError, TrainingError
-from randlora.files import write_atomically
+from randlora.files import expanded, write_atomically
 from randlora.messages import is_first_process, note
 from randlora.tasks import TASKS
 from randlora.training.config.sections import TrainConfig
@@ -87,7 +87,7 @@ def search(config: TrainConfig, learning_rates: Sequence[float], seeds: Sequence
     )
     if is_first_process():
         content = json.dumps(asdict(found), indent=1, ensure_ascii=False) + "\n"
-        write_atomically(Path(config.output).expanduser() / FILE_NAME, content)
+        write_atomically(expanded(config.output) / FILE_NAME, content)
     return found
 
 

@@ -56,7 +56,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(str(path), expected="YAML", got=str(error)) from error
     if not isinstance(content, dict):
-        raise ConfigError(str(path), expected="keys and values", got=f"{type(content).__name__}")
+        got = "nothing" if content is None else type(content).__name__
+        raise ConfigError(str(path), expected="keys and values", got=got)
     return content
 
 
@@ -78,7 +79,7 @@ def _words(words: Sequence[str]) -> dict[str, str]:
 
 
 def pairs(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """The keys and texts of `--key value` and `--key=value`; None for a last key with nothing behind it.
+    """The keys and texts of `--key value` and `--key=value`; None for a key with no value behind it.
 
     Raises:
         ConfigError: A word is no key where one should be.
@@ -92,11 +93,11 @@ def pairs(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
         if equals:
             yield key, text
         else:
-            yield key, rest.pop(0) if rest else None
+            yield key, rest.pop(0) if rest and not rest[0].startswith("--") else None
 
 
 def typed(key: str, text: str, kind: Any) -> Any:
-    """A word as the type of its key: a string as it is where the key takes strings and no such number.
+    """A word as the type of its key: a string as it is where the key takes strings, and no such number or truth value.
 
     Args:
         key: The key, for the message.
@@ -110,8 +111,9 @@ def typed(key: str, text: str, kind: Any) -> Any:
         value = strict_yaml.load(text)
     except yaml.YAMLError:
         value = text
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is Any or text == "null" or text.startswith("[") or is_number:
+    if isinstance(value, bool) or not text:  # true is no name, and nothing is no null
+        chosen = value if text else text
+    elif kind is Any or text == "null" or text.startswith("[") or isinstance(value, int | float):
         chosen = value if fits(value, kind) else text
     else:
         chosen = text if fits(text, kind) else value

@@ -2,7 +2,6 @@
 
 import importlib.util
 import tempfile
-from pathlib import Path
 
 import torch
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
@@ -10,6 +9,7 @@ from transformers.training_args import OptimizerNames
 
 from randlora.adapter_config import check_choice
 from randlora.errors import ConfigError, DeviceError, OutputError
+from randlora.files import expanded
 from randlora.tasks import TASKS
 from randlora.tasks.sources import locate
 from randlora.training.config.adapter_configs import adapter_config
@@ -169,7 +169,7 @@ def _check_output(output: str) -> None:
     """Check that the folder, or the nearest one above it that exists, can be written."""
     if not output:
         raise OutputError("output", expected="a folder for the run", got="nothing")
-    folder = Path(output).expanduser()
+    folder = expanded(output)
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
