@@ -145,7 +145,6 @@ def test_a_wrong_file_is_one_line_of_what_to_do(file, content, message):
         (["--method.r"], r"method\.r"),
         (["--method.r="], r"method\.r: expected a whole number .*, got ''"),
         (["--method.r", "--seed", "3"], r"method\.r: expected a value after it"),
-        (["--push_to_hub", "true"], r"push_to_hub: expected a string or null, got True"),
         (["--bf16", "true"], r"bf16: .*did you mean optimization\.precision bf16\?"),
         (["--use_dora", "true"], r"use_dora: .*did you mean method\.name dora\?"),
         (["--max-steps", "3"], r"max-steps: .*did you mean optimization\.max_steps\?"),
@@ -186,6 +185,12 @@ def test_each_key_of_other_tools_is_told_of_one_that_is_there():
 def test_a_share_that_is_no_number_is_no_name_on_the_hub(text_config, share):
     text_config.data.validation = share
     with pytest.raises(DataError, match=rf"^data\.validation: .*, got {share} \(a share is a number as 0\.1"):
+        validate(text_config)
+
+
+def test_a_truth_value_is_no_repository(text_config):
+    text_config.push_to_hub = "true"
+    with pytest.raises(ConfigError, match=r"^push_to_hub: expected a repository's name, got true"):
         validate(text_config)
 
 

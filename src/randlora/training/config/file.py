@@ -97,7 +97,7 @@ def pairs(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def typed(key: str, text: str, kind: Any) -> Any:
-    """A word as the type of its key: a string as it is where the key takes strings, and no such number or truth value.
+    """A word as the type of its key: a string as it is where the key takes strings and no such number.
 
     Args:
         key: The key, for the message.
@@ -108,12 +108,11 @@ def typed(key: str, text: str, kind: Any) -> Any:
         ConfigError: The word does not fit it.
     """
     try:
-        value = strict_yaml.load(text)
+        value = strict_yaml.load(text) if text else ""  # nothing is no null
     except yaml.YAMLError:
         value = text
-    if isinstance(value, bool) or not text:  # true is no name, and nothing is no null
-        chosen = value if text else text
-    elif kind is Any or text == "null" or text.startswith("[") or isinstance(value, int | float):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is Any or text == "null" or text.startswith("[") or is_number:
         chosen = value if fits(value, kind) else text
     else:
         chosen = text if fits(text, kind) else value

@@ -42,6 +42,8 @@ def validate(config: TrainConfig) -> None:
     locate(config.model)
     TASKS[config.task].check(config.data)
     _check_trackers(config.report_to)
+    if config.push_to_hub in ("true", "false"):  # as in transformers, where the name is another key
+        raise ConfigError("push_to_hub", expected="a repository's name", got=config.push_to_hub)
     check_device(config.optimization.device, config.optimization.precision)
     _check_output(config.output)
 
