@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from randlora.errors import OutputError
+from randlora.errors import ConfigError, OutputError
 
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -29,6 +29,18 @@ def write_if_new(path: Path, content: str) -> None:
         write_atomically(path, content)
 
 
+def expanded(path: str | Path) -> Path:
+    """A path, in which `~` is the user's home.
+
+    Raises:
+        ConfigError: It is that of a user who is not there.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(str(path), expected="a path", got="the home of a user who is not there") from error
+
+
 def checked_folder(path: str | Path, expected: str, other_in: Callable[[Path], str | None]) -> Path:
     """Check a folder that is to be written into, before anything is computed; it need not be there.
 
@@ -40,7 +52,7 @@ def checked_folder(path: str | Path, expected: str, other_in: Callable[[Path], s
     Raises:
         OutputError: It is no folder, holds something else, or cannot be written.
     """
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     nearest = next((above for above in (folder, *folder.parents) if above.exists()), folder)
     got = None
     if folder.is_symlink() and not folder.exists():
@@ -133,7 +145,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     Raises:
         OutputError: The folder holds something, or cannot be written.
     """
-    given = Path(path).expanduser()
+    given = expanded(path)
     with writing(given):
         path = given.resolve()  # a link to an empty folder stays a link
         if path.exists() and (not path.is_dir() or any(path.iterdir())):

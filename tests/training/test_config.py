@@ -5,9 +5,12 @@ import pytest
 import torch
 
 from randlora.errors import ConfigError, DataError, DeviceError, OutputError, RandLoraError
+from randlora.tasks import TASKS
 from randlora.training import TrainConfig, load_config, validate
 from randlora.training.config import resolve
 from randlora.training.config import validation as validation_module
+from randlora.training.config.schema import keys
+from randlora.training.config.synonyms import INSTEAD, SYNONYMS
 
 SUITES = Path(__file__).parents[2] / "suites"
 
@@ -140,6 +143,12 @@ def test_a_wrong_file_is_one_line_of_what_to_do(file, content, message):
         (["--data.shots", "1.5"], r"data\.shots: expected a whole number .*or null, got '1.5'"),
         (["stray"], "stray"),
         (["--method.r"], r"method\.r"),
+        (["--method.r="], r"method\.r: expected a whole number .*, got ''"),
+        (["--method.r", "--seed", "3"], r"method\.r: expected a value after it"),
+        (["--bf16", "true"], r"bf16: .*did you mean optimization\.precision bf16\?"),
+        (["--use_dora", "true"], r"use_dora: .*did you mean method\.name dora\?"),
+        (["--max-steps", "3"], r"max-steps: .*did you mean optimization\.max_steps\?"),
+        (["--per-device-train-batch-size", "3"], r"did you mean per_device_train_batch_size\?"),
         (
             ["--data.cutoff_len", "9", "--data.max_length", "8"],
             r"data\.max_length: .*two, as --data\.cutoff_len and as --data\.max_length",
@@ -163,3 +172,29 @@ def test_every_shipped_suite_is_a_valid_config(path, tmp_path):
         validate(config)
     except RandLoraError as error:
         pytest.fail(str(error))
+
+
+def test_each_key_of_other_tools_is_told_of_one_that_is_there():
+    known = {key for task in TASKS for key in keys(task)}
+    assert set(SYNONYMS.values()) <= known
+    assert {hint.split()[0] for hint in INSTEAD.values()} <= known
+    assert not set(INSTEAD) & {*SYNONYMS, *known}
+
+
+@pytest.mark.parametrize("share", ["10%", "0.25", "1/4"])
+def test_a_share_that_is_no_number_is_no_name_on_the_hub(text_config, share):
+    text_config.data.validation = share
+    with pytest.raises(DataError, match=rf"^data\.validation: .*, got {share} \(a share is a number as 0\.1"):
+        validate(text_config)
+
+
+def test_a_truth_value_is_no_repository(text_config):
+    text_config.push_to_hub = "true"
+    with pytest.raises(ConfigError, match=r"^push_to_hub: expected a repository's name, got true"):
+        validate(text_config)
+
+
+def test_nobodys_home(text_config):
+    text_config.output = "~nobody-of-this-name/run"
+    with pytest.raises(ConfigError, match=r"^~nobody-of-this-name/run: expected a path, got the home of a user who"):
+        validate(text_config)

@@ -6,14 +6,18 @@ from typing import get_args, get_type_hints
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
 
 from every_method import REPRESENTATIVES
-from randlora.errors import ConfigError, LayerError
+from randlora.errors import ConfigError, LayerError, RandLoraError
 from randlora.methods import CATALOGUE, PROMPTS
 from randlora.tasks import ImageTextData, TextData
 from randlora.training import MethodConfig, TrainConfig, evaluate, load_config, train, validate
+from randlora.training.adapted import load_adapted
 from randlora.training.config import resolve
 from randlora.training.config.method_table import AFTER_SEARCH, METHODS
+from randlora.training.inspection import inspect_adapter
+from randlora.training.merge import merge
 from randlora.training.methods import build
 from randlora.training.run.adalora import find_adalora, orthogonality
 from tiny import task_of
@@ -79,6 +83,37 @@ def test_a_method_trains_and_evaluates_to_its_record(name, text_config):
     assert record.trainable_parameters > 0
     metrics = evaluate(text_config.output)
     assert metrics["loss"] == pytest.approx(record.metrics["test_loss"], rel=1e-5)
+    _check_what_is_told(text_config.output, record)
+    _check_merging(text_config.output)
+
+
+def _check_what_is_told(folder, record):
+    """Numbers and layers of `inspect` and of the card are the run's; frozen bases in the file are not counted."""
+    found = inspect_adapter(Path(folder) / "adapter")
+    if record.method != "adalora":  # which saves what is left of its ranks
+        assert found.trained == record.trainable_parameters
+    # Of unilora all is in what layers share.
+    assert found.adapted == {"unilora": None, "ln_tuning": 5}.get(record.method, 13)
+    card = (Path(folder) / "adapter" / "README.md").read_text()
+    assert f"| trained numbers | {found.trained:,}" in card
+    assert f"| trained whole | {record.head_parameters} numbers" in card
+    if record.method == "peft_randlora":
+        assert {(layer.r, layer.num_bases, layer.trained) for layer in found.layers} == {(2, 8, 8 * (2 + 16))}
+
+
+def _check_merging(folder):
+    """A merged model, read by transformers alone, gives the adapted one's output, or the refusal is a line."""
+    inputs = {"input_ids": torch.tensor([[2, 5, 6, 3]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
+    if load_config(Path(folder) / "config.yaml").method.name in ("hydralora", "lily"):  # by the input
+        with pytest.raises(RandLoraError, match=r"\A[^\n]*\Z"):
+            merge(folder, f"{folder}-merged")
+        assert not Path(f"{folder}-merged").exists()
+        return
+    merge(folder, f"{folder}-merged")
+    merged = AutoModelForSequenceClassification.from_pretrained(f"{folder}-merged").eval()
+    adapted, _ = load_adapted(folder, None)
+    with torch.no_grad():
+        torch.testing.assert_close(merged(**inputs).logits, adapted.eval()(**inputs)["logits"])
 
 
 @pytest.mark.slow
@@ -152,7 +187,7 @@ def test_defaults_are_the_methods_own(name, r, alpha):
             {"name": "lora", "options": {"rank_pattern": {"a": 0}}},
             r"^method\.options\.rank_pattern\['a'\]: expected an",
         ),
-        ({"name": "loha", "options": {"rank_pattern": 5}}, r"^method\.options\.rank_pattern: expected layer names"),
+        ({"name": "loha", "options": {"rank_pattern": 5}}, r"^method\.options\.rank_pattern: expected names with"),
         (
             {"name": "lora", "options": {"alpha_pattern": {"a": -1}}},
             r"^method\.options\.alpha_pattern\['a'\]: expected a n",
@@ -161,6 +196,12 @@ def test_defaults_are_the_methods_own(name, r, alpha):
             {"name": "lora", "options": {"layers_pattern": "(("}},
             r"^method\.options\.layers_pattern: expected a regular",
         ),
+        (
+            {"name": "fourierft", "options": {"n_frequency_pattern": 3}},
+            r"n_frequency_pattern: expected names with a value",
+        ),
+        ({"name": "lora", "target_modules": []}, r"^method\.target_modules: expected names of layers, got none"),
+        ({"name": "vera", "target_modules": ""}, r"^method\.target_modules: expected names of layers, got none"),
         ({"name": "ia3", "options": {"feedforward_modules": ["b"]}}, r"^method\.target_modules: expected a list"),
         ({"name": "full", "options": {"a": 1}}, r"^method\.options: expected none for full"),
         ({"name": "lora", "options": {1: 2}}, r"^method\.options: expected names"),
@@ -173,10 +214,27 @@ def test_what_does_not_belong_to_a_method_is_refused_by_its_key(keys, message, t
     assert "\n" not in str(caught.value)
 
 
-def test_layers_that_a_method_cannot_adapt(task):
-    with pytest.raises(LayerError, match=r"^method\.target_modules: expected layers that vblora can adapt") as caught:
-        build(task, resolved("vblora", options={"vector_length": 7}))
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("vblora", {"options": {"vector_length": 7}}),
+        ("vblora", {"options": {"vector_length": 0}}),
+        ("tinylora", {"target_modules": ["LayerNorm"]}),
+        ("lora", {"options": {"megatron_config": {"a": 1}}}),
+        ("lora", {"options": {"runtime_config": 3}}),
+    ],
+)
+def test_layers_and_options_that_a_method_cannot_do_with(name, keys, task):
+    with pytest.raises(LayerError, match=rf"^method\.target_modules: expected layers that {name} can adapt") as caught:
+        build(task, resolved(name, **keys))
     assert "\n" not in str(caught.value)
+
+
+def test_ln_tuning_trains_norms_and_no_other_layer_unless_it_is_told_so(task):
+    model = build(task, resolved("ln_tuning"))
+    trained = {key for key, part in model.named_parameters() if part.requires_grad and "classifier" not in key}
+    assert trained
+    assert all("LayerNorm.ln_tuning_layers" in key for key in trained)
 
 
 def test_a_parameter_that_peft_passes_over_is_named(task):

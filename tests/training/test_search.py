@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def test_rates_that_two_digits_do_not_tell_apart_are_not_tried_without_end():
     assert rates_beyond({1e-3: 0.5, 1.01e-3: 0.6}, Goal("accuracy"), 2) == []
     assert rates_beyond({1e-3: 0.5, 1e-2: 0.5}, Goal("accuracy"), 2) == []
     assert rates_beyond({1e-3: 0.6, 1.001e-3: 0.5}, Goal("accuracy"), 2) == []
+    assert rates_beyond({1e-300: 0.6, 1e-3: 0.5}, Goal("accuracy"), 2) == []
+    assert rates_beyond({1e-3: 0.5, 1e300: 0.6}, Goal("accuracy"), 2) == []
 
 
 def test_nothing_to_try_and_nothing_to_choose_on(config):
@@ -70,6 +73,21 @@ def test_nothing_to_try_and_nothing_to_choose_on(config):
         search_function(config, [1e-3], [0])
     with pytest.raises(ConfigError, match=r"data\.validation: expected one, for the search"):
         search(replace(config, data=replace(config.data, validation=None)), [1e-3, 1e-2], [0])
+
+
+@pytest.mark.parametrize(
+    ("rates", "seeds", "message"),
+    [
+        ([1e-3, 1e-3], [0], r"^--rates: expected different values, got 0\.001, 2 times"),
+        ([1e-3, 1e-2], [0, 0], r"^--seeds: expected different values, got 0, 2 times"),
+        ([1e-3, math.inf], [0], r"^optimization\.learning_rate: expected a number above 0 or null, got inf"),
+        ([1e-3, 1e-2], [0, -1], r"^seed: expected a whole number"),
+    ],
+)
+def test_rates_and_seeds_are_checked_before_the_first_is_trained(config, rates, seeds, message):
+    with pytest.raises(ConfigError, match=message):
+        search(config, rates, seeds)
+    assert not Path(config.output).exists()
 
 
 def test_a_search_goes_four_rates_beyond_its_grid_at_most(config, monkeypatch):

@@ -18,6 +18,7 @@ from randlora.adapter.parameters import AdaptedModule
 from randlora.adapter.quantized import quantized_format
 from randlora.analysis.runs import FinishedRun, open_runs
 from randlora.errors import CheckpointError, LayerError
+from randlora.files import expanded
 from randlora.formats.export import adds_delta
 from randlora.training.adapted import load_adapted
 from randlora.training.methods import build, is_head, load_model
@@ -81,7 +82,7 @@ def deltas_of(source: str | Path, model: str | None = None, *, trust_remote_code
         ConfigError: The base model cannot be loaded.
         LayerError: A changed layer is no matrix.
     """
-    if (Path(source).expanduser() / CONFIG).is_file():
+    if (expanded(source) / CONFIG).is_file():
         (run,) = open_runs([source], trust_remote_code=trust_remote_code)
         if run.config.method.name == "full":
             return FullDeltas(replace(run, config=replace(run.config, model=model or run.config.model)))

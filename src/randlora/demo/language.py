@@ -8,7 +8,7 @@ from typing import Any
 
 from randlora.demo.bookings import SYSTEM, Booking, make_bookings, write_bookings
 from randlora.errors import ConfigError
-from randlora.files import write_atomically
+from randlora.files import expanded, write_atomically
 from randlora.report import Column, markdown_table, text_table
 from randlora.report.table import binary_bytes, count, milliseconds, percent
 from randlora.training import MethodConfig, OptimizationConfig, Record, SftData, TrainConfig, train
@@ -88,7 +88,7 @@ def run_language_demo(
         ConfigError: The package with the model, or the one that reads it, is missing.
     """
     _require_model(model)
-    output = Path(output).expanduser()
+    output = expanded(output)
     train_file, test_file = write_bookings(output / "data", train=examples[0], test=examples[1])
     held_out = make_bookings(sum(examples), 0)[examples[0] :]
     before = _answers(load_speaker(model), held_out)

@@ -9,7 +9,7 @@ from randlora.demo.arms import SETTINGS, Arm, Setting, build_arms
 from randlora.demo.digits import write_digits
 from randlora.demo.pretrain import PretrainRecipe, pretrained_clip
 from randlora.errors import OutputError
-from randlora.files import new_folder
+from randlora.files import expanded, new_folder
 from randlora.report import Column, markdown_table, run_columns, text_table
 from randlora.report.page.write import write_page
 from randlora.report.plots import comparison
@@ -56,7 +56,7 @@ def run_demo(
     Raises:
         OutputError: The output or the cache folder cannot be written, or the output holds something else.
     """
-    output = Path(output).expanduser()
+    output = expanded(output)
     recipe = recipe or PretrainRecipe()
     _check(output)
     digits = write_digits(output / "digits", recipe.image_size)

@@ -1,19 +1,18 @@
 """The model card of an adapter folder: what it is, of what, and how to load it."""
 
 import json
-import math
 import re
 from pathlib import Path
 from typing import Any
 
 import transformers
 from peft import PeftModel
-from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 from torch import nn
 
 from randlora.adapter_config import OwnConfig
 from randlora.files import write_atomically
 from randlora.formats.checkpoint import WEIGHTS_FILE, read_tensor_shapes
+from randlora.formats.numbers import trained_numbers
 
 CARD_FILE = "README.md"
 
@@ -99,20 +98,13 @@ def _update(config: Any) -> dict[str, str]:
 
 def _trained(config: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
     """Trained numbers of the adapter, and of what was trained whole beside it."""
-    prefix = f".{PEFT_TYPE_TO_PREFIX_MAPPING[config.peft_type]}"
-    layers, counts = set(), {True: 0, False: 0}
-    beside = getattr(config, "adapter", None) is not None  # of the weights, with prompts
-    for name, shape in shapes.items():
-        layer = name.partition(prefix)[0]
-        if layer == "base_model":  # bases that are stored, not trained
-            continue
-        counts[layer != name or beside] += math.prod(shape)
-        if layer != name:
-            layers.add(layer)
-    where = f" in {len(layers)} layers" if hasattr(config, "target_modules") else ""
-    facts = {"trained numbers": f"{counts[True]:,}{where}"}
-    if counts[False]:
-        facts["trained whole"] = f"{counts[False]:,} numbers beside them"
+    found = trained_numbers(config.peft_type, shapes)
+    if getattr(config, "adapter", None) is not None:  # of the weights, beside prompts
+        return {"trained numbers": f"{found.adapter + found.whole:,}"}
+    where = f" in {len(found.by_layer)} layers" if found.by_layer and hasattr(config, "target_modules") else ""
+    facts = {"trained numbers": f"{found.adapter:,}{where}"}
+    if found.whole:
+        facts["trained whole"] = f"{found.whole:,} numbers beside them"
     return facts
 
 

@@ -18,6 +18,7 @@ from randlora.training.config.method_table import LORAS
 from randlora.training.config.schema import check_value, config_of
 from randlora.training.config.synonyms import put
 from randlora.training.config.validation import check_method_section
+from randlora.training.rates import check_once
 from randlora.training.run.folder import as_dict
 
 _WITHOUT_ADAPTER = {"full", "head", *(method.name for method in PROMPTS)}
@@ -63,7 +64,7 @@ def cells_of(suite: Suite) -> list[Cell]:
         ConfigError: A cell's config is none of a run, or cannot be searched or scored; the message names the cell. Or
             two cells have one name, or a seed or a learning rate is there twice.
     """
-    _check_once("seeds", suite.seeds)
+    check_once("seeds", suite.seeds)
     cells: list[Cell] = []
     for task in suite.tasks:
         for shots in suite.shots or [None]:
@@ -77,13 +78,6 @@ def cells_of(suite: Suite) -> list[Cell]:
             raise ConfigError(f"methods.{cell.method}.learning_rates", expected=expected, got=str(len(cell.rates)))
     _check_names(cells)
     return cells
-
-
-def _check_once(key: str, values: Sequence[float]) -> None:
-    """Check that no value is there twice, which would be run once and counted twice."""
-    for value, count in Counter(values).items():
-        if count > 1:
-            raise ConfigError(key, expected="different values", got=f"{value}, {count} times")
 
 
 def _check_names(cells: Sequence[Cell]) -> None:
@@ -137,7 +131,7 @@ def _of_a_method(suite: Suite, task: str, shots: str | None, method: str) -> Ite
     own = "learning_rates" in suite.methods[method]
     check_value(f"{where}.learning_rates", rates, Rates)
     ordered = tuple(sorted(float(rate) for rate in rates))
-    _check_once(f"{where}.learning_rates" if own else "learning_rates", ordered)
+    check_once(f"{where}.learning_rates" if own else "learning_rates", ordered)
     if not isinstance(section.get("name"), str):
         raise ConfigError(f"{where}.name", expected="the name of a method", got=repr(section.get("name")))
     budgets = _budgets(suite, section, where)

@@ -9,6 +9,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from randlora.errors import ConfigError
+from randlora.files import expanded
 from randlora.messages import closest
 from randlora.studies.cells import cells_of, rows_of
 from randlora.studies.keys import flat
@@ -34,7 +35,7 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
     Raises:
         ConfigError: The file cannot be read, a key or a name is unknown, a value does not fit, or a cell is no run.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     values = read_mapping(path / SUITE_FILE if path.is_dir() else path)
     written = suite_of(values)  # the file's faults are the file's, whatever the words replace
     check_paper(written, rows_of(written))

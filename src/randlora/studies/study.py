@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from randlora.errors import CheckpointError, OutputError
-from randlora.files import write_if_new, writing
+from randlora.files import expanded, write_if_new, writing
 from randlora.studies.cells import cells_of
 from randlora.studies.progress import Outcome, Progress, State, Unit, progress_of
 from randlora.studies.queue import Queue
@@ -150,7 +150,7 @@ def study_folder(suite: Suite, output: str | Path | None) -> Path:
         suite: The suite.
         output: What the user wants; None means `runs/study/NAME`.
     """
-    return Path(output or Path(ROOT) / suite.name).expanduser()
+    return expanded(output or Path(ROOT) / suite.name)
 
 
 def _is_foreign(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """Rows of a data set: from the hub, a file or an image folder to one table."""
 
+import re
 from collections.abc import Sequence
 
 import datasets
@@ -31,6 +32,9 @@ def check_source(source: str, key: str) -> None:
     if not source.strip():
         raise DataError(key, expected="a hub name, a data file or an image folder", got="nothing")
     if not is_local(source):
+        if not re.search("[A-Za-z]", source):  # a name on the hub has a letter
+            hint = "a share is a number as 0.1, without quotes" if key == "data.validation" else ""
+            raise DataError(key, expected="a hub name, a data file or an image folder", got=source, hint=hint)
         return
     path = local(source)
     kind = kind_of(path)

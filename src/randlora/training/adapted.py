@@ -10,6 +10,7 @@ from torch import nn
 
 from randlora.adapter.quantized import write_out
 from randlora.errors import CheckpointError, ConfigError
+from randlora.files import expanded
 from randlora.formats import load_adapter
 from randlora.formats.checkpoint import read_adapter_config
 from randlora.tasks import TASKS, Task
@@ -42,7 +43,7 @@ def load_adapted(
         CheckpointError: There is no adapter, it is damaged, or it belongs to another model.
         ConfigError: The base model cannot be loaded.
     """
-    source = Path(source).expanduser()
+    source = expanded(source)
     if not (source / CONFIG).is_file():
         return _load_folder(source, model, trust_remote_code=trust_remote_code)
     config = load_config(source / CONFIG)

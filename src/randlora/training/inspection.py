@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from randlora.errors import DataError
 from randlora.formats.checkpoint import WEIGHTS_FILE, adapter_file_errors, read_adapter_config, read_tensor_shapes
+from randlora.formats.numbers import trained_numbers
 from randlora.methods.randlora import RandLoraLayer
 from randlora.tasks import TASKS, Task
 from randlora.tasks.paths import local
@@ -52,6 +53,7 @@ class Inspection:
     Attributes:
         title: Method and family.
         layers: The layers with λ and γ, or of a LoRA with ranks by layer; none for other methods.
+        adapted: How many layers are adapted, by any method; None where the file does not tell.
         trained: Trained numbers, without the head.
         adapter_bytes: Bytes of the trained numbers on disk.
         bases_bytes: Bytes of the frozen bases in memory, in float32.
@@ -62,6 +64,7 @@ class Inspection:
 
     title: str
     layers: list[LayerInspection]
+    adapted: int | None
     trained: int
     adapter_bytes: int
     bases_bytes: int
@@ -78,20 +81,19 @@ def inspect_adapter(folder: str | Path) -> Inspection:
     config = read_adapter_config(folder)
     path = Path(folder) / WEIGHTS_FILE
     shapes = read_tensor_shapes(path)
+    found = trained_numbers(config["peft_type"], shapes)
     layers = _loras(shapes) if config.get("rank_pattern") and config["peft_type"] == "LORA" else []
     with adapter_file_errors(folder):
-        for name in sorted(shapes):
-            if name.endswith(_LAMBDA):
-                layer = name.removesuffix(_LAMBDA)
-                prefix = f"{layer}."
-                own = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
-                layers.append(_inspect_layer(layer, own))
-    # Beside an adapter a head may be saved; beside prompts an adapter of the weights.
-    mark: str = "" if config.get("adapter") else PEFT_TYPE_TO_PREFIX_MAPPING.get(config["peft_type"], "")
-    trained = sum(layer.trained for layer in layers)
-    trained = trained or sum(math.prod(shape) for name, shape in shapes.items() if mark in name)
+        for layer in sorted(name.removesuffix(_LAMBDA) for name in shapes if name.endswith(_LAMBDA)):
+            prefix = f"{layer}."
+            own = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+            if config["peft_type"] == "RANDLORA":  # whose λ is (r, n)
+                own["randlora_lambda"] = own["randlora_lambda"][::-1]
+            layers.append(_inspect_layer(layer, own, found.by_layer[layer]))
+    # Beside prompts an adapter of the weights may be saved.
+    trained = found.adapter + (found.whole if config.get("adapter") else 0)
     title = f"{config['peft_type']}, bases {config['bases']}" if "bases" in config else str(config["peft_type"])
-    return Inspection(title, layers, trained, path.stat().st_size, 0, None)
+    return Inspection(title, layers, len(found.by_layer) or None, trained, path.stat().st_size, 0, None)
 
 
 def inspect_run(config: TrainConfig) -> Inspection:
@@ -117,11 +119,15 @@ def inspect_run(config: TrainConfig) -> Inspection:
     adapted = {name: part for name, part in model.named_modules() if isinstance(part, RandLoraLayer)}
     bases = {id(b): b for layer in adapted.values() for b in layer.randlora_bases.values()}
     bases_bytes = sum(b.stored_bytes() for b in bases.values())
-    layers = [_inspect_layer(name, _shapes(layer)) for name, layer in adapted.items()]
+    layers = [
+        _inspect_layer(name, shapes, sum(math.prod(shape) for shape in shapes.values()))
+        for name, shapes in ((name, _shapes(layer)) for name, layer in adapted.items())
+    ]
     title = f"{method.name}, bases {method.bases}" if adapted and "bases" in METHODS[method.name].keys else method.name
     return Inspection(
         f"{title}, in its search" if searches_ranks(config) else title,
         layers,
+        sum(isinstance(part, BaseTunerLayer) for part in model.modules()),
         trained,
         4 * trained,
         bases_bytes,
@@ -148,12 +154,11 @@ def _with_data(config: TrainConfig) -> Task | None:
     return task
 
 
-def _inspect_layer(name: str, shapes: Mapping[str, tuple[int, ...]]) -> LayerInspection:
+def _inspect_layer(name: str, shapes: Mapping[str, tuple[int, ...]], trained: int) -> LayerInspection:
     """From the shapes of a layer's trained tensors, by name."""
     bases_count, r = shapes["randlora_lambda"][-2:]
     small = shapes["randlora_gamma"][-1]
     lora_rank = shapes.get("randlora_lora_A", (0,))[0]
-    trained = sum(math.prod(shape) for shape in shapes.values())
     return LayerInspection(name, r, bases_count, trained, min(small, r * bases_count + lora_rank))
 
 

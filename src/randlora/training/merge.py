@@ -6,9 +6,10 @@ from typing import Any
 
 import transformers
 from peft import PeftModel
+from peft.utils import ModulesToSaveWrapper
 
 from randlora.errors import CheckpointError, LayerError
-from randlora.files import new_folder
+from randlora.files import expanded, new_folder
 from randlora.tasks.classification.mean_pooling import MeanPoolingClassifier
 from randlora.tasks.language.generation import ends
 from randlora.tasks.language.model import load_tokenizer
@@ -50,7 +51,7 @@ def merge(source: str | Path, output: str | Path, model: str | None = None, *, t
     """
     adapted, location = load_adapted(source, model, trust_remote_code=trust_remote_code, dequantize=True)
     merged: Any = merge_adapter(adapted) if isinstance(adapted, PeftModel) else adapted
-    given = Path(source).expanduser()
+    given = expanded(source)
     adapter = given / "adapter" if (given / "adapter").is_dir() else given
     if getattr(merged.config, "use_cache", None) is False:
         merged.config.use_cache = True  # off in the training of language models only
@@ -87,10 +88,14 @@ def merge_adapter(adapted: PeftModel) -> Any:
         LayerError: A layer or method cannot be merged.
     """
     try:
-        return adapted.merge_and_unload(safe_merge=True)
+        merged = adapted.merge_and_unload(safe_merge=True)
     except LayerError:
         raise
-    except NotImplementedError as error:  # PEFT's, as of grouped convolutions
-        raise LayerError("adapter", expected="layers that can be merged", got=str(error)) from error
+    except NotImplementedError as error:  # PEFT's, as of grouped convolutions or an update that depends on the input
+        raise LayerError("adapter", expected="a method and layers that can be merged", got=str(error)) from error
     except ValueError as error:  # PEFT's own layers'
         raise CheckpointError("adapter", expected="finite merged weights", got=str(error)) from error
+    for name, part in list(merged.named_modules()):
+        if isinstance(part, ModulesToSaveWrapper):  # PEFT's LN tuning leaves a trained head in its wrapper
+            merged.set_submodule(name, part.unload_and_optionally_merge_module(True, False, None))
+    return merged

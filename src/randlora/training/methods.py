@@ -20,6 +20,18 @@ from randlora.training.config.method_table import METHODS
 from randlora.training.config.sections import MethodConfig, TrainConfig
 from randlora.training.config.start import adapter_of
 
+_OF_PEFT = (
+    ValueError,
+    TypeError,
+    RuntimeError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    ImportError,
+)
+"""What PEFT raises for layers that it cannot adapt, and for options that it does not check."""
+
 
 def load_model(task: Task, config: TrainConfig) -> None:
     """Load the config's pre-trained model for its task.
@@ -87,13 +99,13 @@ def attach(task: Task, method: MethodConfig) -> nn.Module:
         raise LayerError(
             key_of(method, "target_modules"),
             expected="names of layers, or a regular expression of them",
-            got=f"{adapting.target_modules!r}: {str(error).splitlines()[0]}",
+            got=f"{adapting.target_modules or 'all-linear'!r}: {str(error).splitlines()[0]}",
         ) from error
-    except (ValueError, TypeError, RuntimeError, AssertionError) as error:  # PEFT's, for layers that it cannot adapt
+    except _OF_PEFT as error:
         raise LayerError(
             key_of(method, "target_modules"),
             expected=f"layers that {adapting.name} can adapt",
-            got=f"{adapting.target_modules!r}: {' '.join(str(error).split())}",
+            got=f"{adapting.target_modules or 'all-linear'!r}: {str(error) or type(error).__name__}",
             hint="choose others, or see method.options",
         ) from error
     if method.name == "autolora":
@@ -124,7 +136,7 @@ def peft_config(task: Task, method: MethodConfig) -> peft.PeftConfig:
         if other is not None:
             inputs.adapter = in_json(peft_config(task, other))
         return inputs
-    targets = method.target_modules or "all-linear"
+    targets = method.target_modules or (_norms(task.backbone) if method.name == "ln_tuning" else "all-linear")
     exclusion = _exclusion(task.frozen, method.exclude_modules)
     common: dict[str, Any] = {
         "modules_to_save": [name for name in task.head if hasattr(task.backbone, name)] or None,
@@ -138,6 +150,11 @@ def peft_config(task: Task, method: MethodConfig) -> peft.PeftConfig:
     if isinstance(method.r, dict):
         return fit_rank(config, task.backbone, lora_rank=method.r["as_lora"], within=0.1)
     return config
+
+
+def _norms(backbone: nn.Module) -> list[str]:
+    """Names of the layers that LN tuning is for: of others it would train every weight."""
+    return [name for name, part in backbone.named_modules() if type(part).__name__.endswith("Norm")]
 
 
 def _matching(backbone: nn.Module, targets: list[str] | str, exclusion: str, task_type: str | None) -> list[str]:

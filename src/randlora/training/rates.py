@@ -1,14 +1,27 @@
 """Which learning rates a search tries, and which of them it takes."""
 
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from randlora.errors import TrainingError
+from randlora.errors import ConfigError, TrainingError
 from randlora.tasks import Goal
 from randlora.training.config.sections import TrainConfig
 
 WIDENINGS = 4
 """Rates that a search tries beyond its grid, at most."""
+
+
+def check_once(key: str, values: Sequence[float]) -> None:
+    """Check that no value is there twice, which would be run once and counted twice.
+
+    Raises:
+        ConfigError: One is.
+    """
+    for value, count in Counter(values).items():
+        if count > 1:
+            raise ConfigError(key, expected="different values", got=f"{value}, {count} times")
 
 
 def best_rate(scores: Mapping[float, float | None], goal: Goal) -> float:
@@ -32,7 +45,7 @@ def rates_beyond(scores: Mapping[float, float | None], goal: Goal, begun: int) -
     """The rate to try next, where the best is at an edge of those tried; else none.
 
     It is as far from the best as the best's neighbour on the other side, in two digits; of rates that lie so near one
-    another that these are those of a rate tried already, there is none.
+    another that these are those of a rate tried already, there is none, nor beyond what a number can hold.
 
     Args:
         scores: See `best_rate`.
@@ -46,7 +59,7 @@ def rates_beyond(scores: Mapping[float, float | None], goal: Goal, begun: int) -
     if best not in neighbours:
         return []
     beyond = _rounded(best * best / neighbours[best])
-    return [] if beyond in scores else [beyond]
+    return [beyond] if 0 < beyond < math.inf and beyond not in scores else []
 
 
 def with_rate(config: TrainConfig, rate: float, seed: int) -> TrainConfig:

@@ -1,5 +1,6 @@
 """Search over learning rates, for comparisons in which every method gets its best one."""
 
+import itertools
 import json
 import math
 import statistics
@@ -8,11 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from randlora.errors import ConfigError, TrainingError
-from randlora.files import write_atomically
+from randlora.files import expanded, write_atomically
 from randlora.messages import is_first_process, note
 from randlora.tasks import TASKS
+from randlora.training.config.schema import check_values
 from randlora.training.config.sections import TrainConfig
-from randlora.training.rates import best_rate, rates_beyond, with_rate
+from randlora.training.rates import best_rate, check_once, rates_beyond, with_rate
 from randlora.training.run.record import Record
 from randlora.training.run.training_run import train
 
@@ -63,21 +65,26 @@ def search(config: TrainConfig, learning_rates: Sequence[float], seeds: Sequence
         What was found, which is also in `search.json` in the output folder.
 
     Raises:
-        ConfigError: There is nothing to try, or no validation split to choose on.
+        ConfigError: There is nothing to try, a rate or seed is there twice or is none, or no validation split is there
+            to choose on.
         TrainingError: All rates diverged.
     """
-    rates = sorted(set(learning_rates))
+    rates = sorted(learning_rates)
     if len(rates) < 2 or not seeds:
         raise ConfigError("search", expected="at least two learning rates and one seed", got="fewer")
     if config.data.validation is None:
         hint = "a file, a hub split, or a share of the training data such as 0.1"
         raise ConfigError("data.validation", expected="one, for the search", got="none", hint=hint)
+    check_once("--rates", rates)
+    check_once("--seeds", seeds)
+    for rate, seed in itertools.product(rates, seeds):  # before the first is trained
+        check_values(with_rate(config, rate, seed))
     goal = TASKS[config.task].goal_for(config.data)
     tried: dict[float, Record | None] = {}
     while rates:
         tried |= {rate: _attempt(_variant(config, rate, seeds[0])) for rate in rates}
         scores = {rate: record.after if record else None for rate, record in sorted(tried.items())}
-        rates = rates_beyond(scores, goal, len(set(learning_rates)))
+        rates = rates_beyond(scores, goal, len(learning_rates))
     best = best_rate(scores, goal)
     found = Found(
         best,
@@ -87,7 +94,7 @@ def search(config: TrainConfig, learning_rates: Sequence[float], seeds: Sequence
     )
     if is_first_process():
         content = json.dumps(asdict(found), indent=1, ensure_ascii=False) + "\n"
-        write_atomically(Path(config.output).expanduser() / FILE_NAME, content)
+        write_atomically(expanded(config.output) / FILE_NAME, content)
     return found
 
 

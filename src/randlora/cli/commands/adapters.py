@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from randlora.cli.commands.needs import add_trust, require
@@ -86,10 +85,11 @@ def inspect(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     """`randlora inspect ADAPTER | RUN | CONFIG.yaml [--key value …]`."""
     require("pydantic")
     from randlora.report import Column, text_table
+    from randlora.tasks.paths import local
     from randlora.training import load_config
     from randlora.training.inspection import inspect_adapter, inspect_run
 
-    target = Path(arguments.target)
+    target = local(arguments.target)
     if target.is_file():
         config = load_config(target, overrides)
         found = inspect_run(replace(config, trust_remote_code=arguments.trust_remote_code))
@@ -100,7 +100,7 @@ def inspect(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
         columns = [Column("layer", "name"), *(Column(name, name, "{:,}".format) for name in numbers)]
         print(text_table([asdict(layer) for layer in found.layers], columns))
     size = f"{found.trained:,} trained numbers, {found.adapter_bytes:,} bytes"
-    print(f"{found.title}: {len(found.layers)} layers, {size}")
+    print(f"{found.title}: {'' if found.adapted is None else f'{found.adapted} layers, '}{size}")
     if found.training_bytes is not None:
         print(
             f"bases in memory: {found.bases_bytes / 2**20:.1f} MiB; expected memory in training, "

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from randlora.cli.commands.needs import add_trust, require
+from randlora.files import expanded
 
 if TYPE_CHECKING:
     from randlora.result import Result
@@ -74,7 +75,7 @@ def _folder(arguments: argparse.Namespace, first: str) -> Path:
     require("pydantic", "datasets", "matplotlib")
     from randlora.analysis.folder import output_folder
 
-    return output_folder(arguments.output or Path(first).expanduser() / "analysis")
+    return output_folder(arguments.output or expanded(first) / "analysis")
 
 
 def _tell(result: "Result", folder: Path) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from randlora.cli.commands.needs import add_trust, require
 from randlora.errors import OutputError
+from randlora.files import expanded
 
 if TYPE_CHECKING:
     from randlora.training.language import Decoding, Prompt
@@ -112,7 +113,7 @@ def _row(prompt: "Prompt", answer: str) -> str:
 
 
 def _new_file(name: str) -> Path:
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.exists() or path.is_symlink():
         raise OutputError("--output", expected="a new file", got=f"{name}, which is there already")
     if not path.parent.is_dir():

@@ -3,11 +3,11 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from randlora.cli.commands.needs import require, training
 from randlora.errors import ConfigError, OutputError
+from randlora.files import expanded
 from randlora.messages import note
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _study(arguments: argparse.Namespace, overrides: Sequence[str], *, planned: 
     from randlora.studies.schema import SUITE_FILE, load_suite
     from randlora.studies.study import Study, study_folder
 
-    given = Path(arguments.suite).expanduser()
+    given = expanded(arguments.suite)
     output = arguments.output or (given if given.is_dir() else None)
     suite = load_suite(given, overrides)
     if planned and not overrides:
@@ -173,14 +173,14 @@ def table(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     from randlora.report.study import FORMATS, study_in_text
     from randlora.studies.table import study_table
 
-    if arguments.to is not None and Path(arguments.to).expanduser().is_dir():
+    if arguments.to is not None and expanded(arguments.to).is_dir():
         raise OutputError("--to", expected="a file", got=f"{arguments.to}, a folder")
     study = _study(arguments, overrides)
     text = FORMATS.get(arguments.format, study_in_text)(study_table(study))
     if arguments.to is None:
         print(text.rstrip("\n"))
         return 0
-    path = Path(arguments.to).expanduser()
+    path = expanded(arguments.to)
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text if text.endswith("\n") else f"{text}\n")

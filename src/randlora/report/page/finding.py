@@ -10,6 +10,7 @@ from typing import Any
 
 from randlora.analysis.folder import ANALYSES
 from randlora.errors import CheckpointError, ConfigError, RandLoraError
+from randlora.files import expanded
 from randlora.messages import note, printable
 from randlora.report.page.studies import STUDY, FoundStudy, StudyCell, read_study
 from randlora.training.config.file import load_config
@@ -107,7 +108,7 @@ def find(paths: Sequence[str | Path]) -> Findings:
     found = Findings()
     seen: set[Path] = set()
     for path in paths:
-        root = Path(path).expanduser()
+        root = expanded(path)
         if not root.is_dir():
             got = "a file" if root.exists() else "nothing there"
             raise ConfigError(str(path), expected="a run's folder, or one with runs", got=got)

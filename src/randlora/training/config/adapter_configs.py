@@ -134,6 +134,9 @@ def _check_keys(method: MethodConfig) -> None:
             hint = f"{method.name} trains inputs, and adapts no layer"
             raise ConfigError(f"method.{key}", expected="nothing", got=repr(getattr(method, key)), hint=hint)
         check_expressions(f"method.{key}", getattr(method, key))
+    if method.target_modules in ([], ""):
+        hint = "without the key every linear layer is adapted"
+        raise ConfigError("method.target_modules", expected="names of layers", got="none", hint=hint)
 
 
 def _check_options(method: MethodConfig) -> None:
@@ -165,7 +168,7 @@ def _check_pattern(key: str, pattern: Any, check_entry: Callable[[str, Any], Non
 
 
 def _is_plain(kind: Any) -> bool:
-    """Whether a type is made of numbers, strings, truth values and None, so that a value can be checked against it."""
+    """Whether a type is one of YAML's, or made of them, so that a value can be checked against it."""
     parts = get_args(kind)
     plain = all(isinstance(part, (str, int)) or _is_plain(part) for part in parts)
-    return kind in (int, float, str, bool, type(None)) or (bool(parts) and plain)
+    return kind in (int, float, str, bool, dict, list, type(None)) or (bool(parts) and plain)

@@ -56,7 +56,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(str(path), expected="YAML", got=str(error)) from error
     if not isinstance(content, dict):
-        raise ConfigError(str(path), expected="keys and values", got=f"{type(content).__name__}")
+        got = "nothing" if content is None else type(content).__name__
+        raise ConfigError(str(path), expected="keys and values", got=got)
     return content
 
 
@@ -78,7 +79,7 @@ def _words(words: Sequence[str]) -> dict[str, str]:
 
 
 def pairs(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """The keys and texts of `--key value` and `--key=value`; None for a last key with nothing behind it.
+    """The keys and texts of `--key value` and `--key=value`; None for a key with no value behind it.
 
     Raises:
         ConfigError: A word is no key where one should be.
@@ -92,7 +93,7 @@ def pairs(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
         if equals:
             yield key, text
         else:
-            yield key, rest.pop(0) if rest else None
+            yield key, rest.pop(0) if rest and not rest[0].startswith("--") else None
 
 
 def typed(key: str, text: str, kind: Any) -> Any:
@@ -107,7 +108,7 @@ def typed(key: str, text: str, kind: Any) -> Any:
         ConfigError: The word does not fit it.
     """
     try:
-        value = strict_yaml.load(text)
+        value = strict_yaml.load(text) if text else ""  # nothing is no null
     except yaml.YAMLError:
         value = text
     is_number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -14,6 +14,7 @@ from randlora.tasks import TASKS
 from randlora.tasks.suites.registry import with_suite
 from randlora.training.config.method_table import check_method
 from randlora.training.config.sections import TrainConfig, adapter_of
+from randlora.training.config.synonyms import INSTEAD, SYNONYMS
 
 _OPTIONS = "method.options."
 """What lies below is checked against the method's own config class."""
@@ -89,10 +90,12 @@ def check_key(key: str, known: Iterable[str]) -> None:
     known = list(known)
     if key in known or (key.startswith(_OPTIONS) and _OPTIONS[:-1] in known):
         return
-    near = closest(key, known)
+    key_here = key.replace("-", "_")
+    last = key_here.rpartition(".")[2]
+    near = INSTEAD.get(last) or closest(key_here, known)
     if not near:  # right name, wrong or forgotten section
-        last = key.rpartition(".")[2]
         near = next((name for name in known if name.rpartition(".")[2] == last), None)
+    near = near or closest(key_here, SYNONYMS)
     hint = f"did you mean {near}?" if near else "see --keys"
     others = [name for name in TASKS if key in keys(name)]
     raise ConfigError(key, expected="a known config key", hint=f"only of {' and '.join(others)}" if others else hint)
@@ -145,7 +148,7 @@ def describe(kind: Any) -> str:
     if get_origin(kind) in containers:
         return containers[get_origin(kind)]
     names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}  # of method.options
-    return names.get(kind, "null")
+    return (names | {list: "a list", dict: containers[dict]}).get(kind, "null")
 
 
 def _explained(error: ValidationError, values: Mapping[str, Any]) -> ConfigError:

@@ -60,7 +60,7 @@ class MethodConfig:
         strategy: How the update is applied: "auto", "reference", "factored" or "folded". None means "auto" for randlora
             and its kin.
         target_modules: Names (a list) or a regular expression (a string) of the layers to adapt. None or
-            "all-linear" means every linear layer of the backbone, without the head.
+            "all-linear" means every linear layer of the backbone, without the head; for ln_tuning None means all norms.
         exclude_modules: Names or a regular expression of layers to leave alone.
         options: Further fields of the adapter's config class, by name, such as `num_bases` of nola.
     """

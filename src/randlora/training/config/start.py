@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from randlora.errors import ConfigError
+from randlora.files import expanded
 from randlora.formats.checkpoint import WEIGHTS_FILE
 from randlora.tasks import TASKS
 from randlora.training.config.file import load_config
@@ -13,7 +14,7 @@ from randlora.training.config.sections import MethodConfig, TrainConfig, resolve
 
 def adapter_of(config: TrainConfig) -> str | None:
     """The adapter folder that training starts from."""
-    return None if config.start_from is None else str(Path(config.start_from).expanduser() / "adapter")
+    return None if config.start_from is None else str(expanded(config.start_from) / "adapter")
 
 
 def searches_ranks(config: TrainConfig) -> bool:

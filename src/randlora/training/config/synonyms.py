@@ -11,6 +11,10 @@ SYNONYMS = {
     "model_name_or_path": "model",
     "output_dir": "output",
     "hub_model_id": "push_to_hub",
+    "torch_dtype": "dtype",
+    "train_file": "data.train",
+    "validation_file": "data.validation",
+    "test_file": "data.test",
     "num_train_epochs": "optimization.epochs",
     "per_device_train_batch_size": "optimization.batch_size",
     "per_device_eval_batch_size": "optimization.eval_batch_size",
@@ -35,6 +39,23 @@ SYNONYMS = {
     "pooling": "data.pooling",
     "group_by_length": "data.group_by_length",
 }
+
+INSTEAD = {
+    "bf16": "optimization.precision bf16",
+    "fp16": "optimization.precision fp16",
+    "use_cpu": "optimization.device cpu",
+    "no_cuda": "optimization.device cpu",
+    "warmup_steps": "optimization.warmup_ratio",
+    "eval_strategy": "optimization.eval_steps",
+    "evaluation_strategy": "optimization.eval_steps",
+    "save_strategy": "optimization.save_steps",
+    "load_in_4bit": "quantization nf4",
+    "load_in_8bit": "quantization int8",
+    "peft_type": "method.name",
+    "use_dora": "method.name dora",
+    "use_rslora": "method.name rslora",
+}
+"""Keys of other tools whose values are not ours -> the key, and the value, that says the same."""
 
 
 def ours(key: str) -> str:

@@ -2,7 +2,6 @@
 
 import importlib.util
 import tempfile
-from pathlib import Path
 
 import torch
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
@@ -10,6 +9,7 @@ from transformers.training_args import OptimizerNames
 
 from randlora.adapter_config import check_choice
 from randlora.errors import ConfigError, DeviceError, OutputError
+from randlora.files import expanded
 from randlora.tasks import TASKS
 from randlora.tasks.sources import locate
 from randlora.training.config.adapter_configs import adapter_config
@@ -42,6 +42,8 @@ def validate(config: TrainConfig) -> None:
     locate(config.model)
     TASKS[config.task].check(config.data)
     _check_trackers(config.report_to)
+    if config.push_to_hub in ("true", "false"):  # as in transformers, where the name is another key
+        raise ConfigError("push_to_hub", expected="a repository's name", got=config.push_to_hub)
     check_device(config.optimization.device, config.optimization.precision)
     _check_output(config.output)
 
@@ -169,7 +171,7 @@ def _check_output(output: str) -> None:
     """Check that the folder, or the nearest one above it that exists, can be written."""
     if not output:
         raise OutputError("output", expected="a folder for the run", got="nothing")
-    folder = Path(output).expanduser()
+    folder = expanded(output)
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():

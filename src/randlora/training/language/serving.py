@@ -15,7 +15,7 @@ from typing import Any
 from peft import PeftModel
 
 from randlora.errors import ConfigError
-from randlora.files import writing
+from randlora.files import expanded, writing
 from randlora.messages import printable
 from randlora.tasks.gguf import GGUF, converted
 from randlora.tasks.paths import local
@@ -73,7 +73,7 @@ def serve(
 
 def served_name(source: str) -> str:
     """The name that requests ask for: the last part of the source's, in letters that mean nothing to a server."""
-    stem = Path(source.rstrip("/")).expanduser().resolve().name.removesuffix(GGUF)
+    stem = expanded(source.rstrip("/")).resolve().name.removesuffix(GGUF)
     return re.sub(r"[^A-Za-z0-9._-]+|-{2,}|\.{2,}", "-", stem).strip("-.") or "model"
 
 

@@ -13,7 +13,7 @@ import filelock
 import yaml
 
 from randlora.errors import ConfigError, OutputError
-from randlora.files import write_atomically, writing
+from randlora.files import expanded, write_atomically, writing
 from randlora.messages import note
 from randlora.training.config import strict_yaml
 from randlora.training.config.schema import config_of
@@ -37,7 +37,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         self.adapter = self.path / "adapter"
         self.checkpoints = self.path / "checkpoints"
         self.search = self.checkpoints / "search"
