@@ -16,8 +16,6 @@ BANKING = {
     "randlora-structured": "RandLoRA `structured`, r = 16",
     "randlora-uniform": "RandLoRA `uniform`, r = 16",
     "hybrid": "`hybrid` of LoRA r = 4 and `uniform` r = 32",
-    "spectral": "`spectral`, bases from W₀, r = 16",
-    "refine": "LoRA r = 4 for one epoch, merged, then `uniform` r = 32",
     "full": "full fine-tuning",
 }
 CIFAR = {
@@ -29,7 +27,6 @@ CIFAR = {
     "spectral": "`spectral`, bases from W₀, r = 4",
     "hybrid": "`hybrid` of LoRA r = 5 and `uniform` r = 8",
     "hira": "HiRA, r = 11",
-    "kradapter": "KRAdapter",
     "full": "full fine-tuning",
 }
 BASES = {
