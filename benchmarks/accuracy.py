@@ -43,14 +43,14 @@ def at_best_rate(config: TrainConfig, rates: Sequence[float], seeds: Sequence[in
         seeds: Of the runs at the best rate, whose test split is scored.
     """
     found = search(config, rates, seeds)
-    first = found.records[0]
+    first, split = found.records[0], config.data.validation
     mean, spread = found.mean_and_spread()
     return {
         "method": asdict(config.method),
         "trainable_parameters": first.trainable_parameters,
         "head_parameters": first.head_parameters,
         "adapter_bytes": first.adapter_bytes,
-        "validation_split": config.data.validation,
+        "validation_split": Path(split).name if isinstance(split, str) else split,
         "validation_by_learning_rate": {f"{rate:g}": value for rate, value in found.validation.items()},
         "best_learning_rate": found.learning_rate,
         "seeds": list(seeds),
