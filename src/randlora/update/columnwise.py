@@ -1,8 +1,12 @@
 """Structured ΔW added to a weight that lies column by column: the layers whose output is the small side.
 
-Row i of such a weight, read along the memory, gets row i of F over and over, each time with the sign of its block. As
-one broadcast operation its innermost loop would be as short as a block, and take three to seven times as long. So F's
-rows and the signs are written out for some rows of the weight at a time, which stay in the cache.
+Row i of such a weight, read along the memory, gets row i of F over and over, each time with the sign of its block: the
+outer product of the signs (p) and of that row (n). As one broadcast operation its innermost loop would be as short as a
+block, and take three to seven times as long. As a batch of matrix products of inner length 1 it costs no more than a
+pass of `addcmul` over the weight, where such products are fast; elsewhere F's rows and the signs are written out for
+some rows of the weight at a time, which stay in the cache.
+
+All forms give the same bits: a product with a sign is exact, and the sum with W₀ is rounded once.
 """
 
 import torch
@@ -13,6 +17,8 @@ from randlora.update.partition import Partition
 from randlora.update.scratch import scratch
 
 _PIECE = 2**17  # entries of the weight that are worked on at once
+_PRODUCT_PIECE = 2**20  # the same, of outer products on the way to a weight of another dtype
+_SMALLEST_FLOAT_PRODUCT = 400  # PyTorch leaves smaller float32 matrices of a batch to a plain loop
 
 
 def fold_columnwise(
@@ -33,16 +39,44 @@ def fold_columnwise(
         rows: How the large side is cut.
         out: Where to write.
     """
-    blocks = [torch.arange(which.start, which.stop).repeat_interleave(width) for _, which, width in columns.groups]
-    block_of_row = torch.cat(blocks)
+    signs = columns.join(left[:, :, None].expand(-1, -1, columns.width)).T  # of the block of every row
     for part, which, height in rows.groups:
-        signs = left[which].T.repeat_interleave(height, dim=1)
-        count, length = which.stop - which.start, part.stop - part.start
-        step = max(1, _PIECE // length)
-        for first in range(0, weight.shape[0], step):
-            some = slice(first, min(first + step, weight.shape[0]))
-            shape = some.stop - some.start, length
-            repeated = update[some, None, :height].expand(-1, count, -1)
-            tiled = torch.cat([repeated], out=scratch("tiled", update, repeated.shape)).flatten(1)
-            chosen = torch.index_select(signs, 0, block_of_row[some], out=scratch("signs", update, shape))
-            torch.addcmul(weight[some, part], chosen, tiled, out=out[some, part])
+        blocks = signs[:, which], update[:, :height]
+        if not _products_are_fast(update, blocks[0].shape[1] * height):
+            _add_written_out(weight[:, part], *blocks, out[:, part])
+        elif weight.dtype == out.dtype:
+            shape = blocks[0].shape[1], height
+            outer = blocks[0][:, :, None], blocks[1][:, None, :]
+            torch.baddbmm(weight[:, part].unflatten(1, shape), *outer, out=out[:, part].unflatten(1, shape))
+        else:
+            _add_products(weight[:, part], *blocks, out[:, part])
+
+
+def _products_are_fast(update: Tensor, entries: int) -> bool:
+    """Whether a batch of outer products, each of so many entries, is done by a library of matrix products."""
+    if update.dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return update.dtype == torch.float32 and entries >= _SMALLEST_FLOAT_PRODUCT
+
+
+def _add_products(weight: Tensor, signs: Tensor, update: Tensor, out: Tensor) -> None:
+    """Out = weight + outer products, which are of another dtype than the weight."""
+    for some in _pieces(weight, _PRODUCT_PIECE):
+        shape = len(weight[some]), signs.shape[1], update.shape[1]
+        outer = signs[some, :, None], update[some, None, :]
+        products = torch.bmm(*outer, out=scratch("tiled", update, shape)).flatten(1)
+        torch.add(weight[some], products, out=out[some])
+
+
+def _add_written_out(weight: Tensor, signs: Tensor, update: Tensor, out: Tensor) -> None:
+    """Out = weight + signs · tiles, with both written out."""
+    for some in _pieces(weight, _PIECE):
+        shape = len(weight[some]), signs.shape[1], update.shape[1]
+        tiled = torch.cat([update[some, None, :].expand(shape)], out=scratch("tiled", update, shape))
+        chosen = torch.cat([signs[some, :, None].expand(shape)], out=scratch("signs", update, shape))
+        torch.addcmul(weight[some], chosen.flatten(1), tiled.flatten(1), out=out[some])
+
+
+def _pieces(weight: Tensor, entries: int) -> list[slice]:
+    step = max(1, entries // weight.shape[1])
+    return [slice(first, first + step) for first in range(0, len(weight), step)]

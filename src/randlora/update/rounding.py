@@ -19,9 +19,8 @@ def rounded_product(
         terms: n, how many rows the result has; t where nothing is summed.
     """
     if len(left) == terms and eager(left) and eager(right):
-        shape = torch.broadcast_shapes(left.shape, right.shape)
         # An operation rounds to the dtype of `out` as it writes: no float32 copy in between, no second launch.
-        return torch.mul(left, right, out=left.new_empty(shape, dtype=dtype))
+        return torch.mul(left, right, out=right.new_empty(right.shape, dtype=dtype))
     product = left * right
     if len(left) > terms:
         product = product.unflatten(0, (-1, terms)).sum(dim=0)
