@@ -42,8 +42,21 @@ def load_model(task: Task, config: TrainConfig) -> None:
     """
     options = (config.trust_remote_code, config.dtype, config.quantization, adapter_of(config))
     task.load_model(BaseModel(config.model, *options))
+    if config.attn_implementation is not None:
+        _set_attention(task.backbone, config.attn_implementation)
     if config.optimization.gradient_checkpointing:
         task.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def _set_attention(backbone: Any, implementation: str) -> None:
+    key, kind = "attn_implementation", type(backbone).__name__
+    try:
+        backbone.set_attn_implementation(implementation)
+    except (ImportError, ValueError) as error:  # a package is missing, or the model's class refuses
+        got = f"{implementation}: {str(error).strip().splitlines()[0]}"
+        raise ConfigError(key, expected=f"one that works here for a {kind}", got=got) from error
+    if backbone.config._attn_implementation != implementation:  # transformers has only warned
+        raise ConfigError(key, expected=f"null for a {kind}, which has one attention", got=implementation)
 
 
 def build(task: Task, method: MethodConfig, start: str | None = None) -> nn.Module:

@@ -62,6 +62,10 @@ class MeanPoolingClassifier(PreTrainedModel):
         """The encoder's."""
         self.encoder.gradient_checkpointing_enable(*args, **kwargs)
 
+    def set_attn_implementation(self, *args: Any, **kwargs: Any) -> None:
+        """The encoder's, whose config is this one's too."""
+        self.encoder.set_attn_implementation(*args, **kwargs)
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> SequenceClassifierOutput:
         """Classify texts.
 

@@ -164,6 +164,9 @@ class TrainConfig:
             dtype of `optimization.precision`.
         quantization: How the base model's linear layers are quantized while an adapter is trained, for language models:
             "nf4" (bitsandbytes, 4 bit), "int8" (torchao). None means not at all.
+        attn_implementation: How attention is computed, as transformers names it; the kinds beside "eager" and "sdpa"
+            need a GPU and packages of their own. None means transformers' choice for the model, mostly "sdpa". On a CPU
+            in bfloat16 "eager" is faster for short examples, and takes memory that grows with their length squared.
         report_to: Trackers that transformers reports to, such as "tensorboard", "wandb", "trackio" or "mlflow".
         push_to_hub: Name of a model repository on the hub that the adapter is uploaded to at the end. None means none.
         method: How the model is adapted.
@@ -183,6 +186,9 @@ class TrainConfig:
     trust_remote_code: Flag = False
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     quantization: Literal["nf4", "int8"] | None = None
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] | None = (
+        None
+    )
     report_to: list[str] = field(default_factory=list)
     push_to_hub: str | None = None
     method: MethodConfig = field(default_factory=MethodConfig)
