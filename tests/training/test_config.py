@@ -1,16 +1,18 @@
+import dataclasses
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from trl import DPOConfig, SFTConfig
 
 from randlora.errors import ConfigError, DataError, DeviceError, OutputError, RandLoraError
 from randlora.tasks import TASKS
-from randlora.training import TrainConfig, load_config, validate
+from randlora.training import OptimizationConfig, TrainConfig, load_config, validate
 from randlora.training.config import resolve
 from randlora.training.config import validation as validation_module
 from randlora.training.config.schema import keys
-from randlora.training.config.synonyms import INSTEAD, SYNONYMS
+from randlora.training.config.synonyms import INSTEAD, SYNONYMS, known_as
 
 SUITES = Path(__file__).parents[2] / "suites"
 
@@ -118,7 +120,7 @@ def test_a_file_is_read_with_its_types_and_overridden(file):
     ("content", "message"),
     [
         ("method: {rr: 8}", r"method\.rr: .*did you mean method\.r\?"),
-        ("learning_rate: 1", r"did you mean optimization\.learning_rate\?"),
+        ("learning_rat: 1", r"did you mean optimization\.learning_rate\?"),
         ("method: {r: eight}", r"method\.r: expected a whole number .*or null, got 'eight'"),
         ("method: 8", r"method: expected a section"),
         ("data: {shots: [1]}", r"data\.shots"),
@@ -179,6 +181,22 @@ def test_each_key_of_other_tools_is_told_of_one_that_is_there():
     assert set(SYNONYMS.values()) <= known
     assert {hint.split()[0] for hint in INSTEAD.values()} <= known
     assert not set(INSTEAD) & {*SYNONYMS, *known}
+
+
+def test_a_key_that_trl_has_without_a_section_is_read_without_one():
+    trl = {entry.name for kind in (SFTConfig, DPOConfig) for entry in dataclasses.fields(kind)}
+    data = [("data", task.data_class) for task in TASKS.values()]
+    for section, kind in [("optimization", OptimizationConfig), *data]:
+        for entry in dataclasses.fields(kind):
+            if entry.name in trl:
+                assert known_as(entry.name) == known_as(f"{section}.{entry.name}") == f"{section}.{entry.name}"
+
+
+@pytest.mark.parametrize("key", ["max_length", "packing", "beta"])
+def test_a_key_without_its_section_that_the_task_has_not_is_refused(file, key):
+    file.write_text(f"task: image-text\n{key}: 1", encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"data\.{key}"):
+        load_config(file)
 
 
 @pytest.mark.parametrize("share", ["10%", "0.25", "1/4"])

@@ -1,4 +1,4 @@
-"""Keys as other tools call them, read as ours; the user is told."""
+"""Keys as other tools call them, or in the place where these have them, read as ours; the user is told."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +23,24 @@ SYNONYMS = {
     "dataloader_num_workers": "optimization.dataloader_workers",
     "load_best_model_at_end": "optimization.keep_best",
     "early_stopping_patience": "optimization.early_stopping",
+    "learning_rate": "optimization.learning_rate",
+    "max_steps": "optimization.max_steps",
+    "gradient_accumulation_steps": "optimization.gradient_accumulation_steps",
+    "gradient_checkpointing": "optimization.gradient_checkpointing",
+    "weight_decay": "optimization.weight_decay",
+    "warmup_ratio": "optimization.warmup_ratio",
+    "max_grad_norm": "optimization.max_grad_norm",
+    "save_steps": "optimization.save_steps",
+    "eval_steps": "optimization.eval_steps",
+    "max_length": "data.max_length",
+    "packing": "data.packing",
+    "assistant_only_loss": "data.assistant_only_loss",
+    "completion_only_loss": "data.completion_only_loss",
+    "chat_template_path": "data.chat_template_path",
+    "neftune_noise_alpha": "data.neftune_noise_alpha",
+    "label_smoothing_factor": "data.label_smoothing_factor",
+    "beta": "data.beta",
+    "loss_type": "data.loss_type",
     "lora_r": "method.r",
     "lora_alpha": "method.alpha",
     "lora_dropout": "method.dropout",
