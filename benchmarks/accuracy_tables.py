@@ -72,14 +72,18 @@ def table(name: str) -> str:
 
 
 def study_table(file: str) -> str:
-    """The cells of a study of one task, the best first, in Markdown."""
-    cells = json.loads((RESULTS / file).read_text(encoding="utf-8"))["cells"]
-    lines = ["|  | trained | test | seeds | rate | validation by rate |", "|---|--:|--:|--:|--:|---|"]
-    for cell in sorted(cells, key=lambda cell: -cell["mean"]):
-        by_rate = sorted((float(rate), value) for rate, value in cell["validation"].items())
-        shown = [f"`{cell['row']}`", f"{cell['trained']:,}", f"{cell['mean']:.1f} ± {cell['sd']:.1f}"]
-        shown += [str(len(cell["seeds"])), f"{cell['learning_rate']:g}"]
-        shown.append(", ".join(f"{rate:g} {value:.1f}" for rate, value in by_rate))
+    """The rows of a study, the best mean rank first, with each task's score, rate and scores on validation by rate."""
+    study = json.loads((RESULTS / file).read_text(encoding="utf-8"))
+    cells = {(cell["row"], cell["column"]): cell for cell in study["cells"]}
+    columns = list(dict.fromkeys(column for _, column in cells))
+    heads = ["trained", "mean rank", *(head for column in columns for head in (column, "rate", "validation by rate"))]
+    lines = ["| | " + " | ".join(heads) + " |", "|---|--:|--:|" + "--:|--:|---|" * len(columns)]
+    for row, rank in sorted(study["ranks"].items(), key=lambda item: item[1]["rank"]):
+        shown = [f"`{row}`", f"{cells[row, columns[0]]['trained']:,}", f"{rank['rank']:g}"]
+        for cell in (cells[row, column] for column in columns):
+            by_rate = sorted((float(rate), value) for rate, value in cell["validation"].items())
+            shown += [f"{cell['mean']:.1f} ± {cell['sd']:.1f}", f"{cell['learning_rate']:g}"]
+            shown.append(", ".join(f"{rate:g} {value:.1f}" for rate, value in by_rate))
         lines.append("| " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
