@@ -169,6 +169,12 @@ def test_texts_from_outside_stay_texts(tmp_path):
         assert path.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_name_that_goes_on_and_on_is_cut_in_the_summary(tmp_path):
+    made_run(tmp_path / "a", test=80.0, model=f"models/{'y' * 200}")
+    summary = summarize(group(find([tmp_path])), [], 0)
+    assert all(len(line) < 200 for line in [*summary.ran, *summary.best, *summary.cost])
+
+
 def test_fifty_runs_are_a_small_page(tmp_path):
     history = [{"loss": 2 / (step + 1), "validation_accuracy": step / 40, "step": step} for step in range(1, 160)]
     for number in range(50):
