@@ -23,6 +23,20 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
+def short(text: str, longest: int = 60) -> str:
+    """A text of one line that prints, cut in its middle where it has more letters than that.
+
+    Example:
+        >>> short("a name that goes on and on", 11)
+        'a nam…nd on'
+    """
+    text = " ".join(printable(text).split())
+    if len(text) <= longest:
+        return text
+    half = (longest - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"
+
+
 def note(text: str) -> None:
     """Tell the user what was decided for them, as one line.
 

@@ -3,14 +3,16 @@
 import json
 from dataclasses import replace
 
+import filelock
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from randlora.analysis.corners import Corners
+from randlora.analysis.folder import output_folder
 from randlora.analysis.landscape import analyze_landscape
 from randlora.analysis.plane import PAPER, orthonormal
-from randlora.errors import ConfigError
+from randlora.errors import ConfigError, OutputError
 from randlora.training import MethodConfig, evaluate, train
 
 
@@ -114,3 +116,15 @@ def test_runs_that_cannot_be_compared(text_config, tmp_path):
     with pytest.raises(ConfigError, match="twice"):
         analyze_landscape([runs[0], runs[1], runs[1]], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_two_at_once_do_not_meet_in_one_folder(text_config, tmp_path):
+    runs, folder = _three(text_config, tmp_path), tmp_path / "out"
+    folder.mkdir()
+    with filelock.FileLock(folder / ".lock"), pytest.raises(OutputError, match="no other landscape is using"):
+        analyze_landscape(runs, folder, grid=2, examples=2)
+    (folder / ".lock").touch()  # as one that was killed leaves it
+    analyze_landscape(runs, folder, grid=2, examples=2)
+    assert [path.name for path in folder.iterdir()] == ["landscape.partial.json"]
+    assert output_folder(folder) == folder

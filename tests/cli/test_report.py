@@ -31,7 +31,7 @@ def test_what_cannot_be_reported_is_refused_in_one_line(run, tmp_path, capsys):
         ((run, tmp_path / "empty"), "no run in it"),
         ((tmp_path / "nothing",), "nothing there"),
         ((run / "record.json",), "a file"),
-        ((unfinished,), "finished run"),
+        ((unfinished,), "finished run, got none there"),
         ((broken,), "finished run"),
         ((), "required"),
     ]:

@@ -39,6 +39,7 @@ def page(tmp_path_factory):
         "y": axis,
         "losses": [[1.0, 2.0, 1.0], [2.0, 3.0, 2.0], [1.0, 2.0, 1.5]],
         "edges": [edge],
+        "more": {"Ranks": [{"r": number, "rank": 64} for number in (4, 16, 8)]},
     }
     (folder / "runs" / "analysis").mkdir()
     (folder / "runs" / "analysis" / "landscape.json").write_text(json.dumps(landscape), encoding="utf-8")
@@ -72,6 +73,13 @@ def test_a_heading_sorts_by_keyboard_and_says_so(browser):
     for expected in (["80.0", "81.0", "82.0", "–"], ["82.0", "81.0", "80.0", "–"]):
         browser.run(click)
         assert browser.run(COLUMN.format(6)) == expected
+
+
+def test_a_table_whose_first_column_has_numbers_sorts_by_them(browser):
+    table = "document.querySelector('[id$=more-1]')"
+    assert browser.run(f"getComputedStyle({table}.tBodies[0].rows[0].cells[0]).textAlign") == "right"
+    browser.run(f"{table}.querySelector('thead button').click()")
+    assert browser.run(f"[...{table}.tBodies[0].rows].map(row => row.cells[0].textContent)") == ["4", "8", "16"]
 
 
 def test_the_filter_leaves_the_rows_with_all_words(browser):
@@ -109,8 +117,16 @@ def test_on_paper_it_is_light_and_has_its_headings(browser):
     browser.call("Emulation.setEmulatedMedia", media="print", features=dark)
     assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert browser.run("getComputedStyle(document.querySelector('.drawing svg')).color") == "rgb(0, 0, 0)"
-    assert browser.run("document.querySelector('thead th button').offsetHeight") > 0
+    assert browser.run("document.querySelector('thead th').innerText") == "method"
+    # With a box in it, such as a button's, a table's head would be on the first of its sheets only.
+    assert browser.run("getComputedStyle(document.querySelector('thead th button')).display") == "contents"
     assert browser.run("document.querySelector('nav').offsetHeight") == 0
+    # Configs take a sheet each: those that are open are printed.
+    assert browser.run("document.getElementById('configs').offsetHeight") == 0
+    browser.run("document.querySelector('.config').open = true")
+    shown = "[...document.querySelectorAll('.config')].filter(config => config.offsetHeight).length"
+    assert browser.run(shown) == 1
+    browser.run("document.querySelector('.config').open = false")
     browser.call("Emulation.setEmulatedMedia", media="", features=dark)
 
 
@@ -128,6 +144,29 @@ def test_a_surface_turns_with_the_arrow_keys(browser):
     browser.run("document.querySelector('[data-surface]').focus()")
     browser.press("ArrowLeft")
     assert browser.run(picture) != before
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_surface_is_whole_however_it_is_turned_and_its_names_are_legible(browser, width):
+    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=740, deviceScaleFactor=2, mobile=False)
+    rim = """(() => {
+      const canvas = document.querySelector('[data-surface]');
+      const {width, height} = canvas, copy = new OffscreenCanvas(width, height);
+      const context = copy.getContext('2d', {willReadFrequently: true});
+      context.drawImage(canvas, 0, 0);
+      const sides = [[0, 0, width, 1], [0, height - 1, width, 1], [0, 0, 1, height], [width - 1, 0, 1, height]];
+      return sides.some(side => context.getImageData(...side).data.some(part => part));
+    })()"""
+    browser.run("document.querySelector('[data-surface]').focus()")
+    for _ in range(2):
+        for key in ("ArrowUp", "ArrowLeft", "ArrowUp", "ArrowLeft") * 5:
+            browser.press(key)
+            assert browser.run(rim) is False
+        for _ in range(20):
+            browser.press("ArrowDown")
+    # A pixel of the screen for each of the canvas: texts are as large as they say, on a phone, too.
+    assert browser.run("(canvas => canvas.width / canvas.clientWidth)(document.querySelector('[data-surface]'))") == 2
+    browser.call("Emulation.clearDeviceMetricsOverride")
 
 
 def test_what_is_drawn_and_tabulated_has_names(browser):

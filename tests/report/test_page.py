@@ -1,6 +1,8 @@
 """The report: what is put together, what is chosen, what is escaped, and what is refused."""
 
+import io
 import json
+import re
 import shutil
 import time
 from html.parser import HTMLParser
@@ -169,6 +171,12 @@ def test_texts_from_outside_stay_texts(tmp_path):
         assert path.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_name_that_goes_on_and_on_is_cut_in_the_summary(tmp_path):
+    made_run(tmp_path / "a", test=80.0, model=f"models/{'y' * 200}")
+    summary = summarize(group(find([tmp_path])), [], 0)
+    assert all(len(line) < 200 for line in [*summary.ran, *summary.best, *summary.cost])
+
+
 def test_fifty_runs_are_a_small_page(tmp_path):
     history = [{"loss": 2 / (step + 1), "validation_accuracy": step / 40, "step": step} for step in range(1, 160)]
     for number in range(50):
@@ -233,3 +241,10 @@ def test_the_papers_points_are_drawn_in(tmp_path):
     axes = score_by(setting, lambda run: run.record.peak_memory_bytes, "memory", paper).axes[0]
     drawn = {line.get_label(): (line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines}
     assert drawn["paper: LoRA-32"] == (6.8e9, points["LoRA-32"].value)
+    # Where the paper does not say what they cost, they are lines across, each of its own kind.
+    across, drawn = (
+        score_by(setting, lambda _: 1.0, "cost", [(point, None) for point in points.values()]),
+        io.BytesIO(),
+    )
+    across.savefig(drawn, format="svg")
+    assert len(set(re.findall('style="[^"]*#999999[^"]*"', drawn.getvalue().decode()))) == len(points) == 5

@@ -43,6 +43,14 @@ def test_a_language_runs_scores_forgetting_tokens_and_cut_examples(tmp_path):
     }
 
 
+def test_a_deviation_has_the_decimals_of_its_mean(tmp_path):
+    for seed, loss in ((0, 0.69312), (1, 0.69315)):
+        metrics = {"test_accuracy": 50.0, "test_loss": loss}
+        made_run(tmp_path / f"{seed}", seed=seed, metrics=metrics)
+    (setting,) = group(find([tmp_path]))
+    assert rows(scores_table(setting, "x")) == [{"test loss": "0.6931 ± 0.0000"}]
+
+
 def test_what_was_gained_on_other_texts_is_drawn_too(tmp_path):
     made(tmp_path / "a", exact=1.0)
     made(tmp_path / "b", exact=1.0, method=MethodConfig(name="full"))

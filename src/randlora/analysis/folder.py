@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from randlora.files import checked_folder
+from randlora.locks import LOCK
 
 ANALYSES = ("spectrum", "cka", "landscape", "theory", "transfer")
 PARTIAL = "landscape.partial.json"
 """Grid points of a landscape that is not finished."""
-_OWN = {f"{name}.{ending}" for name in ANALYSES for ending in ("json", "md", "png", "svg", "html")} | {PARTIAL}
+_OWN = {f"{name}.{ending}" for name in ANALYSES for ending in ("json", "md", "png", "svg", "html")} | {PARTIAL, LOCK}
 
 
 def output_folder(path: str | Path) -> Path:

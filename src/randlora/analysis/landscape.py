@@ -14,8 +14,9 @@ from randlora.analysis.evaluating import Evaluator
 from randlora.analysis.partial import PartialLosses
 from randlora.analysis.plane import PAPER, Plane, Point, orthonormal
 from randlora.analysis.runs import FinishedRun, choose_split, open_runs, require_same_base, require_same_data
-from randlora.errors import ConfigError
+from randlora.errors import ConfigError, OutputError
 from randlora.files import digest
+from randlora.locks import locked
 from randlora.result import Result
 from randlora.tasks import Split
 from randlora.training.methods import load_model
@@ -56,6 +57,7 @@ def analyze_landscape(
         CheckpointError: A run is not finished, or damaged.
         ConfigError: There are not three, they have other bases or data, or a number is out of range.
         LayerError: An adapter cannot be merged.
+        OutputError: Another process is at a landscape in the folder, or it cannot be written.
     """
     if len(runs) != 3:
         raise ConfigError("runs", expected="three", got=str(len(runs)))
@@ -71,7 +73,9 @@ def analyze_landscape(
     require_same_data(opened, chosen)
     if opened[0].config.quantization is not None:
         raise ConfigError("runs", expected="runs of a base that is not quantized", got=opened[0].config.quantization)
-    with tempfile.TemporaryDirectory() as name:
+    got, hint = "one in use", "wait for it, or choose another --output"
+    busy = OutputError(str(folder), expected="a folder that no other landscape is using", got=got, hint=hint)
+    with locked(folder, busy), tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         own = [_own_loss(run, chosen, examples, scratch, number) for number, run in enumerate(opened)]
         task = opened[0].task()

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import nn
 
 from randlora.errors import CheckpointError, ConfigError
+from randlora.messages import short
 from randlora.methods import PROMPTS
 from randlora.tasks import TASKS, Split, Task
 from randlora.training.config.file import load_config
@@ -89,7 +90,7 @@ def _open(path: str | Path, *, of_prompts: bool, trust_remote_code: bool) -> Fin
         raise CheckpointError(str(folder.path), expected="a run that trained weights of its model", got=got)
     if not folder.adapter.is_dir():
         raise CheckpointError(str(folder.path), expected="a run with its adapter", got="no adapter/ there")
-    name = folder.path.resolve().name
+    name = short(folder.path.resolve().name)
     return FinishedRun(name, folder, config, record)
 
 

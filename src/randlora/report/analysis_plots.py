@@ -7,12 +7,19 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from randlora.report.plots import COLOURS
+from randlora.messages import short
+from randlora.report.plots import COLOURS, tick_name, titled
 from randlora.result import Result
 
 LINES = ("o-", "s--", "^:", "D-.")
+_DEPTH = LinearSegmentedColormap.from_list("depth", COLOURS[:2])
+"""From the first layer to the last; all of it is seen on a light page and on a dark one."""
+_NAME, _MARK = 25, 20
+"""Letters of a run's name in a legend, and beside a point."""
 
 
 def plain(axes: Axes, xlabel: str, ylabel: str) -> None:
@@ -25,17 +32,27 @@ def plain(axes: Axes, xlabel: str, ylabel: str) -> None:
         axes.spines[side].set_visible(False)
 
 
+def _below(figure: Figure, axes: Axes) -> None:
+    """What the colours of some axes are, below the figure; two in a line where they are short."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = 2 if max(map(len, labels)) <= 4 * figure.get_figwidth() else 1
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def _pair(names: str, between: str) -> str:
+    """Two runs, for a legend."""
+    return between.join(short(name, _NAME) for name in names.split(between))
+
+
 def spectrum(result: Result) -> Figure:
-    """Left, the singular values of every layer, from dark (first) to light; right, the ranks that hold the energy."""
+    """Left, the singular values of every layer, from blue (first) to orange; right, the ranks that hold the energy."""
     rows: list[dict[str, Any]] = result.data["layers"]
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     values, ranks = figure.subplots(1, 2)
-    shades = np.linspace(0.0, 0.75, len(rows))
-    for row, shade in zip(rows, shades, strict=True):
+    for row, colour in zip(rows, _DEPTH(np.linspace(0, 1, len(rows))), strict=True):
         found = np.array(result.data["singular_values"][row["layer"]])
         if found.size and found[0] > 0:
-            paler = tuple(shade + (1 - shade) * part for part in (0.0, 0.30, 0.55))
-            values.plot(np.arange(1, len(found) + 1), found / found[0], color=paler, linewidth=0.9)
+            values.plot(np.arange(1, len(found) + 1), found / found[0], color=colour, linewidth=0.9)
     values.set_yscale("log")
     values.set_ylim(1e-6, 1.5)
     plain(values, "index of the singular value", "share of the largest")
@@ -44,8 +61,10 @@ def spectrum(result: Result) -> Figure:
         ranks.plot(places, [row[f"rank_{share}"] for row in rows], ".-", color=colour, label=f"{share} % of the energy")
     plain(ranks, "layer, in the model's order", "rank of the nearest LoRA")
     ranks.set_ylim(bottom=0)
+    for axes in (values, ranks):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(result.title)
+    titled(figure, result.title)
     return figure
 
 
@@ -60,14 +79,14 @@ def cka(result: Result) -> Figure:
             for tower, style in zip(towers, LINES, strict=False):
                 chosen = [row for row in rows if row["block"] == kind and _tower(row["layer"]) == tower]
                 values = [np.nan if row[pair] is None else row[pair] for row in chosen]
-                label = pair if len(towers) == 1 else f"{pair}, {tower}"
+                label = _pair(pair, " ~ ") + ("" if len(towers) == 1 else f", {tower}")
                 colour = COLOURS[number % len(COLOURS)]
                 axes.plot(range(1, len(values) + 1), values, style, color=colour, label=label)
         axes.set_title(kind)
-        plain(axes, "layer", "CKA")
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-    figure.suptitle(result.title)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        plain(axes, "layer", "CKA" if kind == kinds[0] else "")
+    _below(figure, axes)
+    titled(figure, result.title)
     return figure
 
 
@@ -85,23 +104,24 @@ def landscape(result: Result) -> Figure:
     levels = np.linspace(losses.min(), top, 24) if losses.min() < top else [top - 1, top, top + 1]
     shown = plane.contourf(data["x"], data["y"], losses, levels=levels, cmap="viridis", extend="max")
     plane.contour(data["x"], data["y"], losses, levels=levels[::2], colors="white", linewidths=0.4, alpha=0.6)
-    figure.colorbar(shown, ax=plane, label="loss")
+    figure.colorbar(shown, ax=plane, label="loss", ticks=MaxNLocator(7))
     for name, (x, y) in zip(data["runs"], data["corners"], strict=True):
         plane.plot(x, y, "o", color="white", markeredgecolor="black")
-        style = {"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
-        plane.annotate(
-            name, (x, y), (0, 9), textcoords="offset points", ha="center", fontsize=9, color="black", bbox=style
-        )
+        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
+        share = (x - data["x"][0]) / (data["x"][-1] - data["x"][0])
+        side = "left" if share < 0.2 else "right" if share > 0.8 else "center"  # a name stays in the picture
+        style = {"textcoords": "offset points", "ha": side, "fontsize": 9, "color": "black", "bbox": box}
+        plane.annotate(short(name, _MARK), (x, y), (0, 9), **style)
     plane.set_xlabel("x")
     plane.set_ylabel("y")
     if data["plane"] == "orthonormal":
         plane.set_aspect("equal")
     for colour, edge in zip(COLOURS, data["edges"], strict=False):
         values = [np.nan if loss is None else loss for loss in edge["losses"]]
-        edges.plot(np.linspace(0, 1, len(values)), values, ".-", color=colour, label=edge["edge"])
+        edges.plot(np.linspace(0, 1, len(values)), values, ".-", color=colour, label=_pair(edge["edge"], " – "))
     plain(edges, "share of the way", "loss")
-    edges.legend(frameon=False)
-    figure.suptitle(result.title)
+    _below(figure, edges)
+    titled(figure, result.title)
     return figure
 
 
@@ -130,10 +150,10 @@ def theory(result: Result) -> Figure:
             axes.plot(numbers, [row[method] for row in known], style, color=colour, label=method)
         axes.set_title(f"ΔW {name}")
         axes.set_ylim(0, 1)
-        plain(axes, "trained numbers", "error, as a share of ‖ΔW‖")
+        plain(axes, "trained numbers", "error, as a share of ‖ΔW‖" if name == names[0] else "")
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(result.title)
+    titled(figure, result.title)
     return figure
 
 
@@ -149,11 +169,11 @@ def transfer(result: Result) -> Figure:
         axes.hlines(heights, before, after, color=colour, alpha=0.5)
         axes.plot(before, heights, "o", color=colour, markerfacecolor="white")
         axes.plot(after, heights, "o", color=colour)
-        axes.set_title(title)
+        axes.set_title(short(title, 30))
         plain(axes, f"{result.data['goal']}{unit}", "")
         axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_yticks(heights, [row["run"] for row in rows])
-    figure.suptitle(result.title)
+    axes.set_yticks(heights, [tick_name(row["run"]) for row in rows])
+    titled(figure, result.title)
     return figure
 
 

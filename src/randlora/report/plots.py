@@ -1,6 +1,7 @@
 """Records as pictures, as matplotlib figures: save them with `savefig`; no window is opened."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import NullFormatter
 
-from randlora.messages import printable
+from randlora.messages import printable, short
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -77,6 +78,17 @@ def _describe(axes: Axes, xlabel: str) -> None:
     axes.tick_params(axis="y", length=0)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
+
+
+def titled(figure: Figure, title: str) -> None:
+    """Put a title above a figure, in two lines at most: names in it may be long."""
+    letters = round(8 * figure.get_figwidth())
+    figure.suptitle("\n".join(textwrap.wrap(short(title, 2 * letters - 10), letters)))
+
+
+def tick_name(name: str) -> str:
+    """A name as the label of a tick, which `literal` does not reach, short enough to leave the axis its room."""
+    return short(name, 30).replace("$", r"\$")
 
 
 def literal(figure: Figure) -> Figure:

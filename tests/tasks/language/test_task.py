@@ -104,3 +104,11 @@ def test_splits_of_the_hub(chats, monkeypatch, train, asked):
     monkeypatch.setattr(datasets, "load_dataset", load)
     assert len(task_of(chats.make(), train).dataset("train")) == 1
     assert found == [asked]
+
+
+def test_what_is_scored_is_in_the_order_of_its_lengths_and_what_is_trained_on_is_not(chats, write):
+    lengths = [5, 1, 9, 3]
+    rows = [{"instruction": "Say", "input": "", "output": "a " * length} for length in lengths]
+    task = task_of(chats.make(), write("a.jsonl", rows), test=write("b.jsonl", rows))
+    trained, scored = (task.dataset(split)["input_ids"] for split in ("train", "test"))
+    assert sorted(trained, key=len) == list(scored) != list(trained)

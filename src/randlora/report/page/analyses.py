@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from randlora.messages import printable
+from randlora.messages import printable, short
 from randlora.report.analysis import columns_of, columns_of_rows
 from randlora.report.analysis_plots import FIGURES, clipped
 from randlora.report.page.drawing import Drawing, draw
@@ -17,7 +17,7 @@ from randlora.result import Result
 _ROWS = {"spectrum": "layers", "cka": "layers", "landscape": "edges", "theory": "rows", "transfer": "rows"}
 """Where the rows of an analysis are in its file."""
 _CAPTIONS = {
-    "spectrum": "Singular values of every layer from dark (first) to light, and the ranks that hold the energy",
+    "spectrum": "Singular values of every layer from blue (first) to orange, and the ranks that hold the energy",
     "cka": "CKA by depth",
     "landscape": "Contours of the loss, and the loss along the edges of the triangle",
     "theory": "The smallest error that was found, by trained numbers",
@@ -106,6 +106,6 @@ def _surface(result: Result) -> str | None:
         "x": [float(x) for x in data["x"]],
         "y": [float(y) for y in data["y"]],
         "z": [[round(float(z), 6) for z in line] for line in heights],
-        "marks": [{"name": printable(str(name)), "x": x, "y": y, "z": z} for name, (x, y), z in marks],
+        "marks": [{"name": short(str(name), 20), "x": x, "y": y, "z": z} for name, (x, y), z in marks],
     }
     return json.dumps(content, allow_nan=False)

@@ -20,6 +20,8 @@ POINTS = 150
 _STYLES = ("-", "--", ":", "-.")
 _GREY = "#888888"
 _PAPER = "#999999"
+_ACROSS = (*_STYLES, (0, (6, 1, 1, 1, 1, 1)), (0, (1, 4)))
+"""Lines of the paper's methods, of which a table has five."""
 
 Cost = Callable[[FoundRun], float | None]
 
@@ -179,7 +181,7 @@ def score_by(setting: Setting, cost: Cost, xlabel: str, paper: Sequence[tuple[Pa
         marker = MARKERS[place % len(MARKERS)]
         label = f"paper: {point.method}"
         if x is None:
-            axes.axhline(point.value, color=_PAPER, linewidth=0.8, linestyle=_STYLES[place % len(_STYLES)], label=label)
+            axes.axhline(point.value, color=_PAPER, linewidth=0.8, linestyle=_ACROSS[place % len(_ACROSS)], label=label)
         else:
             costs.append(x)
             axes.plot([x], [point.value], marker, color=_PAPER, markerfacecolor="none", label=label)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from randlora.messages import short
 from randlora.report.page.finding import LARGEST, Findings, FoundRun
-from randlora.report.page.labels import data_name, distinguished, method_name, short
+from randlora.report.page.labels import data_name, distinguished, method_name
 from randlora.report.page.studies import StudyCell
 from randlora.training.run.folder import as_dict
 

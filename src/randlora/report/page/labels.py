@@ -6,15 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from randlora.messages import printable
+from randlora.messages import short
 from randlora.training.config.sections import MethodConfig
 from randlora.training.run.folder import flat
 
 _COMMIT = re.compile("@[0-9a-f]{40}(?=:|$)")
 """Of a hub data set, which a study reads at one; a branch or a tag is shown."""
-
-LONGEST = 60
-"""Letters of a label; what is longer is cut in its middle."""
 
 
 def method_name(method: MethodConfig) -> str:
@@ -82,12 +79,3 @@ def _words(key: str, value: Any) -> str:
     if isinstance(value, str):
         return PurePath(value).name if "/" in value else value
     return f"{key.rpartition('.')[2]}={value}"
-
-
-def short(text: str) -> str:
-    """A text that prints, cut in its middle where it is long."""
-    text = " ".join(printable(text).split())
-    if len(text) <= LONGEST:
-        return text
-    half = (LONGEST - 1) // 2
-    return f"{text[:half]}…{text[-half:]}"

@@ -85,5 +85,11 @@ def _cell(arm: Arm, value: Callable[[FoundRun], float | None], form: Callable[[f
     found = spread([value(run) for run in arm.chosen])
     if found is None:
         return Cell(MISSING)
-    around = "" if not found.deviation else f" ± {form(found.deviation)}"
-    return Cell(f"{form(found.mean)}{around}", found.mean)
+    words = form(found.mean)
+    return Cell(f"{words} ± {_like(words, found.deviation, form)}" if found.deviation else words, found.mean)
+
+
+def _like(mean: str, deviation: float, form: Callable[[float], str]) -> str:
+    """A deviation with as many decimals as its mean is written with."""
+    decimals = mean.partition(".")[2]
+    return f"{deviation:,.{len(decimals)}f}" if decimals.isdigit() else form(deviation)

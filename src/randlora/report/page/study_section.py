@@ -13,7 +13,7 @@ from randlora.report.analysis_plots import plain
 from randlora.report.page.drawing import Drawing, draw
 from randlora.report.page.studies import FoundStudy
 from randlora.report.page.tables import Cell, Table
-from randlora.report.plots import COLOURS
+from randlora.report.plots import COLOURS, tick_name
 from randlora.report.study import cost_columns, figure_columns
 from randlora.report.table import Column, lookup
 
@@ -79,7 +79,7 @@ def _rank_figure(ranks: Mapping[str, dict[str, float]]) -> Figure:
         low, high = rank.get("low", rank["rank"]), rank.get("high", rank["rank"])
         axes.plot([low, high], [height, height], color=COLOURS[0], alpha=0.5)
         axes.plot([rank["rank"]], [height], "o", color=COLOURS[0])
-    axes.set_yticks(range(len(ordered)), [row for row, _ in ordered])
+    axes.set_yticks(range(len(ordered)), [tick_name(row) for row, _ in ordered])
     axes.set_ylim(len(ordered) - 0.5, -0.5)
     plain(axes, "mean rank", "")
     return figure

@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from randlora.messages import printable
+from randlora.messages import printable, short
 from randlora.report.page.finding import LARGEST, SUITE_FILES, FoundRun
 from randlora.report.page.grouping import Setting
-from randlora.report.page.labels import short
 from randlora.report.page.tables import Cell, Table
 from randlora.report.table import MISSING, count, percent
 from randlora.training.language import e2e, harness

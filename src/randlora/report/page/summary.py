@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from randlora.messages import printable
+from randlora.messages import printable, short
 from randlora.methods import PROMPTS
 from randlora.report.page.grouping import Arm, Setting
 from randlora.report.page.tables import general_change, goal_words, seconds_words
@@ -49,7 +49,7 @@ def summarize(settings: Sequence[Setting], analyses: Sequence[str], passed_over:
     if runs:
         found.ran.append(
             f"{_many(len(runs), 'run')} of {_many(len(methods), 'method')} on {_many(len(settings), 'task')}, "
-            f"from {printable(', '.join(models))}"
+            f"from {', '.join(map(short, models))}"
         )
         peak = max(run.record.peak_memory_bytes for run in runs)
         time = sum(run.record.train_seconds for run in runs)

@@ -5,10 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from randlora.messages import printable
+from randlora.messages import printable, short
 from randlora.report.page.finding import FoundRun
 from randlora.report.page.grouping import Arm, Setting, Spread
-from randlora.report.page.labels import short
 from randlora.report.table import MISSING, binary_bytes, count, milliseconds, percent
 
 

@@ -12,14 +12,13 @@ import jinja2
 from markupsafe import Markup
 
 from randlora.files import checked_folder, new_folder, writing
-from randlora.messages import note
+from randlora.messages import note, short
 from randlora.report.page.amounts import series_of
 from randlora.report.page.amounts_section import amounts_section
 from randlora.report.page.analyses import ShownAnalysis, show
 from randlora.report.page.drawing import Drawing
 from randlora.report.page.finding import FoundAnalysis, find
 from randlora.report.page.grouping import Setting, group
-from randlora.report.page.labels import short
 from randlora.report.page.sections import MOST_SETTINGS, section
 from randlora.report.page.study_section import study_section
 from randlora.report.page.suites import suite_tables

@@ -34,9 +34,9 @@ class PreferenceTask(LanguageTask):
         """Token ids of prompts and answers."""
         return encode_preferences(self.tokenizer, pool, max_length=self.max_length, drop_empty=self.data.drop_empty)
 
-    def row_lengths(self, encoded: Encoded) -> list[int]:
+    def row_lengths(self, rows: datasets.Dataset) -> list[int]:
         """See `LanguageTask.row_lengths`: of the prompt with the longer answer."""
-        columns = [encoded.rows[name] for name in COLUMNS]
+        columns = [rows[name] for name in COLUMNS]
         return [
             len(prompt) + max(len(chosen), len(rejected)) for prompt, chosen, rejected in zip(*columns, strict=True)
         ]

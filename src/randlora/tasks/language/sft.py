@@ -69,11 +69,15 @@ class Sft(LanguageTask):
         loss = Loss(data.completion_only_loss, data.assistant_only_loss, data.train_on_inputs)
         return encode(self.tokenizer, pool, loss=loss, max_length=self.max_length, drop_empty=data.drop_empty)
 
-    def row_lengths(self, encoded: Encoded) -> list[int]:
-        """See `LanguageTask.row_lengths`; packed rows are not full, and may be fewer than a batch."""
+    def trained_rows(self) -> datasets.Dataset:
+        """See `LanguageTask.trained_rows`; packed rows are not full, and may be fewer than a batch."""
         from trl import pack_dataset  # noqa: PLC0415 - heavy, and of no use to the other tasks
 
-        rows = pack_dataset(encoded.rows, self.max_length) if self.data.packing else encoded.rows
+        rows = super().trained_rows()
+        return pack_dataset(rows, self.max_length) if self.data.packing else rows
+
+    def row_lengths(self, rows: datasets.Dataset) -> list[int]:
+        """See `LanguageTask.row_lengths`."""
         return [len(ids) for ids in rows["input_ids"]]
 
     def largest(self, count: int) -> tuple[Any, str]:

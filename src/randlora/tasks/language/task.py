@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import datasets
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -162,8 +163,11 @@ class LanguageTask(Task):
         return self._encoded[split]
 
     def dataset(self, split: Split) -> Dataset[Any]:
-        """See `Task.dataset`: token ids and labels."""
+        """See `Task.dataset`: token ids and labels; but for training by length, so that batches need little padding."""
         rows: Any = self.encoded(split).rows
+        if split != "train":
+            lengths = self.row_lengths(rows)
+            rows = rows.select(sorted(range(len(rows)), key=lambda row: lengths[row]))
         return rows
 
     def about_training(self) -> dict[str, float]:
@@ -176,13 +180,17 @@ class LanguageTask(Task):
         """How many of `count` rows there are, the tokens of the longest that is trained on, and how that is known."""
         if self.known is not None:
             return count, self.max_length, f"rows of {self.max_length:,} tokens, the most that data.max_length keeps"
-        lengths = self.row_lengths(self.encoded("train"))
+        lengths = self.row_lengths(self.trained_rows())
         words = f"rows of {max(lengths):,} tokens, the longest of the training data"
         return min(count, len(lengths)), max(lengths), words
 
+    def trained_rows(self) -> datasets.Dataset:
+        """The rows as they are trained on."""
+        return self.encoded("train").rows
+
     @abstractmethod
-    def row_lengths(self, encoded: Encoded) -> list[int]:
-        """Tokens of every row as it is trained on."""
+    def row_lengths(self, rows: datasets.Dataset) -> list[int]:
+        """Tokens of every row."""
 
     def save_beside(self, folder: Path) -> None:
         """The tokenizer, with its chat template, beside the adapter."""

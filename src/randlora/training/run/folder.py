@@ -9,11 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import filelock
 import yaml
 
 from randlora.errors import ConfigError, OutputError
 from randlora.files import expanded, write_atomically, writing
+from randlora.locks import LOCK, locked
 from randlora.messages import note
 from randlora.training.config import strict_yaml
 from randlora.training.config.schema import config_of
@@ -25,8 +25,6 @@ from randlora.training.run.record import Record
 CONFIG = "config.yaml"
 RANKS = "ranks.json"
 """Beside the checkpoints: what a search for ranks found, until the record says it."""
-
-LOCK = ".lock"
 
 
 class RunFolder:
@@ -47,34 +45,13 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Keep other processes out of the folder; the lock of one that has died counts for nothing.
 
-        A folder that was made for it, and has nothing in it at the end, is removed.
-
         Raises:
             OutputError: Another run holds the lock, or the folder cannot be written.
         """
-        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        lock = filelock.FileLock(self.path / LOCK, blocking=False)
-        try:
-            self._take(lock)
+        got, hint = f"{self.path}, in use", "choose another folder"
+        busy = OutputError("output", expected="a folder that no other run is using", got=got, hint=hint)
+        with locked(self.path, busy, self._refuse_links):
             yield
-        finally:
-            if lock.is_locked:
-                (self.path / LOCK).unlink(missing_ok=True)  # before another can take it
-                lock.release()
-            with suppress(OSError):
-                for folder in made:
-                    folder.rmdir()
-
-    def _take(self, lock: filelock.BaseFileLock) -> None:
-        hint = "choose another folder"
-        try:
-            with writing(self.path, hint=hint):
-                self.path.mkdir(parents=True, exist_ok=True)
-                self._refuse_links()
-                lock.acquire()
-        except filelock.Timeout as error:
-            got = f"{self.path}, in use"
-            raise OutputError("output", expected="a folder that no other run is using", got=got, hint=hint) from error
 
     def finished(self, config: TrainConfig) -> Record | None:
         """The record if this very run is finished here, None if it is new or unfinished.

@@ -111,6 +111,11 @@ class Record:
             for name, value in values.items():
                 check_value(name, value, get_type_hints(cls)[name])
             return cls(**values)
+        except FileNotFoundError as error:
+            hint = "an unfinished run goes on by the command that began it"
+            raise CheckpointError(
+                str(path), expected="the record of a finished run", got="none there", hint=hint
+            ) from error
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise CheckpointError(
                 str(path), expected="the record of a finished run", got=f"{type(error).__name__}: {error}"

@@ -79,8 +79,8 @@
     reveal(button);
   }
 
-  // Everything is open on paper.
+  // On paper everything is open, but for configs that nobody has opened: they are a page each.
   addEventListener("beforeprint", () => {
-    for (const part of document.querySelectorAll("details")) part.open = true;
+    for (const part of document.querySelectorAll("details:not(.config)")) part.open = true;
   });
 })();

@@ -18,16 +18,21 @@
     const height = (value) => (high > low ? (value - low) / (high - low) : 0);
     let [turn, tilt] = [0.6, 0.5];
 
+    // In pixels of the page, whatever the screen's: texts have the same size on a phone.
+    const size = () => [canvas.clientWidth, canvas.clientHeight];
     // A point of the unit box on the canvas, and how far behind the middle it is.
     const project = (a, b, c) => {
       const [right, deep] = [a * Math.cos(turn) - b * Math.sin(turn), a * Math.sin(turn) + b * Math.cos(turn)];
-      const scale = canvas.width / 3;
+      const [wide, tall] = size();
+      const scale = tall / 3.2; // turned and tilted in any way, all of it and the names above are inside
       const up = (c - 0.5) * 1.1 * Math.cos(tilt) + deep * Math.sin(tilt);
-      return [canvas.width / 2 + scale * right, canvas.height / 2 - scale * up, deep];
+      return [wide / 2 + scale * right, tall / 2 - scale * up, deep];
     };
     const draw = () => {
-      const ink = getComputedStyle(document.body).color;
-      context.clearRect(0, 0, canvas.width, canvas.height);
+      const { color: ink, backgroundColor: paper } = getComputedStyle(document.body);
+      const [wide, tall] = size();
+      [canvas.width, canvas.height] = [wide * devicePixelRatio, tall * devicePixelRatio]; // which clears it, too
+      context.scale(devicePixelRatio, devicePixelRatio);
       const patches = [];
       for (let row = 0; row + 1 < y.length; row += 1) {
         for (let column = 0; column + 1 < x.length; column += 1) {
@@ -50,19 +55,26 @@
       }
       context.font = "13px system-ui, sans-serif";
       context.textAlign = "center";
+      context.lineJoin = "round";
       for (const mark of marks) {
         const foot = project(unit(mark.x, x), unit(mark.y, y), height(mark.z));
         const head = project(unit(mark.x, x), unit(mark.y, y), Math.max(height(mark.z), 0) + 0.35);
+        const top = Math.max(head[1], 20); // a name has room above
         context.strokeStyle = context.fillStyle = ink;
-        context.lineWidth = 1;
+        context.lineWidth = 1.5;
         context.beginPath();
         context.moveTo(foot[0], foot[1]);
-        context.lineTo(head[0], head[1]);
+        context.lineTo(head[0], top);
         context.stroke();
         context.beginPath();
         context.arc(foot[0], foot[1], 4, 0, 2 * Math.PI);
         context.fill();
-        context.fillText(mark.name, head[0], head[1] - 4);
+        const half = context.measureText(mark.name).width / 2 + 3;
+        const left = Math.min(Math.max(head[0], half), wide - half);
+        context.strokeStyle = paper;
+        context.lineWidth = 4;
+        context.strokeText(mark.name, left, top - 4);
+        context.fillText(mark.name, left, top - 4);
       }
     };
     const by = (right, up) => {
@@ -81,6 +93,7 @@
       if (event.buttons) by(-event.movementX / 120, event.movementY / 120);
     });
     document.addEventListener("themechange", draw);
+    addEventListener("resize", draw);
     canvas.parentElement.hidden = false;
     draw();
   };
