@@ -7,13 +7,23 @@ from typing import Any
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy.exc import IntegrityError, InterfaceError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    IntegrityError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    PendingRollbackError,
+    SQLAlchemyError,
+)
 
 from randlora.errors import ConfigError, OutputError
 from randlora.messages import note
 
 PATIENCE_SECONDS = 600.0
 """How long a server that has answered before may be away, as while it is started again."""
+
+_AWAY = (OperationalError, InterfaceError, PendingRollbackError)
+"""SQLAlchemy's errors of a server that is away; the last is of a transaction that the server went away in."""
 
 _BETWEEN_SECONDS = 1.0
 _TRIES = 5
@@ -42,7 +52,7 @@ class Database:
     def _patiently(self, call: Callable[[], Any]) -> Any:
         began, told = time.monotonic(), False
         while isinstance(found := _tried(call), Exception):
-            away = self._has_server and any(isinstance(e, OperationalError | InterfaceError) for e in _chain(found))
+            away = self._has_server and any(isinstance(error, _AWAY) for error in _chain(found))
             if not away or time.monotonic() > began + PATIENCE_SECONDS:
                 hint = "the same command again goes on where it was"
                 expected = "a database that can be read and written"
@@ -50,6 +60,7 @@ class Database:
             if not told:
                 note(f"--storage: {_in_words(found)}; waiting for it, at most {PATIENCE_SECONDS / 60:.0f} minutes")
                 told = True
+            self._storage.remove_session()  # which may be in the middle of what the server has forgotten
             time.sleep(_BETWEEN_SECONDS)
         return found
 
