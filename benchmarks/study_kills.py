@@ -77,7 +77,8 @@ def killed(folder: Path, kills: int, draw: random.Random) -> list[int]:
         time.sleep(draw.uniform(0.5, 5.0))
         victim = workers.pop(draw.randrange(WORKERS))
         alive = victim.is_alive()
-        os.kill(victim.pid, signal.SIGKILL)
+        if alive:
+            os.kill(victim.pid, signal.SIGKILL)
         victim.join()
         workers.append(_started(folder))
         print(f"  kill {number + 1}{'' if alive else ', of one that was done'}", flush=True)

@@ -58,4 +58,4 @@ def test_commands_run_in_the_order_they_are_shown(bert, texts, tmp_path, monkeyp
     assert len(records) == 2 * 2
     # What the data lack is said before anything is run.
     assert main(["study", "run", "suite.yaml", "--base.data.train", "none.csv", "--output", "new"]) == 2
-    assert "intents, lora as_lora=2: data.train: expected a data file" in capsys.readouterr().err
+    assert "intents: data.train: expected a data file" in capsys.readouterr().err

@@ -14,19 +14,31 @@ from randlora.errors import ConfigError, OutputError
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-def write_atomically(path: Path, content: str) -> None:
-    """Write a text file so that it is there whole or not at all; a link in the place of either name is replaced."""
-    temporary = path.with_name(f".{path.name}.tmp")
+def write_atomically(path: Path, content: str, *, shared: bool = False) -> None:
+    """Write a text file so that it is there whole or not at all; a link in the place of either name is replaced.
+
+    Args:
+        path: The file.
+        content: What it is to hold.
+        shared: Whether other processes may write it now: each then has a temporary file of its own, since another's
+            would be moved half written.
+    """
+    own = f".{secrets.token_hex(4)}" if shared else ""
+    temporary = path.with_name(f".{path.name}{own}.tmp")
     temporary.unlink(missing_ok=True)
-    with temporary.open("x", encoding="utf-8") as file:
-        file.write(content)
-    temporary.replace(path)
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_if_new(path: Path, content: str) -> None:
     """Write a text file atomically, unless this is its content: of many processes that begin at once none disturbs."""
     if not path.is_file() or path.read_text(encoding="utf-8") != content:
-        write_atomically(path, content)
+        write_atomically(path, content, shared=True)
 
 
 def expanded(path: str | Path) -> Path:

@@ -65,7 +65,7 @@ def test_a_silent_worker_of_another_machine_is_dead_after_a_while(tmp_path, monk
     now += leases.SILENCE_SECONDS - 1
     assert [attempt.state for attempt in here.attempts()] == ["running"]
     now += 2
-    assert [attempt.state for attempt in here.attempts()] == ["dropped"]
+    assert [attempt.state for attempt in here.attempts()] == ["died"]
     study.queue.beat(claimed, 2)  # it was only slow
     assert [attempt.state for attempt in here.attempts()] == ["running"]
 
@@ -79,7 +79,7 @@ def test_a_worker_lives_whatever_the_clock_says_and_not_after_its_end(tmp_path, 
     worker.start()
     while leases._born(worker.pid) is not None:
         time.sleep(0.01)  # nobody asks for its end, as in a container without an init
-    assert [attempt.state for attempt in study.queue.attempts()] == ["running", "dropped"]
+    assert [attempt.state for attempt in study.queue.attempts()] == ["running", "died"]
     worker.join()
 
 

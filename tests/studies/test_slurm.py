@@ -4,6 +4,7 @@ import pytest
 import submitit
 
 from randlora.cli import main
+from randlora.errors import ConfigError
 from randlora.studies import slurm
 from randlora.studies.schema import in_yaml
 from randlora.studies.slurm import submit_workers
@@ -56,3 +57,23 @@ def test_the_command_submits_workers_of_the_studys_folder(tmp_path, monkeypatch,
         "timeout_min": None,
     }
     assert "submitted 2 workers: 7, 8" in capsys.readouterr().out
+
+
+def test_a_worker_is_asked_to_end_before_its_limit_by_a_signal_that_submitit_leaves_it(tmp_path, monkeypatch):
+    """submitit's own, SIGUSR2, makes it kill what it runs: a death, where a run could have been given back."""
+    (tmp_path / "sbatch").write_text(f"#!/bin/sh\ncat $1 > {tmp_path}/script\necho Submitted batch job 7\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(submitit.slurm.slurm.shutil, "which", lambda _: "/usr/bin/srun")
+    assert submit_workers(["true"], tmp_path / "slurm", 1, timeout_min=5) == ["7"]
+    assert "#SBATCH --signal=TERM@60\n" in (tmp_path / "script").read_text()
+
+
+def test_what_slurm_refuses_is_one_line(tmp_path, monkeypatch, capfd):
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho sbatch: error: no such partition >&2\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(submitit.slurm.slurm.shutil, "which", lambda _: "/usr/bin/srun")
+    with pytest.raises(ConfigError, match=r"--slurm: expected a job that SLURM takes, got .*no such partition"):
+        submit_workers(["true"], tmp_path / "slurm", 1)
+    assert capfd.readouterr().err == ""

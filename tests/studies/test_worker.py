@@ -10,11 +10,13 @@ import pytest
 from randlora.errors import ConfigError, OutputError
 from randlora.report.study import study_in_json
 from randlora.studies import queue
+from randlora.studies.interruption import interrupted_by_signals
 from randlora.studies.study import Study
 from randlora.studies.table import study_table
 from randlora.studies.worker import work
 from study_stand_in import DIVERGED, failing_at, slowly, suite, train, trained_times
 
+ONE_CELL = {"tasks": {"one": {}}, "methods": {"lora": {"name": "lora"}}}
 AT_ONCE = multiprocessing.get_context("fork")
 
 
@@ -134,8 +136,8 @@ def test_an_interrupted_run_is_left_for_others(tmp_path):
     assert all(entry.records() for entry in study.progress())
 
 
-def _worker(folder, how):
-    work(Study(suite(), folder, begin=True), run=how, poll=0.02)
+def _worker(folder, how, found=None):
+    work(Study(found or suite(), folder, begin=True), run=how, poll=0.02)
 
 
 @pytest.mark.slow
@@ -168,10 +170,10 @@ def test_what_others_have_done_since_one_looked_is_not_done_again(tmp_path, monk
     ordinary, failed = study.queue.claim, failing_at(3e-3)
     calls = []
 
-    def claim(unit):
+    def claim(unit, begun_at):
         if not calls:  # the other process does all there is to do just then, but for a run that fails
             calls.append(work(other, run=failed, poll=0.01))
-        return ordinary(unit)
+        return ordinary(unit, begun_at)
 
     monkeypatch.setattr(study.queue, "claim", claim)
     assert work(study, run=failed) == 0
@@ -209,3 +211,98 @@ def test_a_study_that_was_not_begun_has_no_runs_and_makes_no_folder(tmp_path):
     assert {entry.count("missing") for entry in study.progress()} == {3}
     assert not (tmp_path / "s").exists()
     assert Path(Study(suite()).folder) == Path("runs/study/small")
+
+
+def _dies(config, *, score_test):
+    if config.optimization.learning_rate == 3e-3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return train(config, score_test=score_test)
+
+
+def _dies_further_on(config, *, score_test):
+    """As if two checkpoints were written before the end, each time."""
+    folder = Path(config.output) / "checkpoints"
+    steps = 1 + len(list(folder.glob("checkpoint-*")))
+    if config.optimization.learning_rate == 3e-3 and steps < 6:
+        for name in (f"checkpoint-{steps}", f"search/checkpoint-{steps}"):
+            (folder / name).mkdir(parents=True)
+            (folder / name / "progress.json").write_text("{}")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return train(config, score_test=score_test)
+
+
+def _worked_until_it_lives(folder, run):
+    """How many processes died before one came to the end of the study, and its exit code."""
+    for died in range(20):
+        worker = AT_ONCE.Process(target=_worker, args=(folder, run, suite(**ONE_CELL)))
+        worker.start()
+        worker.join()
+        if worker.exitcode != -signal.SIGKILL:
+            return died, worker.exitcode
+    raise AssertionError("a run is tried for ever")
+
+
+def test_a_run_that_its_processes_die_of_is_given_up(tmp_path):
+    study = Study(suite(**ONE_CELL), tmp_path / "s", begin=True)
+    assert _worked_until_it_lives(study.folder, _dies) == (3, 0)
+    ((line, unit),) = [
+        (outcome.error, unit.words)
+        for entry in study.progress()
+        for unit, outcome in entry.units
+        if outcome.state == "failed"
+    ]
+    assert "learning rate 0.003" in unit
+    assert line.startswith("3 processes died at it before its first checkpoint, the last of them process ")
+    assert line.endswith("without an error (is there memory enough? --retry-failed tries again)")
+    assert _worked_until_it_lives(study.folder, _dies) == (0, 0)
+    work(study, retry_failed=True, run=train, poll=0.01)
+    assert not any(entry.count("failed", "missing") for entry in study.progress())
+
+
+def test_deaths_from_before_a_retry_do_not_count(tmp_path):
+    study = Study(suite(**ONE_CELL), tmp_path / "s", begin=True)
+    assert _worked_until_it_lives(study.folder, _dies) == (3, 0)
+    study.queue.forgive()
+    assert _worked_until_it_lives(study.folder, _dies) == (3, 0)
+
+
+def test_a_run_that_gets_further_each_time_is_not_given_up(tmp_path):
+    study = Study(suite(**ONE_CELL), tmp_path / "s", begin=True)
+    assert _worked_until_it_lives(study.folder, _dies_further_on) == (10, 0)  # of two seeds
+    assert not any(entry.count("failed", "missing") for entry in study.progress())
+
+
+def _asked_to_end(folder, number):
+    def run(config, *, score_test):
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+
+    with interrupted_by_signals():
+        try:
+            work(Study(suite(), folder, begin=True), run=run, poll=0.01)
+        except KeyboardInterrupt:
+            os._exit(7)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"])
+def test_a_worker_that_is_asked_to_end_gives_its_run_back_and_has_not_died(tmp_path, name):
+    study = Study(suite(), tmp_path / "s", begin=True)
+    for _ in range(4):
+        worker = AT_ONCE.Process(target=_asked_to_end, args=(study.folder, getattr(signal, name)))
+        worker.start()
+        worker.join(30)
+        assert worker.exitcode == 7
+    assert [attempt.state for attempt in study.queue.attempts()] == ["dropped"] * 4
+    work(study, run=train, poll=0.01)
+    assert not any(entry.count("failed", "missing") for entry in study.progress())
+
+
+def test_signals_that_somebody_has_use_for_are_left():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup's
+    try:
+        with interrupted_by_signals():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert callable(signal.getsignal(signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

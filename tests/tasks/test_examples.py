@@ -52,7 +52,7 @@ def test_class_labels_keep_the_order_of_the_schema(tmp_path):
     examples, _, names = load_training(data, "text", seed=0)
     assert names == ["z", "a"]
     assert examples.labels == [1, 0]
-    assert load_labelled(data.test, "test", data, "text", names).labels == [1]
+    assert load_labelled(data.test, "test", data, "text", lambda: names).labels == [1]
 
 
 def test_shots_are_drawn_per_class_and_by_the_seed(tmp_path):
@@ -84,7 +84,7 @@ def test_an_absent_column_is_named_with_the_ones_there(tmp_path):
 def test_a_label_unseen_in_training_is_named_with_its_row(tmp_path):
     test = write(tmp_path, "csv", [("a", "card"), ("b", "cash")], name="test")
     with pytest.raises(DataError, match=r"row 1, column 'label': expected one of the 3 labels.*got 'cash'"):
-        load_labelled(test, "test", ClassificationData(train="x.csv"), "text", ["card", "null", "pay"])
+        load_labelled(test, "test", ClassificationData(train="x.csv"), "text", lambda: ["card", "null", "pay"])
 
 
 @pytest.mark.parametrize(("labels", "kind"), [(("x", ""), "csv"), ((1, 1.5), "parquet")])

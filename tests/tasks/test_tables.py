@@ -134,7 +134,7 @@ def test_labels_compare_between_kinds_of_files(tmp_path, train, test):
     data = ClassificationData(train=str(tmp_path / f"data.{train}"), test=str(tmp_path / f"data.{test}"))
     *_, names = load_training(data, "text", seed=0)
     assert names == ["9", "10"]
-    assert load_labelled(data.test, "test", data, "text", names).labels == [1, 0]
+    assert load_labelled(data.test, "test", data, "text", lambda: names).labels == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -15,12 +15,14 @@ from randlora.errors import OutputError
 from randlora.files import write_if_new, writing
 from randlora.studies.progress import Progress
 from randlora.studies.study import Study
+from randlora.tasks.config import DataConfig
 from randlora.tasks.fingerprint import model_fingerprint
 from randlora.tasks.hub import at_commit, commit_of, named_split
-from randlora.tasks.language.mixture import read_sources
+from randlora.tasks.language.mixture import Source, read_sources
 from randlora.tasks.paths import FILE, FOLDER, kind_of, local
 from randlora.tasks.rows import is_local
 from randlora.tasks.sources import locate
+from randlora.tasks.task import SPLITS
 from randlora.training.config import TrainConfig
 
 FILE_NAME = "inputs.json"
@@ -68,25 +70,52 @@ def at_commits(study: Study, config: TrainConfig) -> TrainConfig:
         DataError: The hub does not know the data set or cannot be reached, and no run has asked for it before.
         OutputError: The folder cannot be written.
     """
+
+    def kept(key: str, name: str, subset: str | None) -> str:
+        with _kept(study) as known:
+            known[key] = known.get(key) or commit_of(name, subset)
+            return known[key]
+
+    return _with_commits(config, kept)
+
+
+def at_known_commits(study: Study, config: TrainConfig) -> TrainConfig:
+    """A run's config with the data sets of the hub at the commits at which the study has them, as far as it has any.
+
+    Args:
+        study: The study, which need not be begun.
+        config: Of the run.
+
+    Raises:
+        OutputError: What the study has written is damaged.
+    """
+    known = _read(study.folder / FILE_NAME)
+    return _with_commits(config, lambda key, *_: known.get(key))
+
+
+def _with_commits(config: TrainConfig, commit: Callable[[str, str, str | None], str | None]) -> TrainConfig:
     data = config.data
-    keys = ("train", "validation", "test")
-    values = {key: _at_commits(study, getattr(data, key), getattr(data, "subset", None)) for key in keys}
+    values = {key: _with_commit(getattr(data, key), getattr(data, "subset", None), commit) for key in SPLITS}
     return replace(config, data=replace(data, **values))
 
 
-def _at_commits(study: Study, value: Any, subset: str | None) -> Any:
+def _with_commit(value: Any, subset: str | None, commit: Callable[[str, str, str | None], str | None]) -> Any:
     """One value of the data section; a share, or nothing, stays what it is."""
     if isinstance(value, list):
-        return [_at_commits(study, entry, subset) for entry in value]
+        return [_with_commit(entry, subset, commit) for entry in value]
     if isinstance(value, dict):
-        return {**value, "source": _at_commits(study, value["source"], value.get("subset"))}
+        return {**value, "source": _with_commit(value["source"], value.get("subset"), commit)}
     if not isinstance(value, str) or is_local(value):
         return value
     name, _ = named_split(value, "")
-    key = f"hf://datasets/{name}" + (f", {subset}" if subset else "")
-    with _kept(study) as known:
-        known[key] = known.get(key) or commit_of(name, subset)
-        return at_commit(value, known[key])
+    found = commit(f"hf://datasets/{name}" + (f", {subset}" if subset else ""), name, subset)
+    return value if found is None else at_commit(value, found)
+
+
+def sources_of(data: DataConfig) -> Iterator[Source]:
+    """The files, folders and data sets of the hub that a data section names."""
+    for value in (getattr(data, key) for key in SPLITS):
+        yield from read_sources(value) if isinstance(value, str | list) and value else ()
 
 
 @contextmanager
@@ -94,23 +123,26 @@ def _kept(study: Study) -> Iterator[dict[str, str]]:
     """What the study's file holds, to be changed in the block, by one worker at a time."""
     path = study.folder / FILE_NAME
     with writing(study.folder), filelock.FileLock(path.with_name(f".{FILE_NAME}.lock")):
-        try:
-            known = dict[str, str](json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
-        except (OSError, ValueError, TypeError) as error:
-            raise OutputError(str(path), expected="what a study writes", got=type(error).__name__) from error
+        known = _read(path)
         yield known
         write_if_new(path, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
 
 
+def _read(path: Path) -> dict[str, str]:
+    try:
+        return dict[str, str](json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
+    except (OSError, ValueError, TypeError) as error:
+        raise OutputError(str(path), expected="what a study writes", got=type(error).__name__) from error
+
+
 def _digests(config: TrainConfig) -> Iterator[tuple[str, str]]:
     """The data and the model of this machine that a config names, each with a digest of its content."""
-    for value in (config.data.train, config.data.validation, config.data.test):
-        for source in read_sources(value) if isinstance(value, str | list) and value else ():
-            path = local(source.source)
-            if kind_of(path) == FILE:
-                yield source.source, _content(str(path), _stamp(path))
-            elif kind_of(path) == FOLDER:
-                yield source.source, _listing(path)
+    for source in sources_of(config.data):
+        path = local(source.source)
+        if kind_of(path) == FILE:
+            yield source.source, _content(str(path), _stamp(path))
+        elif kind_of(path) == FOLDER:
+            yield source.source, _listing(path)
     location = locate(config.model)
     if (path := Path(location)).exists():
         yield config.model, _content(location, _stamp(path))

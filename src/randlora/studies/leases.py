@@ -23,6 +23,11 @@ def holder() -> dict[str, Any]:
     return {"host": _host(), "pid": os.getpid(), "born": _born(os.getpid()), "beat": 0}
 
 
+def in_words(known: Mapping[str, Any]) -> str:
+    """A holder, for the reader: `process 4711 on node7`."""
+    return f"process {known.get('pid')} on {str(known.get('host')).partition(' ')[0]}"
+
+
 def _host() -> str:
     """A machine since it was started, and there a space of process numbers: containers share names, not these."""
     parts = [platform.node()]

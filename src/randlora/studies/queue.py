@@ -1,19 +1,22 @@
 """The queue of a study: which runs were begun by whom, in Optuna's storage, which any number of processes may share."""
 
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from randlora import __version__
 from randlora.errors import ConfigError, OutputError
-from randlora.studies.leases import Watch, holder
+from randlora.studies.database import Database
+from randlora.studies.leases import Watch, holder, in_words
 
 JOURNAL = "journal.log"
 _VERSION, _FORGIVEN = "version", "forgiven"
@@ -47,9 +50,12 @@ class Attempt:
     Attributes:
         number: Counts a study's attempts.
         unit: What was to be run.
-        state: "running", "done", "failed", "diverged", or "dropped": given up for another to take.
+        state: "running", "done", "failed", "diverged", "dropped": given up for another to take, or "died": so was its
+            process, without a word.
         error: Why it failed, in a line.
         seconds: How long it took; None before its end.
+        begun_at: How far the run was when it was begun.
+        who: The process, for the reader.
     """
 
     number: int
@@ -57,6 +63,8 @@ class Attempt:
     state: str
     error: str
     seconds: float | None
+    begun_at: str
+    who: str
 
 
 class Queue:
@@ -78,7 +86,7 @@ class Queue:
 
     def __init__(self, folder: Path, name: str, url: str | None = None) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._storage = _opened(folder, url)
+        self._storage: Any = Database(url) if url is not None else _journal(folder)
         try:
             self._study = self._find(name)
         except (ValueError, KeyError, TypeError) as error:  # lines that no study has written
@@ -92,22 +100,36 @@ class Queue:
         """All attempts that count, in their order; those of dead holders are dropped."""
         forgiven = self._storage.get_study_user_attrs(self._study).get(_FORGIVEN, -1)
         found = [self._read(trial) for trial in self._storage.get_all_trials(self._study, deepcopy=False)]
-        return [entry for entry in found if entry.state not in ("failed", "diverged") or entry.number > forgiven]
+        ends = ("failed", "diverged", "died")
+        return [entry for entry in found if entry.state not in ends or entry.number > forgiven]
 
-    def claim(self, unit: str) -> int | None:
+    def claim(self, unit: str, begun_at: str = "") -> int | None:
         """Begin an attempt at a unit, unless a living process is at it, or it has failed since one looked.
+
+        Args:
+            unit: The unit.
+            begun_at: How far its run is, see `deaths`.
 
         Returns:
             What `beat` and `end` take; None where another was first.
         """
-        attrs = {"unit": unit, **holder()}
-        claimed = self._storage.create_new_trial(self._study, create_trial(state=TrialState.RUNNING, user_attrs=attrs))
+        attrs = {"unit": unit, "begun_at": begun_at, "claim": secrets.token_hex(8), **holder()}
+        claimed: int = self._storage.create_new_trial(
+            self._study, create_trial(state=TrialState.RUNNING, user_attrs=attrs)
+        )
         number = self._storage.get_trial(claimed).number
+        self._drop_twins(claimed, attrs["claim"])
         earlier = [entry for entry in self.attempts() if entry.unit == unit and entry.number < number]
         if any(entry.state in ("running", "failed", "diverged") for entry in earlier):
             self.end(claimed, "dropped")
             return None
         return claimed
+
+    def deaths(self, unit: str, begun_at: str) -> list[Attempt]:
+        """The attempts at a unit that began where its run still is, and died there."""
+        return [
+            entry for entry in self.attempts() if (entry.unit, entry.begun_at, entry.state) == (unit, begun_at, "died")
+        ]
 
     def is_held(self, unit: str, but: int) -> bool:
         """Whether a living process is at a unit in an attempt other than a claimed one."""
@@ -143,8 +165,16 @@ class Queue:
         known = trial.user_attrs
         end = known.get("end")
         if end is None:
-            end = {"state": "running" if self._watch.lives(trial.number, known) else "dropped"}
-        return Attempt(trial.number, known["unit"], end["state"], end.get("error", ""), end.get("seconds"))
+            end = {"state": "running" if self._watch.lives(trial.number, known) else "died"}
+        error, seconds, begun_at = end.get("error", ""), end.get("seconds"), known.get("begun_at", "")
+        return Attempt(trial.number, known["unit"], end["state"], error, seconds, begun_at, in_words(known))
+
+    def _drop_twins(self, claimed: int, claim: str) -> None:
+        """Drop what a claim has written before its last: a server that went away has not said that it had it."""
+        for trial in self._storage.get_all_trials(self._study, deepcopy=False, states=[TrialState.RUNNING]):
+            twin = self._storage.get_trial_id_from_study_id_trial_number(self._study, trial.number)
+            if trial.user_attrs.get("claim") == claim and twin != claimed:
+                self.end(twin, "dropped")
 
     def _find(self, name: str) -> int:
         try:
@@ -168,14 +198,9 @@ class Queue:
             raise ConfigError(f"study {name}", expected=expected, got=f"randlora {__version__}", hint=hint)
 
 
-def _opened(folder: Path, url: str | None) -> BaseStorage:
+def _journal(folder: Path) -> JournalStorage:
     path = str(folder / JOURNAL)
     try:
-        return JournalStorage(JournalFileBackend(path, _Lock(path))) if url is None else RDBStorage(url)
+        return JournalStorage(JournalFileBackend(path, _Lock(path)))
     except OSError as error:
         raise OutputError(path, expected="a file that can be written", got=str(error.strerror)) from error
-    except Exception as error:  # SQLAlchemy's, its drivers', and Python's for a driver that is missing
-        lines = str(error).strip().splitlines() or [""]
-        got = f"{type(error).__name__}: {lines[0]}"
-        hint = "such as postgresql://user@host/database"
-        raise ConfigError("--storage", expected="the URL of a database", got=got, hint=hint) from error

@@ -80,6 +80,7 @@ def _url(text: str) -> URL:
     try:
         return make_url(text)
     except (ArgumentError, ValueError) as error:  # of a port that is no number, Python's own
-        expected, hint = "the URL of a database", "such as postgresql://user@host/database"
+        expected = "the URL of a database"
+        hint = "such as postgresql://user@host/database; a password's @ is %40 there, its / %2F, its # %23, its % %25"
         got = f"{type(error).__name__}, {len(text)} characters"  # which may be a password's
         raise ConfigError("--storage", expected=expected, got=got, hint=hint) from error

@@ -83,9 +83,8 @@ class Study:
 
     def progress(self) -> list[Progress]:
         """How far every cell is, now."""
-        latest = (
-            {entry.unit: entry for entry in self.queue.attempts() if entry.state != "dropped"} if self.queue else {}
-        )
+        attempts = self.queue.attempts() if self.queue else []
+        latest = {entry.unit: entry for entry in attempts if entry.state not in ("dropped", "died")}
 
         def outcome_of(unit: Unit) -> Outcome:
             done = self._record(unit)
@@ -155,4 +154,4 @@ def study_folder(suite: Suite, output: str | Path | None) -> Path:
 
 def _is_foreign(path: Path) -> bool:
     """Whether a file is other than what is left of a study that was killed as it began."""
-    return path.name != f".{OWN}.tmp"
+    return not (path.name.startswith(f".{OWN}.") and path.name.endswith(".tmp"))

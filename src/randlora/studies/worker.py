@@ -23,9 +23,13 @@ from randlora.studies.study import Study
 from randlora.tasks.bars import progress_bar
 from randlora.training.config import TrainConfig, validate
 from randlora.training.run import train
+from randlora.training.run.folder import RunFolder
 
 POLL_SECONDS = 2.0
 """How long a worker waits that has nothing to do before it looks again what others have finished."""
+
+MOST_DEATHS = 3
+"""How many processes may die at a run, one after the other from the same checkpoint, before it counts as failed."""
 
 Run = Callable[..., Any]
 
@@ -89,10 +93,25 @@ def _take_all(study: Study, queue: Queue, run: Run, poll: float) -> int:
                 continue
             for unit in missing.values():
                 check_inputs(study, found, [unit.config])
-                claimed = queue.claim(unit.name)
+                begun_at = RunFolder(study.run_folder(unit)).furthest()
+                claimed = queue.claim(unit.name, begun_at)
                 if claimed is not None:
-                    done += _attempt(study, queue, unit, claimed, run, told)
+                    if not _is_given_up(queue, unit, claimed, begun_at):
+                        done += _attempt(study, queue, unit, claimed, run, told)
                     break
+
+
+def _is_given_up(queue: Queue, unit: Unit, claimed: int, begun_at: str) -> bool:
+    """Whether so many processes have died at a unit, and none got further, that it is written down as failed."""
+    deaths = queue.deaths(unit.name, begun_at)
+    if len(deaths) < MOST_DEATHS:
+        return False
+    where = f"behind {begun_at}" if begun_at else "before its first checkpoint"
+    line = f"{len(deaths)} processes died at it {where}, the last of them {deaths[-1].who}, each without an error"
+    line += " (is there memory enough? --retry-failed tries again)"
+    note(f"{unit.words}: {line}")
+    queue.end(claimed, "failed", line)
+    return True
 
 
 def _attempt(study: Study, queue: Queue, unit: Unit, claimed: int, run: Run, told: set[str]) -> bool:

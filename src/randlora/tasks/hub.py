@@ -1,6 +1,8 @@
 """Data sets of the hub: `NAME`, `NAME@REVISION`, `NAME:SPLIT` or `NAME@REVISION:SPLIT`."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import datasets
 from datasets.packaged_modules.cache.cache import Cache
@@ -23,6 +25,32 @@ def named_split(source: str, split: str) -> tuple[str, str]:
     """
     named = _WITH_SPLIT.fullmatch(source)
     return (named["name"], named["split"]) if named else (source, split)
+
+
+@contextmanager
+def cache_alone() -> Iterator[None]:
+    """Ask no hub: data sets are those of this machine's cache."""
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+
+
+def is_cached(source: str, subset: str | None) -> bool:
+    """Whether a data set is in this machine's cache, at the revision that is asked for.
+
+    Args:
+        source: The data set, with or without a split.
+        subset: Its configuration, where it has several.
+    """
+    try:
+        with cache_alone():
+            commit_of(named_split(source, "")[0], subset)
+    except DataError:
+        return False
+    return True
 
 
 def hub_rows(source: str, split: str, subset: str | None) -> datasets.Dataset:

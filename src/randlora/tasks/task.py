@@ -4,19 +4,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
-from randlora.errors import ConfigError
+from randlora.errors import ConfigError, RandLoraError
 from randlora.methods.prompts.config import PromptConfig
 from randlora.tasks.config import DataConfig
 from randlora.tasks.rows import is_local
 from randlora.tasks.sources import BaseModel
 
 Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 NOT_METRICS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch")
 """Figures of the Trainer that say how fast an evaluation was."""
@@ -153,6 +154,26 @@ class Task(ABC):
     @abstractmethod
     def facts(self) -> dict[str, Any]:
         """What evaluation must know of the training data, as JSON: the classes, for instance."""
+
+    @abstractmethod
+    def look(self, split: Split) -> None:
+        """Read a split as far as it can be known without a model whether a run would take it.
+
+        Raises:
+            DataError: It cannot be read or does not fit.
+        """
+
+    def faults(self) -> list[str]:
+        """What is wrong with the splits, a line each, as far as `look` tells."""
+        found = [self._fault(split) for split in SPLITS if self.has(split)]
+        return list(dict.fromkeys(filter(None, found)))
+
+    def _fault(self, split: Split) -> str:
+        try:
+            self.look(split)
+        except RandLoraError as error:
+            return str(error)
+        return ""
 
     @abstractmethod
     def fingerprint(self, split: Split) -> str:

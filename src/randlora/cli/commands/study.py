@@ -94,7 +94,16 @@ def _study(arguments: argparse.Namespace, overrides: Sequence[str], *, planned: 
 def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     """`randlora study run SUITE [--dry-run] [--retry-failed] [--key value …]`."""
     study = _study(arguments, overrides, planned=False)
-    return _dry_run(study) if arguments.dry_run else _work(study, retry_failed=arguments.retry_failed)
+    from randlora.studies.data import data_faults
+
+    if arguments.dry_run:
+        _show_plan(study)
+    faults = data_faults(study, elsewhere=arguments.dry_run)
+    for line in faults:
+        print(f"randlora: {line}", file=sys.stderr)
+    if faults or arguments.dry_run:
+        return 2 if faults else 0
+    return _work(study, retry_failed=arguments.retry_failed)
 
 
 def work(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -124,13 +133,15 @@ def work(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 def _work(study: "Study", *, retry_failed: bool) -> int:
     from randlora.report.study import study_in_text
+    from randlora.studies.interruption import interrupted_by_signals
     from randlora.studies.table import study_table
     from randlora.studies.worker import check_here
     from randlora.studies.worker import work as take_units
 
     check_here(study)  # nothing is written before
     study.begin()
-    take_units(study, retry_failed=retry_failed)
+    with interrupted_by_signals():
+        take_units(study, retry_failed=retry_failed)
     print(study_in_text(study_table(study)))
     print(study.folder)
     failed = sum(entry.count("failed") for entry in study.progress())
@@ -188,7 +199,7 @@ def table(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     return 0
 
 
-def _dry_run(study: "Study") -> int:
+def _show_plan(study: "Study") -> None:
     from randlora.report import Column, text_table
     from randlora.report.table import binary_bytes, count
     from randlora.studies.plan import plan_of
@@ -207,4 +218,3 @@ def _dry_run(study: "Study") -> int:
     total = sum(row["runs"] for row in plan.rows)
     last = f"{len(plan.rows)} cells, {total:,} runs, and more where the best rate is at an edge; {study.folder}"
     print("\n".join([*plan.notes, last]))
-    return 0

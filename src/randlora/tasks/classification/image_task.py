@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from randlora.tasks.classification.config import ImageData
-from randlora.tasks.classification.images import ImageRows, Preprocessing
+from randlora.tasks.classification.images import ImageRows, Preprocessing, require_image_files
 from randlora.tasks.classification.task import Classification, labels_of
 from randlora.tasks.task import Split
 
@@ -18,6 +18,10 @@ class ImageTask(Classification):
     input_column = "image_column"
     data: ImageData
     preprocessing: Preprocessing
+
+    def look(self, split: Split) -> None:
+        """See `Task.look`; the images themselves are not opened."""
+        require_image_files(self.examples(split))
 
     def dataset(self, split: Split) -> Dataset[dict[str, Any]]:
         """The images; only training images are augmented, and only with `data.augment`."""

@@ -162,6 +162,11 @@ class ImageText(ImageTask):
                     raise DataError(found.source, expected=f"rows of the {kind} classes", got="none", hint=hint)
         return found
 
+    def look(self, split: Split) -> None:
+        """See `Task.look`; the classes must have names."""
+        super().look(split)
+        self.classes()
+
     def dataset(self, split: Split) -> Dataset[dict[str, Any]]:
         """The images of the classes trained on; their features where a frozen tower sees the same in every epoch."""
         return self._dataset(split, range(self.trained))

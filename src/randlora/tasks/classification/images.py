@@ -3,6 +3,7 @@
 import math
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -16,7 +17,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 from randlora.errors import ConfigError, DataError
 from randlora.tasks.classification.labelled import Examples
 from randlora.tasks.classification.viewing import view
-from randlora.tasks.paths import local, path_of_cell
+from randlora.tasks.paths import FILE, kind_of, local, path_of_cell
 from randlora.tasks.sources import load
 
 CROP_AREA = (0.5, 1.0)
@@ -137,6 +138,27 @@ class Preprocessing:
         return (pixels - torch.tensor(self.mean).view(-1, 1, 1)) / torch.tensor(self.std).view(-1, 1, 1)
 
 
+def require_image_files(examples: Examples) -> None:
+    """Check that there is a file at every path in a column of paths.
+
+    Raises:
+        DataError: There is none; the message names the row.
+    """
+    if examples.rows.features[examples.column] not in (datasets.Value("string"), datasets.Value("large_string")):
+        return
+    folder = _folder_of(examples)
+    for index, name in enumerate(examples.rows[examples.column]):
+        found = kind_of(folder / (name or ""))
+        if found != FILE:
+            place = f"{examples.source}: row {examples.row(index)}, column '{examples.column}'"
+            raise DataError(place, expected="the path of an image", got=f"{name or 'no path'}: {found}")
+
+
+def _folder_of(examples: Examples) -> Path:
+    """What paths of images are relative to."""
+    return local(examples.source).absolute().parent
+
+
 class ImageRows(Dataset[dict[str, Any]]):
     """Images and labels, read and preprocessed row by row.
 
@@ -156,7 +178,7 @@ class ImageRows(Dataset[dict[str, Any]]):
             rows = rows.cast_column(examples.column, datasets.Image(decode=False))
         self.examples, self.preprocessing, self.augment_seed = examples, preprocessing, augment_seed
         self._rows = rows.select_columns([examples.column])
-        self._folder = local(examples.source).absolute().parent
+        self._folder = _folder_of(examples)
         self._epoch = 0
 
     def __len__(self) -> int:

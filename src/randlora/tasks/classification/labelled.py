@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -129,7 +129,7 @@ def load_training(
 
 
 def load_labelled(
-    source: str, split: str, data: ClassificationData, columns: Columns | str, label_names: Sequence[str]
+    source: str, split: str, data: ClassificationData, columns: Columns | str, label_names: Callable[[], Sequence[str]]
 ) -> Examples:
     """Read a split beside the training data, with the label numbers of these.
 
@@ -138,7 +138,8 @@ def load_labelled(
         split: "validation" or "test": the hub data set's split where the name has none.
         data: The data section of the config.
         columns: What is read; a string is the name of the input column.
-        label_names: Names of the classes in training, in the order of their numbers.
+        label_names: Gives the names of the classes in training, in the order of their numbers; it is asked after the
+            rows are read, so that what is wrong with these is said whatever is wrong with the training data.
 
     Raises:
         DataError: The data cannot be read, or a label was not seen in training.
@@ -148,8 +149,8 @@ def load_labelled(
     if columns.numbers:
         labels = _label_numbers(rows, data.label_column, source)
         return Examples(rows, columns.text, labels, source, pair=columns.pair)
-    number = {name: index for index, name in enumerate(label_names)}
     values = _label_texts(rows, data.label_column, source)
+    number = {name: index for index, name in enumerate(label_names())}
     unseen: dict[str, int] = {}
     for row, value in enumerate(values):
         if value not in number:

@@ -115,13 +115,17 @@ class Classification(Task):
         test = data.test or named_split(data.train, split)[0]
         source = {"train": None, "validation": data.validation, "test": test}[split]
         if isinstance(source, str):
-            self._splits[split] = load_labelled(source, split, data, columns, self.label_names)
+            self._splits[split] = load_labelled(source, split, data, columns, lambda: self.label_names)
         else:
             train, held_out, names = load_training(data, columns, seed=self.seed)
             self._splits["train"], self._label_names = train, self._label_names or names
             if held_out is not None:
                 self._splits["validation"] = held_out
         return self._splits[split]
+
+    def look(self, split: Split) -> None:
+        """See `Task.look`: columns and labels; a subclass looks at the inputs."""
+        self.examples(split)
 
     def fingerprint(self, split: Split) -> str:
         """See `Task.fingerprint`: of inputs and labels in their order."""

@@ -78,6 +78,10 @@ class TextClassification(Classification):
         data = self.data
         return Columns(data.text_column, data.text_pair_column, data.columns, data.regression)
 
+    def look(self, split: Split) -> None:
+        """See `Task.look`."""
+        require_texts(self.examples(split))
+
     def load_model(self, base: BaseModel) -> None:
         """See `Task.load_model`; `data.max_length` must leave room for a text."""
         model, trust_remote_code = base.name, base.trust_remote_code

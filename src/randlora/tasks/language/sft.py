@@ -35,10 +35,18 @@ class Sft(LanguageTask):
 
     def fingerprint(self, split: Split) -> str:
         """See `Task.fingerprint`; where answers are scored, every example must be a question."""
+        self._require_questions(split)
+        return super().fingerprint(split)
+
+    def look(self, split: Split) -> None:
+        """See `LanguageTask.look`; likewise."""
+        super().look(split)
+        self._require_questions(split)
+
+    def _require_questions(self, split: Split) -> None:
         if self.data.metrics and split != "train":
             for _ in self._read_questions(self.pool(split)):
                 pass
-        return super().fingerprint(split)
 
     def _read_questions(self, pool: Pool) -> Iterator[Question]:
         choose = "choice_accuracy" in (self.data.metrics or [])

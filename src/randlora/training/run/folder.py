@@ -18,6 +18,7 @@ from randlora.messages import note
 from randlora.training.config import strict_yaml
 from randlora.training.config.schema import config_of
 from randlora.training.config.sections import TrainConfig, resolve
+from randlora.training.run.checkpoints import FILE_NAME as LAST_FILE
 from randlora.training.run.checkpoints import damage
 from randlora.training.run.record import FILE_NAME as RECORD
 from randlora.training.run.record import Record
@@ -95,6 +96,18 @@ class RunFolder:
                 return path
             note(f"{path} is passed over: {what}")
         return None
+
+    def furthest(self) -> str:
+        """Where, among the checkpoints, the one with the most steps is, not read; nothing where there is none.
+
+        Those of the training are further than those of a search for ranks.
+        """
+        for folder in (self.checkpoints, self.search):
+            numbers = [path.parent.name.rpartition("-")[2] for path in folder.glob(f"checkpoint-*/{LAST_FILE}")]
+            steps = [int(number) for number in numbers if number.isdecimal()]
+            if steps:
+                return str((folder / f"checkpoint-{max(steps)}").relative_to(self.checkpoints))
+        return ""
 
     @contextmanager
     def attempt(self, config: TrainConfig) -> Iterator[None]:
