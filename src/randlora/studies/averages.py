@@ -24,7 +24,7 @@ def averages(suite: Suite, cells: Sequence[dict[str, Any]]) -> list[dict[str, An
         return []
     return [
         _average(suite, row, shots, [cell for cell in cells if (cell["row"], cell["shots"]) == (row, shots)])
-        for shots in suite.shots or [None]
+        for shots in dict.fromkeys(cell["shots"] for cell in cells)
         for row in dict.fromkeys(cell["row"] for cell in cells)
     ]
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from randlora.errors import RandLoraError
 from randlora.studies.inputs import at_known_commits, sources_of
+from randlora.studies.scores import score_faults
 from randlora.studies.study import Study
 from randlora.tasks import TASKS
 from randlora.tasks.bars import progress_bar
@@ -36,6 +37,8 @@ def data_faults(study: Study, *, elsewhere: bool = False) -> list[str]:
         for (name, *_), (config, seed) in configs.items():
             found |= dict.fromkeys(f"{name}: {fault}" for fault in _faults(study, config, seed, elsewhere))
             bar.update()
+    if configs:
+        found |= dict.fromkeys(score_faults(study.suite.score, elsewhere=elsewhere))
     return list(found)
 
 

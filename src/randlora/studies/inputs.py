@@ -14,6 +14,7 @@ import filelock
 from randlora.errors import OutputError
 from randlora.files import write_if_new, writing
 from randlora.studies.progress import Progress
+from randlora.studies.scores import source_of
 from randlora.studies.study import Study
 from randlora.tasks.config import DataConfig
 from randlora.tasks.fingerprint import model_fingerprint
@@ -44,11 +45,11 @@ def check_inputs(study: Study, found: Sequence[Progress], configs: Iterable[Trai
     Raises:
         OutputError: Something has changed that a run was trained on, or the folder cannot be written.
     """
-    now = {source: content for config in configs for source, content in _digests(config)}
+    now = {source: content for config in configs for source, content in _digests(study, config)}
     with _kept(study) as known:
         changed = {source for source, content in now.items() if known.get(source, content) != content}
         done = (entry.cell.config for entry in found if changed and entry.count("done", "running"))
-        for source in (source for config in done for source, _ in _digests(config)):
+        for source in (source for config in done for source, _ in _digests(study, config)):
             if source in changed:
                 hint = "choose another --output, or put the content back that the other runs were trained on"
                 got = "one that has changed since"
@@ -135,14 +136,15 @@ def _read(path: Path) -> dict[str, str]:
         raise OutputError(str(path), expected="what a study writes", got=type(error).__name__) from error
 
 
-def _digests(config: TrainConfig) -> Iterator[tuple[str, str]]:
-    """The data and the model of this machine that a config names, each with a digest of its content."""
-    for source in sources_of(config.data):
-        path = local(source.source)
+def _digests(study: Study, config: TrainConfig) -> Iterator[tuple[str, str]]:
+    """The data, the model and the questions of this machine that a run needs, each with a digest of its content."""
+    score = study.suite.score
+    for name in (*(source.source for source in sources_of(config.data)), *([source_of(score)] if score else [])):
+        path = local(name)
         if kind_of(path) == FILE:
-            yield source.source, _content(str(path), _stamp(path))
+            yield name, _content(str(path), _stamp(path))
         elif kind_of(path) == FOLDER:
-            yield source.source, _listing(path)
+            yield name, _listing(path)
     location = locate(config.model)
     if (path := Path(location)).exists():
         yield config.model, _content(location, _stamp(path))

@@ -8,6 +8,7 @@ from importlib.resources import files
 from randlora.errors import ConfigError
 from randlora.messages import closest
 from randlora.studies.cells import rows_of
+from randlora.studies.scores import columns_of
 from randlora.studies.suite import Paper, Suite
 
 FILE_NAME = "paper.csv"
@@ -34,8 +35,8 @@ def paper_figure(suite: Suite, row: str, task: str, shots: str | None) -> tuple[
     Args:
         suite: The suite.
         row: A row of its table.
-        task: A task of its.
-        shots: Shots of its, or None.
+        task: A task of its, or a score.
+        shots: Shots of its, or None; of a score the column of its runs.
     """
     for paper in suite.paper:
         found = _figure(paper, row, paper.columns.get(task), shots)
@@ -115,15 +116,16 @@ def check_paper(suite: Suite, rows: list[str]) -> None:
         here = _known(where, "table", paper.table, {key[0] for key in figures()}, [])
         here = _known(where, "backbone", paper.backbone, {key[1] for key in here}, here)
         settings = [paper.setting] if paper.setting is not None else []
-        if bool(suite.shots) == bool(settings):
-            expected = "settings, by shots" if suite.shots else "a setting, as the suite has no shots"
+        tasks, shots = places(suite)
+        if bool(shots) == bool(settings):
+            expected = f"settings, by {', '.join(shots)}" if shots else "a setting, as the suite has no shots"
             raise ConfigError(where, expected=expected, got="setting" if settings else "none")
         for name in [*settings, *paper.settings.values()]:
             _known(where, "setting", name, {key[2] for key in here}, here)
         for kind, names, known in (
             ("methods", paper.methods, rows),
-            ("columns", paper.columns, list(suite.tasks)),
-            ("settings", paper.settings, list(suite.shots)),
+            ("columns", paper.columns, tasks),
+            ("settings", paper.settings, shots),
         ):
             for own in names:
                 if own not in known:
@@ -132,6 +134,14 @@ def check_paper(suite: Suite, rows: list[str]) -> None:
             _known(where, "method", name, {key[3] for key in here}, here)
         for name in filter(None, [*paper.columns.values(), paper.average, paper.trained]):
             _known(where, "column", name, {key[4] for key in here}, here)
+
+
+def places(suite: Suite) -> tuple[list[str], list[str]]:
+    """What the columns of a suite's table are named by: tasks and shots, or scores and the columns of their runs."""
+    if suite.score is None:
+        return list(suite.tasks), list(suite.shots)
+    columns = [f"{task} {shots}" if shots else task for task in suite.tasks for shots in suite.shots or [""]]
+    return list(columns_of(suite.score)), columns
 
 
 def left_of_paper(suite: Suite, written: Suite) -> list[Paper]:
@@ -143,16 +153,17 @@ def left_of_paper(suite: Suite, written: Suite) -> list[Paper]:
     """
     found = []
     rows = rows_of(suite)
+    (tasks, shots), (all_tasks, _) = places(suite), places(written)
     for paper in suite.paper:
-        if bool(suite.shots) != bool(paper.settings):
+        if bool(shots) != bool(paper.settings):
             continue
         found.append(
             replace(
                 paper,
                 methods={row: name for row, name in paper.methods.items() if row in rows},
-                columns={task: name for task, name in paper.columns.items() if task in suite.tasks},
-                settings={shots: name for shots, name in paper.settings.items() if shots in suite.shots},
-                average=paper.average if suite.tasks.keys() >= written.tasks.keys() else None,
+                columns={task: name for task, name in paper.columns.items() if task in tasks},
+                settings={own: name for own, name in paper.settings.items() if own in shots},
+                average=paper.average if set(tasks) >= set(all_tasks) else None,
             )
         )
     return found

@@ -44,11 +44,13 @@ class Outcome:
         state: See `State`.
         record: Of the run, once it is done.
         error: Why it failed, in a line.
+        scores: What the run scored beside, by column, where the suite asks for that.
     """
 
     state: State
     record: Record | None = None
     error: str = ""
+    scores: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -76,6 +78,10 @@ class Progress:
     def records(self) -> list[Record]:
         """Those of the runs that have scored the test split, seed by seed."""
         return [outcome.record for unit, outcome in self.units if unit.scores_test and outcome.record is not None]
+
+    def scores_of(self, column: str) -> list[float | None]:
+        """A score of the same runs."""
+        return [outcome.scores[column] for unit, outcome in self.units if unit.scores_test and outcome.scores]
 
 
 def goal_of(config: TrainConfig) -> Goal:

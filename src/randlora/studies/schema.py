@@ -14,13 +14,15 @@ from randlora.messages import closest
 from randlora.studies.cells import cells_of, rows_of
 from randlora.studies.keys import flat
 from randlora.studies.paper import check_paper, left_of_paper
-from randlora.studies.suite import Name, Suite
+from randlora.studies.scores import check_score
+from randlora.studies.suite import Name, Score, Suite
 from randlora.training.config.file import pairs, read_mapping, typed
 from randlora.training.config.schema import check_value, describe, keys
 from randlora.training.config.synonyms import ours
 
 _SUITE: TypeAdapter[Suite] = TypeAdapter(Suite)
 _KINDS = get_type_hints(Suite, include_extras=True)
+_SCORE = get_type_hints(Score, include_extras=True)
 _OF_RUNS = ("base", "tasks", "shots")
 """Parts of a suite that hold keys of a run's config."""
 
@@ -46,7 +48,7 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
     suite = suite_of(values)
     suite.paper = left_of_paper(suite, written)
     check_paper(suite, rows_of(suite))
-    cells_of(suite)
+    check_score(suite, cells_of(suite))
     return suite
 
 
@@ -83,7 +85,7 @@ def _explained(fault: Any, values: Mapping[str, Any]) -> ConfigError:
     kind = _KINDS[path[0]]
     if path[0] not in values:
         return ConfigError(path[0], expected=describe(kind), got="nothing")
-    if path[0] != "paper" or len(path) == 1:
+    if path[0] not in ("paper", "score") or len(path) == 1:
         try:
             check_value(path[0], values[path[0]], kind)
         except ConfigError as wrong:
@@ -111,6 +113,9 @@ def _override(values: dict[str, Any], key: str, text: str) -> None:
             known = ", ".join(values.get(part, {})) or "none"
             raise ConfigError(key, expected=f"one of the suite's {part} ({known}) and a key of it")
         section, part = values[part], name
+    elif part == "score":
+        values[part] = {**(values.get(part) or {}), rest: typed(key, text, _SCORE.get(rest, Any))}
+        return
     elif part != "base":
         raise _unknown(key, _KINDS)
     if section is values[key.partition(".")[0]] and key.startswith("methods."):

@@ -9,6 +9,7 @@ from randlora.studies.cells import cells_of
 from randlora.studies.progress import Outcome, Progress, State, Unit, progress_of
 from randlora.studies.queue import Queue
 from randlora.studies.schema import SUITE_FILE, in_yaml
+from randlora.studies.scores import scores_of
 from randlora.studies.storage import OWN, begun, check_there, place_of
 from randlora.studies.suite import Suite
 from randlora.training.run import Record
@@ -124,7 +125,10 @@ class Study:
                 return Outcome("failed", error=f"{error}; remove {folder} to run it again")
             if unit.scores_test and f"test_{record.goal}" not in record.metrics:
                 return None
-            self._done[unit.name] = Outcome("done", record)
+            scores = scores_of(folder, self.suite.score) if unit.scores_test and self.suite.score else {}
+            if scores is None:
+                return None
+            self._done[unit.name] = Outcome("done", record, scores=scores)
         return self._done[unit.name]
 
     def _known_place(self) -> str | None:

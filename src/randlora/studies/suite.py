@@ -40,8 +40,8 @@ class Paper:
         backbone: Its model, as the file calls it.
         conditions: How the paper trained, in a line for the reader.
         setting: Its setting, for a suite without shots.
-        settings: Shots of the suite -> the paper's setting.
-        columns: Task of the suite -> the paper's column.
+        settings: Shots of the suite, or, where it has scores, its tasks with their shots -> the paper's setting.
+        columns: Task of the suite, or score -> the paper's column.
         average: The paper's column that is an average over all of the suite's tasks. None where there is none.
         methods: Row of the study's table -> the paper's method.
         trained: The paper's column of trained numbers. None where the table has none.
@@ -61,6 +61,29 @@ class Paper:
 
 
 @dataclass
+class Score:
+    """What every run at the best rate is asked after training; its scores are columns in the place of its test score.
+
+    Attributes:
+        commonsense: Folder with LLM-Adapters' tasks, `TASK/test.json`.
+        e2e: File of the E2E challenge, with the columns `mr` and `ref`.
+        protocol: Of commonsense, see `evaluate_commonsense`.
+        tasks: Of commonsense. Empty means all eight.
+        limit: Questions of each task, from its beginning; None for all.
+        batch_size: Questions that are answered together.
+    """
+
+    __pydantic_config__ = _NO_OTHER_KEYS
+
+    commonsense: str | None = None
+    e2e: str | None = None
+    protocol: Literal["fixed", "faithful"] = "fixed"
+    tasks: list[str] = field(default_factory=list)
+    limit: PositiveCount | None = None
+    batch_size: PositiveCount = 8
+
+
+@dataclass
 class Suite:
     """What a study runs: tasks × shots × methods × budgets, each a search over learning rates.
 
@@ -76,6 +99,7 @@ class Suite:
         shots: Name -> what differs from the task. Empty means all data.
         seeds: Of the runs at the best rate; the first is that of the search.
         statistic: What the table shows of their scores, and ranks by.
+        score: What is asked of runs after training. None means nothing but their test split.
         paper: Where the paper's figures stand.
     """
 
@@ -91,4 +115,5 @@ class Suite:
     shots: dict[Name, Section] = field(default_factory=dict)
     seeds: Annotated[list[Seed], Len(1), "a list of whole numbers of at least 0"] = field(default_factory=lambda: [0])
     statistic: Annotated[Literal["mean", "median"], "mean or median"] = "mean"
+    score: Annotated[Score | None, "a section with keys of its own"] = None
     paper: Annotated[list[Paper], "a list of sections"] = field(default_factory=list)

@@ -1,16 +1,19 @@
 """The table of a study: methods and budgets down, tasks and shots across, the paper's figures beside ours."""
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from randlora.result import Result
 from randlora.studies.averages import averages
+from randlora.studies.conditions import conditions, in_words
 from randlora.studies.paper import paper_figure, paper_trained
 from randlora.studies.progress import Progress, goal_of
 from randlora.studies.ranks import mean_ranks
+from randlora.studies.scores import columns_of
 from randlora.studies.study import Study
-from randlora.training.config import OptimizationConfig
+from randlora.tasks import Goal
 from randlora.training.run import Record
 
 
@@ -23,48 +26,74 @@ def study_table(study: Study) -> Result:
         values in "cells", "averages" over the tasks, "ranks", and the "conditions" of both.
     """
     found = study.progress()
-    cells = [_cell(study, entry) for entry in found]
+    cells = [cell for entry in found for cell in _cells(study, entry)]
     scores: dict[str, dict[str, float]] = {}
     for cell in cells:
         if cell["shown"] is not None:
             scores.setdefault(cell["row"], {})[cell["column"]] = cell["shown"]
-    higher = {entry.cell.column: goal_of(entry.cell.config).higher for entry in found}
+    higher = {cell["column"]: cell["higher"] for cell in cells}
     ranks = mean_ranks(scores, higher) if len(scores) > 1 else {}  # alone, everybody is first
     found_averages = averages(study.suite, cells)
     rows = [_row(study, row, cells, found_averages, ranks.get(row)) for row in _rows(cells)]
     data: dict[str, Any] = {
         "suite": study.suite.name,
         "description": study.suite.description,
-        "conditions": _conditions(study, found),
+        "conditions": conditions(study, found),
         "cells": cells,
         "averages": found_averages,
         "ranks": ranks,
     }
     title = f"Study {study.suite.name}"
-    return Result("study", title, _summary(study, cells, data["conditions"]), rows, data)
+    return Result("study", title, in_words(study, cells, data["conditions"]), rows, data)
 
 
 def _rows(cells: Iterable[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(cell["row"] for cell in cells))
 
 
-def _cell(study: Study, entry: Progress) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Figure:
+    """One figure of a cell: its place in the table, what it is, and its value of every seed."""
+
+    task: str
+    shots: str | None
+    goal: Goal
+    values: list[float | None]
+
+    @property
+    def column(self) -> str:
+        return self.task if self.shots is None else f"{self.task} {self.shots}"
+
+
+def _cells(study: Study, entry: Progress) -> list[dict[str, Any]]:
+    """What is shown of a cell: its score on the test split or, where the suite asks for scores, these."""
+    cell, score = entry.cell, study.suite.score
+    if score is None:
+        values = [record.metrics[f"test_{record.goal}"] for record in entry.records()]
+        return [_cell(study, entry, _Figure(cell.task, cell.shots, goal_of(cell.config), values))]
+    return [
+        _cell(study, entry, _Figure(name, cell.column, Goal(name, unit=unit), entry.scores_of(name)))
+        for name, unit in columns_of(score).items()
+    ]
+
+
+def _cell(study: Study, entry: Progress, figure: _Figure) -> dict[str, Any]:
     cell, records = entry.cell, entry.records()
-    values = [value for record in records if (value := record.metrics[f"test_{record.goal}"]) is not None]
+    values = [value for value in figure.values if value is not None]
     whole = len(values) == len(cell.seeds)  # a mean over some of the seeds is none of the study's
-    paper = paper_figure(study.suite, cell.row, cell.task, cell.shots)
-    goal = goal_of(cell.config)
+    paper = paper_figure(study.suite, cell.row, figure.task, figure.shots)
     mean, median = (of(values) if whole else None for of in (statistics.fmean, statistics.median))
     return {
         "row": cell.row,
         "method": cell.method,
         "budget": cell.budget,
-        "column": cell.column,
-        "task": cell.task,
-        "shots": cell.shots,
-        "state": _state(entry),
-        "goal": records[0].goal if records else goal.metric,
-        "unit": records[0].unit if records else goal.unit,
+        "column": figure.column,
+        "task": figure.task,
+        "shots": figure.shots,
+        "state": _state(entry) if values or not figure.values else "missing",
+        "goal": figure.goal.metric,
+        "unit": figure.goal.unit,
+        "higher": figure.goal.higher,
         "mean": mean,
         "sd": statistics.stdev(values) if whole and len(values) > 1 else None,
         "median": median,
@@ -128,62 +157,3 @@ def _row(
         "paper_trained": paper_trained(study.suite, row),
         **costs,
     }
-
-
-def _conditions(study: Study, found: list[Progress]) -> dict[str, Any]:
-    config = found[0].cell.config
-    return {
-        "ours": {
-            "models": sorted({entry.cell.config.model for entry in found}),
-            "seeds": list(study.suite.seeds),
-            "rates": sorted({len(entry.cell.rates) for entry in found}),
-            "batch_size": config.optimization.batch_size,
-            "lengths": sorted({_length(entry.cell.config.optimization) for entry in found}, key=_count),
-        },
-        "paper": [
-            {"table": paper.table, "backbone": paper.backbone, "conditions": paper.conditions}
-            for paper in study.suite.paper
-        ],
-    }
-
-
-def _length(optimization: OptimizationConfig) -> str:
-    """How long a run trains, in words."""
-    steps = optimization.max_steps > 0
-    count, unit = (optimization.max_steps, "step") if steps else (optimization.epochs, "epoch")
-    return f"{count:g} {unit if count == 1 else f'{unit}s'}"
-
-
-def _count(length: str) -> float:
-    return float(length.partition(" ")[0])
-
-
-def _in_words(lengths: Sequence[str]) -> str:
-    """A few lengths, each; of many, of one unit, the shortest and the longest."""
-    units = {length.partition(" ")[2].removesuffix("s") for length in lengths}
-    if len(lengths) <= 3 or len(units) > 1:
-        return " or ".join(lengths)
-    return f"{lengths[0].partition(' ')[0]} to {lengths[-1]}"
-
-
-def _summary(study: Study, cells: list[dict[str, Any]], conditions: dict[str, Any]) -> list[str]:
-    ours = conditions["ours"]
-    seeds = len(study.suite.seeds)
-    (rates,) = ours["rates"]
-    chosen = (
-        f"learning rate chosen on the validation split from {rates} and more where the best was at an edge"
-        if rates > 1
-        else "one learning rate"
-    )
-    lines = [
-        f"ours: {', '.join(ours['models'])}; {_in_words(ours['lengths'])}; {chosen}; "
-        f"test split, {study.suite.statistic} ± standard deviation over {seeds} {'seed' if seeds == 1 else 'seeds'}"
-    ]
-    for paper in conditions["paper"]:
-        what = f"; {paper['conditions']}" if paper["conditions"] else ""
-        lines.append(f"the paper's: Table {paper['table']}, {paper['backbone']}{what}")
-    for state in ("missing", "running", "failed", "diverged"):
-        count = sum(cell["state"] == state for cell in cells)
-        if count:
-            lines.append(f"{count} of {len(cells)} cells {state}")
-    return lines

@@ -19,6 +19,7 @@ from randlora.studies.leases import beating
 from randlora.studies.progress import Progress, Unit
 from randlora.studies.queue import Queue
 from randlora.studies.schema import SUITE_FILE
+from randlora.studies.scores import score_run
 from randlora.studies.study import Study
 from randlora.tasks.bars import progress_bar
 from randlora.training.config import TrainConfig, validate
@@ -125,6 +126,8 @@ def _attempt(study: Study, queue: Queue, unit: Unit, claimed: int, run: Run, tol
         with beating(partial(queue.beat, claimed)):
             config = at_commits(study, config)
             run(config, score_test=unit.scores_test)
+            if unit.scores_test and study.suite.score is not None:
+                score_run(study.run_folder(unit), study.suite.score)
     except (KeyboardInterrupt, SystemExit):
         queue.end(claimed, "dropped")
         raise

@@ -148,3 +148,31 @@ def test_the_command_line_prints_a_table_and_writes_it(run, suite, capsys):
     assert main([*words, "--protocol", "faithful", "--tasks", "boolq", "--limit", "2", "--batch-size", "1"]) == 0
     content = json.loads((run / "commonsense-faithful.json").read_text(encoding="utf-8"))
     assert (content["tasks"][0]["examples"], content["mean"]["tasks"], content["batch_size"]) == (2, 1, 1)
+
+
+def test_a_study_asks_its_runs_and_shows_their_answers(run, suite, tmp_path, capsys):
+    data = {"train": str(suite / "train.json"), "test": str(suite / "train.json"), "wording": "llm_adapters"}
+    content = {
+        "name": "questions",
+        "base": {
+            "task": "sft",
+            "model": str(run.parent / "model"),
+            "data": {**data, "general": False},
+            "optimization": {"max_steps": 2, "precision": "fp32", "device": "cpu"},
+        },
+        "tasks": {"eight": {}},
+        "methods": {"lora": {"name": "lora", "r": 2}, "full": {"name": "full"}},
+        "learning_rates": [1e-3],
+        "score": {"commonsense": str(suite), "tasks": ["boolq", "piqa"]},
+    }
+    file = tmp_path / "suite.yaml"
+    file.write_text(json.dumps(content), encoding="utf-8")
+    words = ["study", "run", str(file), "--output", str(tmp_path / "study")]
+    assert main(words) == 0
+    table = capsys.readouterr().out
+    assert "boolq eight (%)" in table
+    assert "piqa eight (%)" in table
+    assert "answers in words, protocol fixed" in table
+    assert len(list(tmp_path.glob("study/runs/*/commonsense-fixed.json"))) == 2
+    assert main([*words, "--score.commonsense", str(tmp_path)]) == 2
+    assert "score: " in capsys.readouterr().err

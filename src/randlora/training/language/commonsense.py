@@ -97,6 +97,7 @@ def evaluate_commonsense(
             )
     result = SuiteScore(scores, run.path / f"commonsense-{protocol}.json")
     content = {
+        "source": str(folder),
         "protocol": protocol,
         "wording": "the reference's test" if protocol == "faithful" else wording or "chat template",
         "num_beams": BEAMS,

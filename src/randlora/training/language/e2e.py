@@ -58,6 +58,7 @@ def evaluate_e2e(
     answers = _answers(speaker, meanings, batch_size)
     scores = e2e_scores(answers, [meaning.references for meaning in meanings])
     content = {
+        "source": str(file),
         **DECODING,
         "max_new_tokens": MAX_NEW_TOKENS,
         "batch_size": batch_size,
