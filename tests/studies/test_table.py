@@ -130,6 +130,31 @@ def test_what_is_missing_is_shown_as_missing(tmp_path):
     assert line.split() == ["lora", "as_lora=4", "–", "–"]
 
 
+def test_costs_in_percent_of_a_row_stand_beside_the_papers(tmp_path):
+    seconds = {"lora": 0.012, "randlora": 0.015, "full": 0.01}
+
+    def run(config, *, score_test):
+        record = replace(train(config, score_test=score_test), step_seconds_median=seconds[config.method.name])
+        record.save(Path(config.output))
+
+    rows = {"full": "FT", "lora as_lora=4": "LoRA-32"}
+    paper = Paper(table="10", backbone="CLIP-ViT-B/32", setting="percent of FT", methods=rows, costs_of="full")
+    study = Study(suite(paper=[paper]), tmp_path / "s", begin=True)
+    before = study_table(study)
+    assert before.data["costs"]["lora as_lora=4"]["time"] is None
+    work(study, run=run, poll=0.01)
+    result = study_table(study)
+    costs = result.data["costs"]
+    assert costs["lora as_lora=4"]["time"] == pytest.approx(120)
+    assert (costs["lora as_lora=4"]["paper_time"], costs["lora as_lora=4"]["paper_memory"]) == ("90", "81")
+    assert (costs["full"]["time"], costs["full"]["memory"]) == (100, 100)
+    assert costs["randlora as_lora=4"]["time"] == pytest.approx(150)
+    assert "paper_time" not in costs["randlora as_lora=4"]
+    table = FORMATS["markdown"](result)
+    assert table.count("% of full") == 2
+    assert "| 120 | 90 |" in table
+
+
 def test_forgetting_is_how_far_the_general_loss_rose(tmp_path):
     def with_general(config, *, score_test):
         record = train(config, score_test=score_test)

@@ -83,9 +83,19 @@ def cost_columns(result: Result) -> list[Column]:
         columns.append(Column("paper", "paper_trained", str))
     columns += [
         Column("step", "step_seconds", milliseconds),
+        *_relative(result, "time"),
         Column("peak memory", "peak_memory_bytes", binary_bytes),
+        *_relative(result, "memory"),
         Column("adapter", "adapter_bytes", binary_bytes),
     ]
     if any(row["forgotten"] is not None for row in result.rows):
         columns.append(Column("forgotten", "forgotten", "{:+.4f}".format))
     return columns
+
+
+def _relative(result: Result, kind: str) -> list[Column]:
+    """Time or memory in percent of a row's, and the paper's, where the suite names that row."""
+    of = next((row["costs"]["of"] for row in result.rows if row.get("costs")), None)
+    if of is None:
+        return []
+    return [Column(f"% of {of}", f"costs.{kind}", "{:.0f}".format), Column("paper", f"costs.paper_{kind}", str)]

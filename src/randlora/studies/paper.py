@@ -80,6 +80,22 @@ def paper_trained(suite: Suite, row: str) -> str | None:
     return None
 
 
+def paper_costs(suite: Suite, row: str) -> tuple[str, dict[str, str]] | None:
+    """The row in percent of which the paper prints costs, and those of a row: "time" and "memory".
+
+    Args:
+        suite: The suite.
+        row: A row of its table.
+    """
+    for paper in suite.paper:
+        if paper.costs_of is not None:
+            kinds = {"time": "training_time", "memory": "memory"}
+            place = paper.table, paper.backbone, paper.setting or "", paper.methods.get(row, "")
+            printed = {kind: figures().get((*place, column)) for kind, column in kinds.items()}
+            return paper.costs_of, {kind: figure for kind, figure in printed.items() if figure is not None}
+    return None
+
+
 def ratio_to_paper(printed: str, trained: int, model: int) -> tuple[float, bool]:
     """How many numbers we train by the paper's figure, and whether that is the same within 3 %.
 
@@ -130,6 +146,8 @@ def check_paper(suite: Suite, rows: list[str]) -> None:
             for own in names:
                 if own not in known:
                     raise ConfigError(f"{where}.{kind}", expected=f"one of {', '.join(known)}", got=repr(own))
+        if paper.costs_of is not None and paper.costs_of not in rows:
+            raise ConfigError(f"{where}.costs_of", expected=f"one of {', '.join(rows)}", got=repr(paper.costs_of))
         for name in paper.methods.values():
             _known(where, "method", name, {key[3] for key in here}, here)
         for name in filter(None, [*paper.columns.values(), paper.average, paper.trained]):
@@ -164,6 +182,7 @@ def left_of_paper(suite: Suite, written: Suite) -> list[Paper]:
                 columns={task: name for task, name in paper.columns.items() if task in tasks},
                 settings={own: name for own, name in paper.settings.items() if own in shots},
                 average=paper.average if set(tasks) >= set(all_tasks) else None,
+                costs_of=paper.costs_of if paper.costs_of in rows else None,
             )
         )
     return found

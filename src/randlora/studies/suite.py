@@ -45,6 +45,7 @@ class Paper:
         average: The paper's column that is an average over all of the suite's tasks. None where there is none.
         methods: Row of the study's table -> the paper's method.
         trained: The paper's column of trained numbers. None where the table has none.
+        costs_of: Row of the study's table in percent of whose time and memory the paper prints those of the others.
     """
 
     __pydantic_config__ = _NO_OTHER_KEYS
@@ -58,6 +59,7 @@ class Paper:
     methods: dict[str, str] = field(default_factory=dict)
     average: str | None = None
     trained: str | None = None
+    costs_of: str | None = None
 
 
 @dataclass

@@ -1,14 +1,14 @@
 """The table of a study: methods and budgets down, tasks and shots across, the paper's figures beside ours."""
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from randlora.result import Result
 from randlora.studies.averages import averages
 from randlora.studies.conditions import conditions, in_words
-from randlora.studies.paper import paper_figure, paper_trained
+from randlora.studies.paper import paper_costs, paper_figure, paper_trained
 from randlora.studies.progress import Progress, goal_of
 from randlora.studies.ranks import mean_ranks
 from randlora.studies.scores import columns_of
@@ -21,9 +21,10 @@ def study_table(study: Study) -> Result:
     """What a study has found so far.
 
     Returns:
-        Rows have "row", "trained", "step_seconds", "peak_memory_bytes", "adapter_bytes", "forgotten", "rank" and
-        "columns", by column "shown", the suite's `statistic`, "sd" and "paper". `data` has every cell with all its
-        values in "cells", "averages" over the tasks, "ranks", and the "conditions" of both.
+        Rows have "row", "trained", "step_seconds", "peak_memory_bytes", "adapter_bytes", "forgotten", "rank", "costs",
+        in percent of another row's beside the paper's, and "columns", by column "shown", the suite's `statistic`, "sd"
+        and "paper". `data` has every cell with all its values in "cells", "averages" over the tasks, "ranks", "costs",
+        and the "conditions" of both.
     """
     found = study.progress()
     cells = [cell for entry in found for cell in _cells(study, entry)]
@@ -35,6 +36,9 @@ def study_table(study: Study) -> Result:
     ranks = mean_ranks(scores, higher) if len(scores) > 1 else {}  # alone, everybody is first
     found_averages = averages(study.suite, cells)
     rows = [_row(study, row, cells, found_averages, ranks.get(row)) for row in _rows(cells)]
+    for row in rows:
+        row["costs"] = _relative(study, row, rows)
+    costs = {row["row"]: row["costs"] for row in rows if row["costs"]}
     data: dict[str, Any] = {
         "suite": study.suite.name,
         "description": study.suite.description,
@@ -42,6 +46,7 @@ def study_table(study: Study) -> Result:
         "cells": cells,
         "averages": found_averages,
         "ranks": ranks,
+        "costs": costs,
     }
     title = f"Study {study.suite.name}"
     return Result("study", title, in_words(study, cells, data["conditions"]), rows, data)
@@ -134,6 +139,20 @@ def _forgotten(record: Record) -> float | None:
 def _median(records: Iterable[Record], of: Callable[[Record], float | None]) -> float | None:
     values = [value for record in records if (value := of(record)) is not None]
     return statistics.median(values) if values else None
+
+
+def _relative(study: Study, row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """A row's time and memory in percent of another's, beside the paper's; None where the suite names no such row."""
+    printed = paper_costs(study.suite, row["row"])
+    if printed is None:
+        return None
+    of, paper = printed
+    whole = next(other for other in rows if other["row"] == of)
+    found: dict[str, Any] = {"of": of, **{f"paper_{kind}": figure for kind, figure in paper.items()}}
+    for kind, name in (("time", "step_seconds"), ("memory", "peak_memory_bytes")):
+        known = row[name] is not None and whole[name]
+        found[kind] = 100 * row[name] / whole[name] if known else None
+    return found
 
 
 def _row(
