@@ -44,7 +44,7 @@ def fold_columnwise(
         blocks = signs[:, which], update[:, :height]
         if not _products_are_fast(update, blocks[0].shape[1] * height):
             _add_written_out(weight[:, part], *blocks, out[:, part])
-        elif weight.dtype == out.dtype:
+        elif weight.dtype == update.dtype == out.dtype:
             shape = blocks[0].shape[1], height
             outer = blocks[0][:, :, None], blocks[1][:, None, :]
             torch.baddbmm(weight[:, part].unflatten(1, shape), *outer, out=out[:, part].unflatten(1, shape))
