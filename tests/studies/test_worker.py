@@ -273,6 +273,8 @@ def test_a_run_that_gets_further_each_time_is_not_given_up(tmp_path):
 
 
 def _asked_to_end(folder, number):
+    signal.signal(number, signal.SIG_DFL)  # what started the tests may ignore it, as nohup does
+
     def run(config, *, score_test):
         os.kill(os.getpid(), number)
         time.sleep(60)
