@@ -13,6 +13,7 @@ from randlora.studies.study import Study
 from randlora.studies.suite import Paper, Score
 from randlora.studies.table import study_table
 from randlora.studies.worker import work
+from randlora.tasks.suites.e2e_scores import METRICS
 from randlora.training.run import Record
 from study_stand_in import suite, train
 
@@ -95,6 +96,23 @@ def test_a_run_that_was_not_asked_so_is_asked_and_not_trained_again(tmp_path, as
     other = suite(score=replace(SCORE, commonsense="others"))
     work(Study(other, tmp_path / "s", begin=True), run=known, poll=0.01)
     assert len(asked) == 3 * first
+
+
+def test_metrics_of_e2e_are_columns_and_one_that_cannot_be_had_is_missing(tmp_path, monkeypatch):
+    def say(run, score):
+        values = {**dict.fromkeys(METRICS, 50.0), "METEOR": None}
+        scores = [{"metric": name, "value": value} for name, value in values.items()]
+        content = {"source": score.e2e, "limit": None, "batch_size": 8, "scores": scores}
+        (run / "e2e.json").write_text(json.dumps(content), encoding="utf-8")
+
+    monkeypatch.setattr(worker, "score_run", say)
+    study = Study(suite(score=Score(e2e="references.csv")), tmp_path / "s", begin=True)
+    work(study, run=train, poll=0.01)
+    cells = [cell for cell in study_table(study).data["cells"] if cell["shots"] == "one"]
+    found = {(cell["row"], cell["task"], cell["unit"]): (cell["mean"], cell["state"]) for cell in cells}
+    assert found["full", "BLEU", "%"] == (50.0, "done")
+    assert found["full", "CIDEr", "points"] == (50.0, "done")
+    assert found["full", "METEOR", "%"] == (None, "missing")
 
 
 @pytest.mark.parametrize(

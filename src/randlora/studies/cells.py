@@ -54,7 +54,12 @@ class Cell:
     @property
     def column(self) -> str:
         """The task and its shots: a column of the table."""
-        return self.task if self.shots is None else f"{self.task} {self.shots}"
+        return column_of(self.task, self.shots)
+
+
+def column_of(task: str, shots: str | None) -> str:
+    """What a column of the table is called."""
+    return task if shots is None else f"{task} {shots}"
 
 
 def cells_of(suite: Suite) -> list[Cell]:

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 from randlora.errors import ConfigError
 from randlora.messages import closest
-from randlora.studies.cells import rows_of
+from randlora.studies.cells import column_of, rows_of
 from randlora.studies.scores import columns_of
 from randlora.studies.suite import Paper, Suite
 
@@ -158,7 +158,7 @@ def places(suite: Suite) -> tuple[list[str], list[str]]:
     """What the columns of a suite's table are named by: tasks and shots, or scores and the columns of their runs."""
     if suite.score is None:
         return list(suite.tasks), list(suite.shots)
-    columns = [f"{task} {shots}" if shots else task for task in suite.tasks for shots in suite.shots or [""]]
+    columns = [column_of(task, shots) for task in suite.tasks for shots in suite.shots or [None]]
     return list(columns_of(suite.score)), columns
 
 

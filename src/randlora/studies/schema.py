@@ -23,8 +23,6 @@ from randlora.training.config.synonyms import ours
 _SUITE: TypeAdapter[Suite] = TypeAdapter(Suite)
 _KINDS = get_type_hints(Suite, include_extras=True)
 _SCORE = get_type_hints(Score, include_extras=True)
-_OF_RUNS = ("base", "tasks", "shots")
-"""Parts of a suite that hold keys of a run's config."""
 
 
 def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:

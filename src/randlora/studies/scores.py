@@ -9,12 +9,11 @@ from typing import Any
 from randlora.errors import ConfigError, RandLoraError
 from randlora.studies.cells import Cell
 from randlora.studies.suite import Score, Suite
+from randlora.tasks.language.config import LanguageData
 from randlora.tasks.paths import NOTHING, kind_of, local
 from randlora.tasks.suites.commonsense import CHOICES, read_questions
 from randlora.tasks.suites.e2e import read_meanings
-
-E2E_METRICS = {"BLEU": "%", "NIST": "points", "METEOR": "%", "ROUGE-L": "%", "CIDEr": "points"}
-"""The challenge's metrics, and their units."""
+from randlora.tasks.suites.e2e_scores import METRICS
 
 _E2E_PACKAGES = ("sacrebleu", "nltk", "pycocoevalcap")
 
@@ -38,7 +37,7 @@ def check_score(suite: Suite, cells: Sequence[Cell]) -> None:
         if task not in CHOICES:
             raise ConfigError("score.tasks", expected=f"of {', '.join(CHOICES)}", got=repr(task))
     for cell in cells:
-        if cell.config.task not in ("sft", "preference"):
+        if not isinstance(cell.config.data, LanguageData):  # as `finished_run` asks
             raise ConfigError("score", expected="runs of language models, which it asks", got=cell.config.task)
 
 
@@ -46,7 +45,7 @@ def columns_of(score: Score) -> dict[str, str]:
     """The scores, each of which is a column of the table, and their units."""
     if score.commonsense is not None:
         return dict.fromkeys(score.tasks or CHOICES, "%")
-    return E2E_METRICS
+    return METRICS
 
 
 def source_of(score: Score) -> str:

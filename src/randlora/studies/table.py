@@ -7,6 +7,7 @@ from typing import Any
 
 from randlora.result import Result
 from randlora.studies.averages import averages
+from randlora.studies.cells import column_of
 from randlora.studies.conditions import conditions, in_words
 from randlora.studies.paper import paper_costs, paper_figure, paper_trained
 from randlora.studies.progress import Progress, goal_of
@@ -67,7 +68,7 @@ class _Figure:
 
     @property
     def column(self) -> str:
-        return self.task if self.shots is None else f"{self.task} {self.shots}"
+        return column_of(self.task, self.shots)
 
 
 def _cells(study: Study, entry: Progress) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from randlora.errors import DataError
 from randlora.tasks.language.forms import normalise, recognise
 from randlora.tasks.language.meanings import prompt_of_meaning
 from randlora.tasks.suites.e2e import read_meanings
-from randlora.tasks.suites.e2e_scores import e2e_scores
+from randlora.tasks.suites.e2e_scores import METRICS, e2e_scores
 
 ANSWERS = [
     "The Mill is a cheap pub by the river",
@@ -146,6 +146,10 @@ def test_case_and_punctuation_do_not_count_where_the_official_scripts_leave_them
         assert loud[name].value == pytest.approx(plain[name].value)
     assert loud["BLEU"].value < plain["BLEU"].value
     assert of(REFERENCES[0][:1], REFERENCES[:1])["BLEU"].value == pytest.approx(100)
+
+
+def test_the_metrics_are_named_in_their_order(without_java):
+    assert [score.metric for score in e2e_scores(["A bar."], [["A bar."]])] == list(METRICS)
 
 
 def test_empty_and_short_answers_have_scores_too(without_java):

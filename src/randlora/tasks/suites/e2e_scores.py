@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+METRICS = {"BLEU": "%", "NIST": "points", "METEOR": "%", "ROUGE-L": "%", "CIDEr": "points"}
+"""The metrics, in the order of `e2e_scores`, and their units."""
+
 _PUNCTUATION = frozenset(["''", "'", "``", "`", "(", ")", "{", "}", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 """What the official scripts leave out before ROUGE-L, CIDEr and METEOR."""
 
