@@ -13,6 +13,7 @@ from randlora.training.config import resolve
 from randlora.training.config import validation as validation_module
 from randlora.training.config.schema import keys
 from randlora.training.config.synonyms import INSTEAD, SYNONYMS, known_as
+from randlora.training.config.validation import check_method_section
 
 SUITES = Path(__file__).parents[2] / "suites"
 
@@ -216,3 +217,23 @@ def test_nobodys_home(text_config):
     text_config.output = "~nobody-of-this-name/run"
     with pytest.raises(ConfigError, match=r"^~nobody-of-this-name/run: expected a path, got the home of a user who"):
         validate(text_config)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_without_a_data_section_a_task_has_its_own(file, task):
+    file.write_text(f"task: {task}\n", encoding="utf-8")
+    assert type(load_config(file).data) is TASKS[task].data_class
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("layers_to_transform", "a list of whole numbers or a whole number or null"),
+        ("alora_invocation_tokens", "a list of whole numbers or null"),
+        ("target_parameters", "a list of strings or null"),
+    ],
+)
+def test_what_a_list_holds_is_named(file, option, expected):
+    file.write_text(f"method: {{name: lora, options: {{{option}: x}}}}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"method\.options\.{option}: expected {expected}"):
+        check_method_section(load_config(file))

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from randlora.errors import ConfigError
-from randlora.training.config.synonyms import ours
+from randlora.training.config.synonyms import dotted, ours
 
-_SECTIONS = ("method", "data", "optimization")
 SHARED = ("method.target_modules", "method.exclude_modules")
 """Keys of the method section that a suite gives to every method with an adapter."""
 
@@ -25,16 +24,14 @@ def flat(section: Mapping[str, Any], where: str) -> dict[str, Any]:
         ConfigError: A key is there twice, or is one that a study sets, or a section is none.
     """
     found: dict[str, Any] = {}
-    for name, value in section.items():
-        nested = isinstance(value, Mapping) and name in _SECTIONS
-        if name in ("data", "optimization") and not nested:
-            raise ConfigError(f"{where}.{name}", expected="a section with keys of its own", got=repr(value))
-        for given, inner in [(f"{name}.{key}", inner) for key, inner in value.items()] if nested else [(name, value)]:
-            key = ours(given)
-            if key in found:
-                raise ConfigError(f"{where}.{key}", expected="one value", got="two")
-            if key not in SHARED and (key in _SET or key.partition(".")[0] in ("method", "fingerprint")):
-                hint = "methods, seeds and learning_rates stand beside it"
-                raise ConfigError(f"{where}.{key}", expected="nothing: a study sets it", got=repr(inner), hint=hint)
-            found[key] = inner
+    for given, value in dotted(section):
+        if given in ("data", "optimization"):
+            raise ConfigError(f"{where}.{given}", expected="a section with keys of its own", got=repr(value))
+        key = ours(given)
+        if key in found:
+            raise ConfigError(f"{where}.{key}", expected="one value", got="two")
+        if key not in SHARED and (key in _SET or key.partition(".")[0] in ("method", "fingerprint")):
+            hint = "methods, seeds and learning_rates stand beside it"
+            raise ConfigError(f"{where}.{key}", expected="nothing: a study sets it", got=repr(value), hint=hint)
+        found[key] = value
     return found

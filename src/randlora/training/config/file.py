@@ -6,15 +6,13 @@ from typing import Any
 
 import yaml
 
+from randlora.adapter_config import is_number
 from randlora.errors import ConfigError
 from randlora.tasks.paths import FILE, kind_of
 from randlora.training.config import strict_yaml
 from randlora.training.config.schema import check_key, check_value, config_of, fits, keys
 from randlora.training.config.sections import TrainConfig
 from randlora.training.config.synonyms import known_as, ours, put, rename
-
-_OPEN = ("method.options", "fingerprint")
-"""Sections whose keys are not fixed."""
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -33,10 +31,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     values = rename(read_mapping(Path(path)))
     config_of(values)  # the file's faults are the file's, whatever the words replace
     words = _words(overrides)
-    task = words.get("task", values.get("task", TrainConfig.task))
-    known = keys(str(task))
+    known = keys(str(words.get("task", values.get("task", TrainConfig.task))))
     for key, text in words.items():
-        check_key(key, [*known, *(key for section in _OPEN if key.rpartition(".")[0] == section)])
+        check_key(key, known)
         put(values, key, typed(key, text, known.get(key, Any)), replace=True)
     return config_of(values)
 
@@ -111,11 +108,7 @@ def typed(key: str, text: str, kind: Any) -> Any:
         value = strict_yaml.load(text) if text else ""  # nothing is no null
     except yaml.YAMLError:
         value = text
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is Any or text == "null" or text.startswith("[") or is_number:
-        chosen = value if fits(value, kind) else text
-    else:
-        chosen = text if fits(text, kind) else value
-    if not fits(chosen, kind):
-        check_value(key, text, kind)
+    as_yaml = kind is Any or text == "null" or text.startswith("[") or is_number(value)
+    chosen = next((one for one in ((value, text) if as_yaml else (text, value)) if fits(one, kind)), text)
+    check_value(key, chosen, kind)
     return chosen

@@ -3,9 +3,10 @@
 import dataclasses
 import types
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from randlora.adapter_config import check_choice
 from randlora.errors import ConfigError
@@ -14,14 +15,21 @@ from randlora.tasks import TASKS
 from randlora.tasks.suites.registry import with_suite
 from randlora.training.config.method_table import check_method
 from randlora.training.config.sections import TrainConfig, adapter_of
-from randlora.training.config.synonyms import INSTEAD, SYNONYMS
+from randlora.training.config.synonyms import INSTEAD, OPEN, SECTIONS, SYNONYMS
 
-_OPTIONS = "method.options."
-"""What lies below is checked against the method's own config class."""
 _LONGEST = 300
 """Letters of a wrong value that a message shows."""
 
-_CONFIG: TypeAdapter[TrainConfig] = TypeAdapter(TrainConfig)
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    bool: "true or false",
+    list: "a list",
+    dict: "names with a value each",
+    NoneType: "null",
+}
+_ENTRIES = {int: "whole numbers", str: "strings", dict: "names with a number each"}
 
 
 def keys(task: str, section: type = TrainConfig, prefix: str = "") -> dict[str, Any]:
@@ -30,7 +38,7 @@ def keys(task: str, section: type = TrainConfig, prefix: str = "") -> dict[str, 
     hints = get_type_hints(section, include_extras=True)
     if section is TrainConfig:
         hints["data"] = TASKS.get(task, TASKS[TrainConfig.task]).data_class
-    for name, kind in ((entry.name, hints[entry.name]) for entry in dataclasses.fields(section)):
+    for name, kind in hints.items():
         found[prefix + name] = kind
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             found |= keys(task, kind, f"{prefix}{name}.")
@@ -38,28 +46,25 @@ def keys(task: str, section: type = TrainConfig, prefix: str = "") -> dict[str, 
 
 
 def config_of(values: Mapping[str, Any]) -> TrainConfig:
-    """The config of nested keys and values.
-
-    Args:
-        values: As YAML has them; a data section may be a dataclass already.
+    """The config of nested keys and values, as YAML has them.
 
     Raises:
         ConfigError: A key is unknown, or a value is of another type, out of range, or not one of its choices.
     """
     values = _filled(values)
     try:
-        return _CONFIG.validate_python(dict(values))
+        config: TrainConfig = adapter_of(TrainConfig).validate_python(values)
     except ValidationError as error:
-        raise _explained(error, values) from error
+        _refuse_first(error, values)
+    return config
 
 
-def _filled(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The values with those of the suite that the data section names."""
-    task, data = values.get("task", TrainConfig.task), values.get("data")
-    if not isinstance(data, Mapping) or not isinstance(task, str) or task not in TASKS:
-        return values
-    fields = [field.name for field in dataclasses.fields(TASKS[task].data_class)]
-    return {**values, "data": with_suite(task, data, fields)}
+def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with those of the suite that the data section names, and a data section if there is none."""
+    task, data = values.get("task", TrainConfig.task), values.get("data", {})
+    if isinstance(data, Mapping) and isinstance(task, str) and task in TASKS:
+        data = with_suite(task, data, [field.name for field in dataclasses.fields(TASKS[task].data_class)])
+    return {**values, "data": data}
 
 
 def check_values(config: TrainConfig) -> None:
@@ -71,9 +76,9 @@ def check_values(config: TrainConfig) -> None:
     if config.task in TASKS and not isinstance(config.data, TASKS[config.task].data_class):
         expected = f"a {TASKS[config.task].data_class.__name__}, for {config.task}"
         raise ConfigError("data", expected=expected, got=type(config.data).__name__)
-    for name in ("method", "optimization", "data"):
+    for name in SECTIONS:
         if not dataclasses.is_dataclass(getattr(config, name)):
-            raise ConfigError(name, expected="a section with keys of its own", got=repr(getattr(config, name)))
+            raise ConfigError(name, expected=describe(TrainConfig), got=repr(getattr(config, name)))
     config_of(dataclasses.asdict(config))
 
 
@@ -88,14 +93,12 @@ def check_key(key: str, known: Iterable[str]) -> None:
         ConfigError: It does not; the message names the nearest one that does.
     """
     known = list(known)
-    if key in known or (key.startswith(_OPTIONS) and _OPTIONS[:-1] in known):
+    if key in known or any(section in known and key.startswith(f"{section}.") for section in OPEN):
         return
     key_here = key.replace("-", "_")
     last = key_here.rpartition(".")[2]
-    near = INSTEAD.get(last) or closest(key_here, known)
-    if not near:  # right name, wrong or forgotten section
-        near = next((name for name in known if name.rpartition(".")[2] == last), None)
-    near = near or closest(key_here, SYNONYMS)
+    same_name = (name for name in known if name.rpartition(".")[2] == last)  # in a wrong or forgotten section
+    near = INSTEAD.get(last) or closest(key_here, known) or next(same_name, None) or closest(key_here, SYNONYMS)
     hint = f"did you mean {near}?" if near else "see --keys"
     others = [name for name in TASKS if key in keys(name)]
     raise ConfigError(key, expected="a known config key", hint=f"only of {' and '.join(others)}" if others else hint)
@@ -107,15 +110,22 @@ def check_value(key: str, value: Any, kind: Any) -> None:
     Raises:
         ConfigError: It is not of the type `kind`.
     """
+    if not fits(value, kind):
+        refuse(key, value, kind)
+
+
+def refuse(key: str, value: Any, kind: Any) -> NoReturn:
+    """Say what is wrong with a value that is not of the type `kind`.
+
+    Raises:
+        ConfigError: Always.
+    """
     if _has_surrogates(value):
         raise ConfigError(key, expected="a name in UTF-8", got=repr(value), hint="rename the file")
-    if fits(value, kind):
-        return
     if key == "method.name" and isinstance(value, str):
         check_method(value)
-    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-    choices = [get_args(part) for part in kinds if get_origin(part) is Literal]
-    if choices and isinstance(value, str) and len(choices) == len([part for part in kinds if part is not type(None)]):
+    choices = [get_args(part) if get_origin(part) is Literal else () for part in _parts(kind) if part is not NoneType]
+    if isinstance(value, str) and len(choices) == 1 and choices[0]:
         check_choice(key, value, choices[0])
     text = repr(value)  # a history has thousands of entries
     raise ConfigError(key, expected=describe(kind), got=text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
@@ -123,54 +133,46 @@ def check_value(key: str, value: Any, kind: Any) -> None:
 
 def fits(value: Any, kind: Any) -> bool:
     """Whether a value is of a type."""
-    if _has_surrogates(value):
-        return False
     try:
         adapter_of(kind).validate_python(value, strict=not dataclasses.is_dataclass(kind))
     except ValidationError:
         return False
-    return True
+    return not _has_surrogates(value)
 
 
 def describe(kind: Any) -> str:
     """A type in words; those of `randlora.values` bring their own."""
-    if get_origin(kind) is Annotated:
-        return next(part for part in get_args(kind) if isinstance(part, str))
-    if get_origin(kind) in (Union, types.UnionType):
-        return " or ".join(describe(option) for option in get_args(kind))
-    if get_origin(kind) is Literal:
-        return " or ".join(f"'{option}'" for option in get_args(kind))
+    origin, arguments = get_origin(kind) or kind, get_args(kind)
+    if origin is Annotated:
+        return next(part for part in arguments if isinstance(part, str))
+    if origin is Literal:
+        return " or ".join(f"'{option}'" for option in arguments)
+    if len(_parts(kind)) > 1:
+        return " or ".join(describe(part) for part in _parts(kind))
     if dataclasses.is_dataclass(kind):
         return "a section with keys of its own"
-    of_mappings = get_origin(kind) is list and get_origin(get_args(kind)[0]) is dict
-    lists = "a list of names with a number each" if of_mappings else "a list of strings"
-    containers = {list: lists, dict: "names with a value each"}
-    if get_origin(kind) in containers:
-        return containers[get_origin(kind)]
-    names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}  # of method.options
-    return (names | {list: "a list", dict: containers[dict]}).get(kind, "null")
+    if origin is list and arguments:
+        return f"a list of {_ENTRIES.get(get_origin(arguments[0]) or arguments[0], 'values')}"
+    return _WORDS.get(origin, "another value")
 
 
-def _explained(error: ValidationError, values: Mapping[str, Any]) -> ConfigError:
-    """The first fault as an error of ours, by its dotted key."""
-    task = values.get("task", TrainConfig.task)
-    known = keys(task if isinstance(task, str) else "")
-    first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
-    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        try:
-            check_key(".".join(path), known)
-        except ConfigError as unknown:
-            return unknown
-    key = next(".".join(path[:end]) for end in range(len(path), 0, -1) if ".".join(path[:end]) in known)
+def _parts(kind: Any) -> tuple[Any, ...]:
+    """The types that a type is a choice of; itself where it is none."""
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+
+
+def _refuse_first(error: ValidationError, values: Mapping[str, Any]) -> NoReturn:
+    """Say the first fault that pydantic found, by its dotted key."""
+    known, fault = keys(str(values.get("task", TrainConfig.task))), error.errors()[0]
+    path = [str(part) for part in fault["loc"]]
+    if fault["type"] == "unexpected_keyword_argument":
+        check_key(".".join(path), known)
+    while ".".join(path) not in known:  # an entry of a list, or one of several types
+        path.pop()
     value: Any = values
-    for part in key.split("."):
-        value = value[part] if isinstance(value, Mapping) else getattr(value, part)
-    try:
-        check_value(key, value, known[key])
-    except ConfigError as wrong:
-        return wrong
-    return ConfigError(key, expected=describe(known[key]), got=repr(value))
+    for part in path:
+        value = value[part]
+    refuse(".".join(path), value, known[".".join(path)])
 
 
 def _has_surrogates(value: Any) -> bool:

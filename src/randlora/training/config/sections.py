@@ -1,6 +1,5 @@
 """The training config: plain dataclasses, one field per key of the YAML file, checked by `schema`."""
 
-import dataclasses
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -136,8 +135,7 @@ class OptimizationConfig:
 
 def _of_the_task(value: Any, info: ValidationInfo) -> Any:
     wanted: Any = TASKS[info.data["task"]].data_class if "task" in info.data else TextData
-    given = dataclasses.asdict(value) if isinstance(value, DataConfig) else value
-    return adapter_of(wanted).validate_python(given)
+    return adapter_of(wanted).validate_python(value)
 
 
 @cache

@@ -1,12 +1,26 @@
 """Keys as other tools call them, or in the place where these have them, read as ours; the user is told."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from randlora.errors import ConfigError
 from randlora.messages import note
 
+SECTIONS = ("method", "data", "optimization")
+
+OPEN = ("method.options", "fingerprint")
+"""Sections whose keys are not fixed."""
+
+_WITHOUT_SECTION = {
+    "optimization": "learning_rate max_steps gradient_accumulation_steps gradient_checkpointing weight_decay "
+    "warmup_ratio max_grad_norm save_steps eval_steps",
+    "data": "max_length packing assistant_only_loss completion_only_loss chat_template_path neftune_noise_alpha "
+    "label_smoothing_factor beta loss_type encoders pooling group_by_length",
+}
+"""Keys that have our names, and stand at the top in other tools or stood there in old configs."""
+
 SYNONYMS = {
+    **{name: f"{section}.{name}" for section, names in _WITHOUT_SECTION.items() for name in names.split()},
     # transformers' TrainingArguments, PEFT, TRL.
     "model_name_or_path": "model",
     "output_dir": "output",
@@ -23,24 +37,6 @@ SYNONYMS = {
     "dataloader_num_workers": "optimization.dataloader_workers",
     "load_best_model_at_end": "optimization.keep_best",
     "early_stopping_patience": "optimization.early_stopping",
-    "learning_rate": "optimization.learning_rate",
-    "max_steps": "optimization.max_steps",
-    "gradient_accumulation_steps": "optimization.gradient_accumulation_steps",
-    "gradient_checkpointing": "optimization.gradient_checkpointing",
-    "weight_decay": "optimization.weight_decay",
-    "warmup_ratio": "optimization.warmup_ratio",
-    "max_grad_norm": "optimization.max_grad_norm",
-    "save_steps": "optimization.save_steps",
-    "eval_steps": "optimization.eval_steps",
-    "max_length": "data.max_length",
-    "packing": "data.packing",
-    "assistant_only_loss": "data.assistant_only_loss",
-    "completion_only_loss": "data.completion_only_loss",
-    "chat_template_path": "data.chat_template_path",
-    "neftune_noise_alpha": "data.neftune_noise_alpha",
-    "label_smoothing_factor": "data.label_smoothing_factor",
-    "beta": "data.beta",
-    "loss_type": "data.loss_type",
     "lora_r": "method.r",
     "lora_alpha": "method.alpha",
     "lora_dropout": "method.dropout",
@@ -52,10 +48,6 @@ SYNONYMS = {
     "sequence_len": "data.max_length",
     "cutoff_len": "data.max_length",
     "max_seq_length": "data.max_length",
-    # Where they were before a task had a data section of its own.
-    "encoders": "data.encoders",
-    "pooling": "data.pooling",
-    "group_by_length": "data.group_by_length",
 }
 
 INSTEAD = {
@@ -87,7 +79,7 @@ def ours(key: str) -> str:
 def known_as(key: str) -> str:
     """Our name for a dotted key, which another tool may call otherwise and may not keep in a section."""
     section, _, name = key.rpartition(".")
-    return key if section in {"method.options", "fingerprint"} else SYNONYMS.get(name, key)
+    return key if section in OPEN else SYNONYMS.get(name, key)
 
 
 def rename(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,19 +89,20 @@ def rename(content: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: A key is there under two names.
     """
     found: dict[str, Any] = {}
-    given: list[str] = []
-    for name, value in content.items():
-        if name in ("method", "data", "optimization") and isinstance(value, Mapping):
-            for inner, inner_value in value.items():
-                given.append(f"{name}.{inner}")
-                put(found, known_as(given[-1]), inner_value)
-            found.setdefault(name, {})
-        else:
-            given.append(str(name))
-            put(found, known_as(given[-1]), value)
-    for key in given:  # an error is the only line
+    for key, value in dotted(content):
+        put(found, known_as(key), value)
+    for key, _ in dotted(content):  # an error is the only line
         ours(key)
     return found
+
+
+def dotted(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The keys and values of a config, those in its sections with dots."""
+    for name, value in content.items():
+        if name in SECTIONS and isinstance(value, Mapping):
+            yield from ((f"{name}.{key}", inner) for key, inner in value.items())
+        else:
+            yield name, value
 
 
 def put(values: dict[str, Any], key: str, value: Any, *, replace: bool = False) -> None:
