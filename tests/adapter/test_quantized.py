@@ -16,6 +16,8 @@ from networks import random_config
 from randlora import RandLoraConfig
 from randlora.adapter.weights import read_weight, write_weight
 from randlora.errors import LayerError
+from randlora.methods import HybridConfig
+from randlora.update import adapted_linear
 
 TARGETS = ["0", "2", "4"]
 
@@ -124,9 +126,10 @@ def literal_output(base, model, x):
     return x
 
 
+@pytest.mark.parametrize("strategy", ["factored", "folded"])
 @pytest.mark.parametrize("bases", ["structured", "uniform"])
-def test_values_and_gradients(quantized_format, bases):
-    model, base = adapted(quantized_format, bases=bases), quantized(quantized_format)
+def test_values_and_gradients(quantized_format, bases, strategy):
+    model, base = adapted(quantized_format, bases=bases, strategy=strategy), quantized(quantized_format)
     assert [p.dtype for p in model.parameters() if p.requires_grad] == [torch.float32] * 6
     near = quantized_format.near
     got, wanted = model(batch()), literal_output(base, model, batch())
@@ -140,6 +143,44 @@ def test_values_and_gradients(quantized_format, bases):
         assert (model(batch()) - wanted).abs().max() <= near * wanted.abs().max()
         with model.disable_adapter():
             assert (model(batch()) - base(batch())).abs().max() <= near * wanted.abs().max()
+
+
+@pytest.mark.parametrize("layer", ["nf4", "int8 of torchao"])
+def test_many_rows_take_one_product_with_the_folded_weight(layer, monkeypatch):
+    steps = []
+
+    def counted(*given):
+        steps.append(1)
+        return adapted_linear(*given)
+
+    monkeypatch.setattr("randlora.methods.randlora.layer.adapted_linear", counted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(2)
+        config = HybridConfig(r=4, lora_r=2, alpha=2.0, init_weights=False, target_modules=TARGETS)
+        model = peft.get_peft_model(quantized(FORMATS[layer]), config)
+    x = torch.randn(300, 40, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    kept = []
+
+    def pack(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = model(x)
+    gradients = torch.autograd.grad(output.square().sum(), [x, *trained])
+    assert len(steps) == 3
+    assert 64 * 128 not in kept  # no weight that was written out outlives its product
+    for part in model.modules():
+        if hasattr(part, "strategy"):
+            part.strategy["default"] = "factored"
+    factored = model(x)
+    assert len(steps) == 4  # of the layer that is not quantized
+    torch.testing.assert_close(output, factored, rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(gradients, torch.autograd.grad(factored.square().sum(), [x, *trained]), strict=True):
+        assert theirs.abs().sum() > 0
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * theirs.abs().max().item())
 
 
 def test_saved_and_loaded_again_and_several_adapters(quantized_format, tmp_path):

@@ -20,12 +20,15 @@ class QuantizedFormat:
         matches: Whether a layer has it.
         dequantize: From a layer to its weight (out, in); None if that is not supported.
         requantize: Writes a weight (out, in) into a layer, rounded to the format; None if that is not supported.
+        multiplies_as_read: Whether a layer's product with inputs of a dtype is, run eagerly, that with the weight that
+            `dequantize` gives, in that dtype.
     """
 
     name: str
     matches: Callable[[Any], bool]
     dequantize: Callable[[Any], Tensor] | None = None
     requantize: Callable[[Any, Tensor], None] | None = None
+    multiplies_as_read: Callable[[Any, torch.dtype], bool] = lambda _layer, _dtype: False
 
 
 def quantized_format(layer: Any) -> QuantizedFormat | None:
@@ -95,6 +98,11 @@ def _read_bnb_4bit(layer: Any) -> Tensor:
     return weight
 
 
+def _bnb_4bit_multiplies_as_read(layer: Any, dtype: torch.dtype) -> bool:
+    packed = getattr(layer.weight.quant_state, "packing_format_for_cpu", False)
+    return not packed and layer.compute_dtype in (None, dtype) and not torch.compiler.is_compiling()
+
+
 def _write_bnb_4bit(layer: Any, weight: Tensor) -> None:
     old = layer.weight
     dtype = getattr(old.quant_state, "original_dtype", old.quant_state.dtype)
@@ -137,6 +145,12 @@ def _can_requantize(weight: Any) -> bool:
     return known and all(getattr(weight, name, None) is None for name in measured)
 
 
+def _torchao_multiplies_as_read(layer: Any, _dtype: torch.dtype) -> bool:
+    """Whether a torchao tensor that is known leaves the activations as they are."""
+    quantizes = layer.weight.act_quant_kwargs is not None
+    return not quantizes and type(layer.weight).__name__ == "Int8Tensor" and not torch.compiler.is_compiling()
+
+
 def _write_torchao(layer: Any, weight: Tensor) -> None:
     from torchao.quantization import PerGroup, PerRow, PerTensor  # noqa: PLC0415
 
@@ -170,6 +184,7 @@ _FORMATS = (
         lambda layer: _weight_class(layer) == "Params4bit" and layer.weight.quant_state is not None,
         _read_bnb_4bit,
         _write_bnb_4bit,
+        _bnb_4bit_multiplies_as_read,
     ),
     QuantizedFormat(
         "bitsandbytes' 8-bit format",
@@ -182,6 +197,7 @@ _FORMATS = (
         lambda layer: is_torchao(getattr(layer, "weight", None)) and _can_requantize(layer.weight),
         _read_torchao,
         _write_torchao,
+        _torchao_multiplies_as_read,
     ),
     QuantizedFormat("a torchao format", lambda layer: is_torchao(getattr(layer, "weight", None)), _read_torchao),
     QuantizedFormat("HQQ's format", lambda layer: hasattr(layer, "W_q"), _read_hqq, _write_hqq),

@@ -1,7 +1,7 @@
 """The arithmetic of ΔW: tensors in, tensors out; no modules, no configuration. See README.md beside this file."""
 
 from randlora.update.dense import DenseForm, SparseForm
-from randlora.update.dispatch import Plan, choose_plan
+from randlora.update.dispatch import FOLDED, Plan, choose_plan
 from randlora.update.factored import factored_update
 from randlora.update.linear import adapted_linear
 from randlora.update.once import in_transform
@@ -10,6 +10,7 @@ from randlora.update.reference import reference_delta_weight
 from randlora.update.structured import StructuredForm
 
 __all__ = [
+    "FOLDED",
     "DenseForm",
     "Form",
     "Operator",

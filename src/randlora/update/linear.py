@@ -21,6 +21,8 @@ from randlora.update.scratch import scratch_like
 class _AdaptedLinear(torch.autograd.Function):
     """Saves x, λ and γ, and C where that is no larger than γ; the weight and the shared bases by reference.
 
+    A weight that is computed from what is stored of it (`read`) is computed again in the backward pass.
+
     A product of two trained matrices beside ΔW, as LoRA's, is added in place, to the output and to ∂x: on its own it
     would read and write each once more. Its rows of the inner width are kept, as LoRA keeps them.
     """
@@ -29,13 +31,14 @@ class _AdaptedLinear(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
-        weight: Tensor,
+        weight: Tensor | None,
         bias: Tensor | None,
         lambda_: Tensor,
         gamma: Tensor,
         down: Tensor | None,
         up: Tensor | None,
         held: Tensor | None,
+        read: Callable[[], Tensor] | None,
         spec: UpdateSpec,
         plan: Plan,
         form_type: Callable[..., Form],
@@ -48,11 +51,12 @@ class _AdaptedLinear(torch.autograd.Function):
             output = F.linear(x, held, bias)
         else:
             coefficients = operator.coefficients(lambda_, gamma, spec.scaling, x.dtype)
+            base: Any = weight if read is None else read()
             if plan.forward == FACTORED:
-                output = F.linear(x, weight.to(x.dtype), bias)
+                output = F.linear(x, base.to(x.dtype), bias)
                 _add_product(x, output, coefficients, spec, operator)
             else:
-                output = F.linear(x, _fold_once(weight, coefficients, spec, operator), bias)
+                output = F.linear(x, _fold_once(base, coefficients, spec, operator), bias)
             if not operator.keeps_coefficients:
                 coefficients = None
         lowered = None
@@ -60,7 +64,7 @@ class _AdaptedLinear(torch.autograd.Function):
             lowered = x @ down.T
             output.addmm_(lowered, up.T)
         ctx.save_for_backward(x, weight, lambda_, gamma, down, up, lowered, held, coefficients, *bases)
-        ctx.spec, ctx.backward_strategy, ctx.form_type = spec, plan.backward, form_type
+        ctx.read, ctx.spec, ctx.backward_strategy, ctx.form_type = read, spec, plan.backward, form_type
         return output
 
     @staticmethod
@@ -77,11 +81,12 @@ class _AdaptedLinear(torch.autograd.Function):
         elif wants_x:
             if coefficients is None:
                 coefficients = operator.coefficients(lambda_, gamma, spec.scaling, x.dtype)
+            base: Any = weight if ctx.read is None else ctx.read()
             if ctx.backward_strategy == FACTORED:
-                dx = dy @ weight.to(x.dtype)
+                dx = dy @ base.to(x.dtype)
                 projected = _add_transposed_product(dy, dx, coefficients, spec, operator)
             else:
-                dx = dy @ _fold_once(weight, coefficients, spec, operator)
+                dx = dy @ _fold_once(base, coefficients, spec, operator)
         down_gradient = up_gradient = None
         if down is not None:
             dlowered = dy @ up
@@ -94,7 +99,7 @@ class _AdaptedLinear(torch.autograd.Function):
         if any(wants_trained):
             large, small = (dy, x) if spec.small_is_input else (x, dy)
             lambda_gradient, gamma_gradient = operator.gradients(large, small, lambda_, gamma, spec.scaling, projected)
-        none = (None,) * (4 + len(bases))  # held, spec, plan, the form's type and its tensors
+        none = (None,) * (5 + len(bases))  # held, read, spec, plan, the form's type and its tensors
         return (dx, None, bias_gradient, lambda_gradient, gamma_gradient, down_gradient, up_gradient, *none)
 
 
@@ -129,7 +134,7 @@ def _fold_once(weight: Tensor, coefficients: Any, spec: UpdateSpec, operator: Op
 
 def adapted_linear(
     x: Float[Tensor, "*batch in"],
-    weight: Float[Tensor, "out in"],
+    weight: Float[Tensor, "out in"] | Callable[[], Float[Tensor, "out in"]],
     bias: Float[Tensor, " out"] | None,
     lambda_: Float[Tensor, "t r"],
     gamma: Float[Tensor, "t m"],
@@ -145,7 +150,7 @@ def adapted_linear(
 
     Args:
         x: Input, any leading dimensions, in the compute dtype.
-        weight: W₀, any floating dtype and any strides.
+        weight: W₀, any floating dtype and any strides; or what computes it, for each pass anew, from fewer bits.
         bias: b or None; it gets a gradient where it requires one.
         lambda_: Trained diagonals Λ, float32 (float64 where x is).
         gamma: Trained diagonals Γ, in the dtype of λ.
@@ -160,5 +165,7 @@ def adapted_linear(
     """
     rows = x.reshape(-1, x.shape[-1])
     down, up = beside or (None, None)
-    output = _AdaptedLinear.apply(rows, weight, bias, lambda_, gamma, down, up, held, spec, plan, type(form), *form)
+    stored, read = (weight, None) if isinstance(weight, Tensor) else (None, weight)
+    trained = lambda_, gamma, down, up
+    output = _AdaptedLinear.apply(rows, stored, bias, *trained, held, read, spec, plan, type(form), *form)
     return output.view(*x.shape[:-1], output.shape[-1])

@@ -1,5 +1,6 @@
 """RandLoRA's forward passes: on a linear layer in one step where that can be, on an embedding by rows."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from randlora.adapter.placement import compute_dtype
 from randlora.adapter.quantized import quantized_format
 from randlora.methods.randlora.state import RandLoraState
 from randlora.update import (
+    FOLDED,
     Plan,
     adapted_linear,
     choose_plan,
@@ -36,25 +38,34 @@ class RandLoraLayer(RandLoraState):
     def _is_one_step(self, name: str, x: Tensor) -> bool:
         """Whether layer and update run as one step: where the base layer is a frozen matrix and a bias, no more."""
         base = self.base_layer
-        if type(base).forward not in _FORWARDS or quantized_format(base) is not None:  # first: other kinds end here
+        quantized = quantized_format(base)
+        if type(base).forward not in _FORWARDS and quantized is None:  # first: other kinds end here
             return False
         if self._by_delta_weight(name) or self.drops(name) or self.base_has_hooks():
             return False
+        if quantized is not None:  # whose own product is the better one for the few rows that are not folded for
+            dtype = compute_dtype(x, base)
+            plain = x.dtype == dtype and quantized.multiplies_as_read(base, dtype)
+            return plain and set(self._plan(name, x, dtype)) == {FOLDED}
         # An input of another dtype is the base layer's to refuse, whatever the size of the batch.
         foreign = x.dtype != base.weight.dtype and not torch.is_autocast_enabled(x.device.type)
         return not foreign and not base.weight.requires_grad
 
+    def _plan(self, name: str, x: Tensor, dtype: torch.dtype) -> Plan:
+        strategy = self.strategy[name]
+        if strategy != "auto":
+            return Plan(strategy, strategy)
+        return choose_plan(self.form(name, x.device, dtype), self.update_spec(name), x.numel() // x.shape[-1])
+
     def _adapted(self, name: str, x: Tensor) -> Tensor:
         base = self.base_layer
-        weight = self.kind.read(base)
         dtype = compute_dtype(x, base)
+        plan, spec, form = self._plan(name, x, dtype), self.update_spec(name), self.form(name, x.device, dtype)
         lambda_, gamma = self.diagonals(name)
-        form, spec, strategy = self.form(name, x.device, dtype), self.update_spec(name), self.strategy[name]
-        automatic = strategy == "auto"
-        plan = choose_plan(form, spec, x.numel() // x.shape[-1]) if automatic else Plan(strategy, strategy)
+        weight = self.kind.read(base) if quantized_format(base) is None else partial(self.kind.read, base)
         with torch.autocast(x.device.type, enabled=False):
             held = None
-            if self.folded_weights is not None and not torch.compiler.is_compiling():
+            if self.folded_weights is not None and isinstance(weight, Tensor) and not torch.compiler.is_compiling():
                 held = self._held_weight(self.folded_weights, (name, dtype), weight, lambda_, gamma)
             beside = self._beside(name, dtype)
             return adapted_linear(x.to(dtype), weight, base.bias, lambda_, gamma, spec, form, plan, held, beside)
