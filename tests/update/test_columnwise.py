@@ -7,8 +7,9 @@ from randlora.update import columnwise
 from randlora.update.partition import Partition
 
 BF16, HALF, FLOAT, DOUBLE = torch.bfloat16, torch.float16, torch.float32, torch.float64
-# m, M, r: blocks that fit, short blocks of columns, of rows, a last block cut off, more rows than one piece holds.
-SHAPES = [(64, 128, 8), (30, 47, 7), (33, 35, 4), (100, 700, 7), (24, 100_000, 3)]
+# m, M, r: blocks that fit, short blocks of columns, of rows, a last block cut off, more rows
+# than one piece holds, more blocks than rows.
+SHAPES = [(64, 128, 8), (30, 47, 7), (33, 35, 4), (100, 700, 7), (24, 100_000, 3), (5, 7, 9), (1, 3, 40)]
 
 
 @pytest.mark.parametrize("products", [None, False], ids=["chosen", "written out"])

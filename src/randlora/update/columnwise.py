@@ -41,6 +41,8 @@ def fold_columnwise(
     """
     signs = columns.join(left[:, :, None].expand(-1, -1, columns.width)).T  # of the block of every row
     for part, which, height in rows.groups:
+        if height == 0:  # more blocks than rows
+            continue
         blocks = signs[:, which], update[:, :height]
         if not _products_are_fast(update, blocks[0].shape[1] * height):
             _add_written_out(weight[:, part], *blocks, out[:, part])
