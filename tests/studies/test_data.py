@@ -6,6 +6,7 @@ import datasets
 import pytest
 
 from randlora.cli import main
+from randlora.studies import slurm
 from randlora.studies.data import data_faults
 from randlora.studies.schema import in_yaml
 from randlora.studies.study import Study
@@ -176,8 +177,11 @@ def test_the_commands_say_all_that_is_wrong_and_begin_nothing(bert, tmp_path, mo
         *[f"randlora: two: {name}.csv: expected a column 'intent'" for name in "ab"],
     ]
     missing = "randlora: four: data.test: expected a data file or folder, got d.csv, which does not exist"
-    for words, wanted in (([], [*expected, missing]), (["--dry-run"], expected)):
-        assert main(["study", "run", "suite.yaml", *words]) == 2
+    monkeypatch.setattr(slurm.shutil, "which", lambda _: "/usr/bin/sbatch")
+    both = [*expected, missing]
+    commands = {("run",): both, ("run", "--dry-run"): expected, ("work",): both, ("work", "--slurm", "2"): expected}
+    for (verb, *words), wanted in commands.items():
+        assert main(["study", verb, "suite.yaml", *words]) == 2
         found = [line for line in capsys.readouterr().err.splitlines() if line.startswith("randlora: ")]
         assert [line[: len(start)] for line, start in zip(found, wanted, strict=True)] == wanted
     assert not (tmp_path / "runs").exists()

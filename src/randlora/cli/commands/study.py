@@ -94,15 +94,9 @@ def _study(arguments: argparse.Namespace, overrides: Sequence[str], *, planned: 
 def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     """`randlora study run SUITE [--dry-run] [--retry-failed] [--key value …]`."""
     study = _study(arguments, overrides, planned=False)
-    from randlora.studies.data import data_faults
-
     if arguments.dry_run:
         _show_plan(study)
-    faults = data_faults(study, elsewhere=arguments.dry_run)
-    for line in faults:
-        print(f"randlora: {line}", file=sys.stderr)
-    if faults or arguments.dry_run:
-        return 2 if faults else 0
+        return 0 if _data_fit(study, elsewhere=True) else 2
     return _work(study, retry_failed=arguments.retry_failed)
 
 
@@ -121,6 +115,8 @@ def work(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     from randlora.studies.slurm import require_slurm, submit_workers
 
     require_slurm()
+    if not _data_fit(study, elsewhere=True):
+        return 2
     study.begin()
     folder = study.folder.resolve()
     words = [sys.executable, "-m", "randlora", "study", "work", str(folder)]
@@ -131,6 +127,16 @@ def work(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     return 0
 
 
+def _data_fit(study: "Study", *, elsewhere: bool = False) -> bool:
+    """Whether the data of all that is not finished are as runs need them; what is wrong is said. See `data_faults`."""
+    from randlora.studies.data import data_faults
+
+    faults = data_faults(study, elsewhere=elsewhere)
+    for line in faults:
+        print(f"randlora: {line}", file=sys.stderr)
+    return not faults
+
+
 def _work(study: "Study", *, retry_failed: bool) -> int:
     from randlora.report.study import study_in_text
     from randlora.studies.interruption import interrupted_by_signals
@@ -138,6 +144,8 @@ def _work(study: "Study", *, retry_failed: bool) -> int:
     from randlora.studies.worker import check_here
     from randlora.studies.worker import work as take_units
 
+    if not _data_fit(study):
+        return 2
     check_here(study)  # nothing is written before
     study.begin()
     with interrupted_by_signals():
