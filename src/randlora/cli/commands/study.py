@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from randlora.cli.commands.needs import require, training
-from randlora.errors import ConfigError, OutputError
-from randlora.files import expanded
-from randlora.messages import note
+from randlora.cli.commands import study_tables
+from randlora.cli.commands.needs import require
+from randlora.cli.commands.study_opened import add_suite, open_study
+from randlora.errors import ConfigError
 
 if TYPE_CHECKING:
     from randlora.studies.study import Study
@@ -25,13 +25,13 @@ def add_to(actions: "argparse._SubParsersAction[Any]") -> None:
         epilog="Any key of the suite can be given as --key value, such as --base.data.train FILE.",
         allow_abbrev=False,
     )
-    _add_common(parser)
+    add_suite(parser)
     parser.add_argument("--retry-failed", action="store_true", help="run again what has failed")
     parser.add_argument("--dry-run", action="store_true", help="show the cells and what they would train, and stop")
     parser.set_defaults(call=run, interrupted=_GOES_ON)
 
     parser = verbs.add_parser("work", help="help with a study that was begun, from any machine", allow_abbrev=False)
-    _add_common(parser)
+    add_suite(parser)
     parser.add_argument("--retry-failed", action="store_true", help="run again what has failed")
     parser.add_argument("--slurm", type=int, metavar="N", help="submit N workers to SLURM in place of working here")
     parser.add_argument("--partition", help="with --slurm: the partition")
@@ -41,18 +41,13 @@ def add_to(actions: "argparse._SubParsersAction[Any]") -> None:
     parser.set_defaults(call=work, interrupted=_GOES_ON)
 
     parser = verbs.add_parser("status", help="what is done, running, failed and missing, by cell", allow_abbrev=False)
-    _add_common(parser)
+    add_suite(parser)
     parser.set_defaults(call=status, interrupted="interrupted")
 
-    parser = verbs.add_parser("table", help="what was found, the paper's figures beside it", allow_abbrev=False)
-    _add_common(parser)
-    parser.add_argument("--format", choices=("markdown", "csv", "json"), help="in place of text for the terminal")
-    parser.add_argument("--to", metavar="FILE", help="file to write to, in place of the terminal")
-    parser.set_defaults(call=table, interrupted="interrupted")
+    study_tables.add_to(verbs)
 
 
 _GOES_ON = "interrupted; the same command again goes on where it was"
-
 
 _OF_A_JOB = {
     "partition": "slurm_partition",
@@ -63,37 +58,9 @@ _OF_A_JOB = {
 """Options of a SLURM worker -> submitit's parameters."""
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("suite", help="YAML file, or the folder of a study that was begun")
-    parser.add_argument("--output", help="the study's folder (runs/study/NAME)")
-    parser.add_argument(
-        "--storage", metavar="URL", help="of a database for the queue (where it was begun, or a journal)"
-    )
-    parser.set_defaults(takes_overrides=True)
-
-
-def _study(arguments: argparse.Namespace, overrides: Sequence[str], *, planned: bool = True) -> "Study":
-    """The study; a `planned` one as `study run` last planned it, with the words that this was given."""
-    training()
-    require("optuna", "scipy")
-    from randlora.studies.schema import SUITE_FILE, load_suite
-    from randlora.studies.study import Study, study_folder
-
-    given = expanded(arguments.suite)
-    output = arguments.output or (given if given.is_dir() else None)
-    suite = load_suite(given, overrides)
-    if planned and not overrides:
-        copy = study_folder(suite, output) / SUITE_FILE
-        plan = load_suite(copy) if copy.is_file() else suite
-        if plan != suite:
-            note(f"{copy.parent} goes by the plan of its last `randlora study run`, which differs from {given}")
-        suite = plan
-    return Study(suite, output, arguments.storage)
-
-
 def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     """`randlora study run SUITE [--dry-run] [--retry-failed] [--key value …]`."""
-    study = _study(arguments, overrides, planned=False)
+    study = open_study(arguments, overrides, planned=False)
     if arguments.dry_run:
         _show_plan(study)
         return 0 if _data_fit(study, elsewhere=True) else 2
@@ -108,7 +75,7 @@ def work(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
             raise ConfigError(f"--{option}", expected="--slurm with it", got="none")
     if arguments.slurm is not None and arguments.slurm < 1:
         raise ConfigError("--slurm", expected="a number of workers, 1 or more", got=str(arguments.slurm))
-    study = _study(arguments, overrides)
+    study = open_study(arguments, overrides)
     if arguments.slurm is None:
         return _work(study, retry_failed=arguments.retry_failed)
     require("submitit")
@@ -165,7 +132,7 @@ def status(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     from randlora.report import Column, text_table
     from randlora.report.table import count
 
-    study = _study(arguments, overrides)
+    study = open_study(arguments, overrides)
     from randlora.studies.progress import STATES
     from randlora.studies.worker import runs_over_and_left, time_left
 
@@ -183,27 +150,6 @@ def status(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     running = sum(entry.count("running") for entry in found)
     words = [f"{over} of {over + left} runs are over", time_left(study, left, running)]
     print("\n".join(["; ".join(filter(None, words)), *dict.fromkeys(errors), str(study.folder)]))
-    return 0
-
-
-def table(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """`randlora study table SUITE [--format markdown|csv|json] [--to FILE]`."""
-    from randlora.files import write_atomically, writing
-    from randlora.report.study import FORMATS, study_in_text
-    from randlora.studies.table import study_table
-
-    if arguments.to is not None and expanded(arguments.to).is_dir():
-        raise OutputError("--to", expected="a file", got=f"{arguments.to}, a folder")
-    study = _study(arguments, overrides)
-    text = FORMATS.get(arguments.format, study_in_text)(study_table(study))
-    if arguments.to is None:
-        print(text.rstrip("\n"))
-        return 0
-    path = expanded(arguments.to)
-    with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text if text.endswith("\n") else f"{text}\n")
-    print(path)
     return 0
 
 
