@@ -196,3 +196,16 @@ def test_what_is_finished_is_not_looked_at_again(tmp_path, monkeypatch):
     assert len(data_faults(study)) == 1
     work(study, run=train)
     assert data_faults(study) == []
+
+
+def test_a_finished_study_needs_no_data(bert, tmp_path, monkeypatch, capsys):
+    """As one that was copied from another machine: there is nothing left to run, and the table is shown."""
+    monkeypatch.chdir(tmp_path)
+    base = {"model": str(bert), "data": {"train": "a.csv", "test": "a.csv"}}
+    given = suite(base=base, tasks={"one": {}}, methods=PLAIN, learning_rates=[1e-3])
+    work(Study(given, tmp_path / "s", begin=True), run=train)
+    for verb in ("work", "run"):
+        assert main(["study", verb, "s"]) == 0
+        assert "74.50" in capsys.readouterr().out
+    assert main(["study", "run", "s", "--seeds", "[0, 1, 2]"]) == 2
+    assert "one: data.train: expected a data file or folder, got a.csv" in capsys.readouterr().err
