@@ -170,5 +170,6 @@ def _show_plan(study: "Study") -> None:
     columns += [Column("peak memory", "memory", str), Column("learning rates", "rates"), Column("runs", "runs", count)]
     print(text_table(shown, columns))
     total = sum(row["runs"] for row in plan.rows)
-    last = f"{len(plan.rows)} cells, {total:,} runs, and more where the best rate is at an edge; {study.folder}"
-    print("\n".join([*plan.notes, last]))
+    searched = any(len(cell.rates) > 1 for cell in study.cells)
+    more = ", and more where the best rate is at an edge" if searched else ""
+    print("\n".join([*plan.notes, f"{len(plan.rows)} cells, {total:,} runs{more}; {study.folder}"]))
