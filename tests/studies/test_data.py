@@ -6,6 +6,7 @@ import datasets
 import pytest
 
 from randlora.cli import main
+from randlora.studies import slurm
 from randlora.studies.data import data_faults
 from randlora.studies.schema import in_yaml
 from randlora.studies.study import Study
@@ -176,8 +177,11 @@ def test_the_commands_say_all_that_is_wrong_and_begin_nothing(bert, tmp_path, mo
         *[f"randlora: two: {name}.csv: expected a column 'intent'" for name in "ab"],
     ]
     missing = "randlora: four: data.test: expected a data file or folder, got d.csv, which does not exist"
-    for words, wanted in (([], [*expected, missing]), (["--dry-run"], expected)):
-        assert main(["study", "run", "suite.yaml", *words]) == 2
+    monkeypatch.setattr(slurm.shutil, "which", lambda _: "/usr/bin/sbatch")
+    both = [*expected, missing]
+    commands = {("run",): both, ("run", "--dry-run"): expected, ("work",): both, ("work", "--slurm", "2"): expected}
+    for (verb, *words), wanted in commands.items():
+        assert main(["study", verb, "suite.yaml", *words]) == 2
         found = [line for line in capsys.readouterr().err.splitlines() if line.startswith("randlora: ")]
         assert [line[: len(start)] for line, start in zip(found, wanted, strict=True)] == wanted
     assert not (tmp_path / "runs").exists()
@@ -192,3 +196,16 @@ def test_what_is_finished_is_not_looked_at_again(tmp_path, monkeypatch):
     assert len(data_faults(study)) == 1
     work(study, run=train)
     assert data_faults(study) == []
+
+
+def test_a_finished_study_needs_no_data(bert, tmp_path, monkeypatch, capsys):
+    """As one that was copied from another machine: there is nothing left to run, and the table is shown."""
+    monkeypatch.chdir(tmp_path)
+    base = {"model": str(bert), "data": {"train": "a.csv", "test": "a.csv"}}
+    given = suite(base=base, tasks={"one": {}}, methods=PLAIN, learning_rates=[1e-3])
+    work(Study(given, tmp_path / "s", begin=True), run=train)
+    for verb in ("work", "run"):
+        assert main(["study", verb, "s"]) == 0
+        assert "74.50" in capsys.readouterr().out
+    assert main(["study", "run", "s", "--seeds", "[0, 1, 2]"]) == 2
+    assert "one: data.train: expected a data file or folder, got a.csv" in capsys.readouterr().err

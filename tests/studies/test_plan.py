@@ -44,11 +44,14 @@ def test_what_is_not_known_is_said_with_the_reason(bert, tmp_path, capsys):
     assert "MiB" in line
     spectral = next(line for line in out.splitlines() if line.startswith("one   spectral")).split()
     assert (spectral[2].replace(",", "").isdigit(), spectral[3]) == (True, "unknown")
+    assert ", and more where the best rate is at an edge" in out
     assert "unknown: memory of spectral: module 'encoder.layer.0" in out.replace("bert.", "")
     assert main(["study", "run", str(tmp_path / "suite.yaml"), "--dry-run", "--base.model", "nobody/has-this"]) == 0
-    assert (
-        "trained numbers of lora, spectral: nobody/has-this: its config cannot be had here" in capsys.readouterr().out
-    )
+    out = capsys.readouterr().out
+    assert "trained numbers of lora, spectral: nobody/has-this: its config cannot be had here" in out
+    one_rate = ["--learning_rates", "[1e-3]", "--base.model", "nobody/has-this"]
+    assert main(["study", "run", str(tmp_path / "suite.yaml"), "--dry-run", *one_rate]) == 0
+    assert "at an edge" not in capsys.readouterr().out
     assert not (tmp_path / "s").exists()
 
 

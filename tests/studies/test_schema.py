@@ -46,12 +46,17 @@ def test_words_take_precedence(write):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": None}, r"seeds: expected a list of whole numbers of at least 0, got None"),
+        ({"seeds": None}, r"seeds: expected a list of whole numbers of at least 0, one or more, got None"),
         ({"learning_rates": [0.1, "fast"]}, r"learning_rates: expected a list of numbers above 0"),
         ({"learning_rates": []}, r"learning_rates: expected a list of numbers above 0"),
         ({"tasks": {}}, r"tasks: expected names with a section each"),
-        ({"tasks": {"a.b": {}}}, r"tasks: expected a name of letters, digits, blanks and .*, got 'a\.b'"),
-        ({"name": "../up"}, r"name: expected a name of letters, digits and \. _ -, got '\.\./up'"),
+        ({"tasks": {"a.b": {}}}, r"tasks: expected a name of at most 80 letters, digits, single blanks .*, got 'a\.b'"),
+        ({"tasks": {"a": {}, "a ": {}}}, r"tasks: expected a name of .*, got 'a '"),
+        ({"methods": {"a  b": {"name": "lora"}}}, r"methods: expected a name of .* single blanks .*, got 'a b'"),
+        ({"tasks": {"a": None}}, r"tasks\.a: expected a section .*, got nothing \({}, where it has none\)"),
+        ({"methods": {"a": {"name": "lora"}, "b": "lora"}}, r"methods\.b: expected a section .*, got 'lora'"),
+        ({"seeds": []}, r"seeds: expected a list of whole numbers of at least 0, one or more, got \[\]"),
+        ({"name": "../up"}, r"name: expected a name of at most 80 letters, digits and \. _ -, got '\.\./up'"),
         ({"budgets": [{"as_lora": 0}]}, r"budgets: expected ranks or \{as_lora: RANK\}"),
         ({"paper": [{"table": "11", "backbone": "CLIP", "tabel": 1}]}, r"paper\.0\.tabel: expected a known key"),
         (
@@ -174,6 +179,13 @@ def test_the_command_says_what_is_wrong_in_one_line(write, capsys):
     assert main(["study", "run", str(write()), "--output", str(folder), "--base.data.train", "./none.csv"]) == 2
     assert "none.csv, which does not exist" in capsys.readouterr().err
     assert not folder.exists()
+    (path.parent / "empty").mkdir()
+    for words, got in (
+        ([str(path.parent / "empty")], "got a folder without"),
+        ([str(write()), "--output", str(path)], "got a file"),
+    ):
+        assert main(["study", "status", *words]) == 2
+        assert got in capsys.readouterr().err
     assert main(["study", "table", str(write()), "--to", str(path.parent)]) == 2
     assert "--to: expected a file" in capsys.readouterr().err
 

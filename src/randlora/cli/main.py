@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
 import time
 import warnings
@@ -84,6 +85,8 @@ def main(words: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
+        if words is None:  # the process ends, for which it takes a moment: there is nothing left for another Ctrl-C
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         if not is_first_process():
             return 130
         return _end(

@@ -58,7 +58,7 @@ def figure_columns(result: Result) -> list[Column]:
         columns.append(Column(f"{name} ({average['unit']})" if average["unit"] else name, f"averages.{name}", _figure))
         columns.append(Column("paper", f"averages.{name}.paper", str))
     if result.data["ranks"]:
-        columns.append(Column("mean rank", "rank", _rank))
+        columns.append(Column("mean rank", "rank", rank_in_words))
     return columns
 
 
@@ -71,7 +71,8 @@ def _figure(cell: dict[str, Any]) -> str:
     return f"{cell['shown']:.{digits}f}{spread}"
 
 
-def _rank(rank: dict[str, float]) -> str:
+def rank_in_words(rank: dict[str, float]) -> str:
+    """A mean rank and the interval in which it lies."""
     around = f" [{rank['low']:.1f}, {rank['high']:.1f}]" if "low" in rank else ""
     return f"{rank['rank']:.2f}{around}"
 

@@ -29,7 +29,7 @@ def data_faults(study: Study, *, elsewhere: bool = False) -> list[str]:
     """
     configs = {}
     for entry in study.progress():
-        if entry.to_come or entry.count("missing", "running", "failed"):
+        if not entry.is_over:
             config = entry.cell.config
             configs[entry.cell.task, config.task, repr(config.data)] = config, entry.cell.seeds[0]
     found = dict[str, None]()

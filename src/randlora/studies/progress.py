@@ -71,6 +71,11 @@ class Progress:
     chosen: float | None = None
     to_come: int = 0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all its runs have ended, and none has failed, which would be tried again."""
+        return not (self.to_come or self.count("missing", "running", "failed"))
+
     def count(self, *states: State) -> int:
         """How many of the runs asked for are in a state."""
         return sum(outcome.state in states for _, outcome in self.units)

@@ -36,6 +36,9 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
         ConfigError: The file cannot be read, a key or a name is unknown, a value does not fit, or a cell is no run.
     """
     path = expanded(path)
+    if path.is_dir() and not (path / SUITE_FILE).is_file():
+        expected = f"a suite, or the folder of a study, with {SUITE_FILE}"
+        raise ConfigError(str(path), expected=expected, got="a folder without")
     values = read_mapping(path / SUITE_FILE if path.is_dir() else path)
     written = suite_of(values)  # the file's faults are the file's, whatever the words replace
     check_paper(written, rows_of(written))
@@ -83,6 +86,10 @@ def _explained(fault: Any, values: Mapping[str, Any]) -> ConfigError:
     kind = _KINDS[path[0]]
     if path[0] not in values:
         return ConfigError(path[0], expected=describe(kind), got="nothing")
+    if len(path) == 2 and path[0] in ("tasks", "shots", "methods"):
+        got = "nothing" if fault["input"] is None else repr(fault["input"])
+        hint = "{}, where it has none" if fault["input"] is None else ""
+        return ConfigError(key, expected="a section with keys of its own", got=got, hint=hint)
     if path[0] not in ("paper", "score") or len(path) == 1:
         try:
             check_value(path[0], values[path[0]], kind)

@@ -137,7 +137,9 @@ class Study:
         hint = "choose another --output"
         known = begun(self.folder)
         if known is None:
-            if self.folder.exists() and (not self.folder.is_dir() or any(map(_is_foreign, self.folder.iterdir()))):
+            if self.folder.exists() and not self.folder.is_dir():
+                raise OutputError(str(self.folder), expected=expected, got="a file", hint=hint)
+            if self.folder.is_dir() and any(map(_is_foreign, self.folder.iterdir())):
                 raise OutputError(str(self.folder), expected=expected, got="one that holds other files", hint=hint)
             return None
         name, place = known

@@ -13,12 +13,12 @@ _NO_OTHER_KEYS = ConfigDict(extra="forbid")
 SuiteName = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80),
-    "a name of letters, digits and . _ -",
+    "a name of at most 80 letters, digits and . _ -",
 ]
 Name = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _+%=-]*$", max_length=80),
-    "a name of letters, digits, blanks and _ + % = -",
+    StringConstraints(pattern=r"^[A-Za-z0-9]( ?[A-Za-z0-9_+%=-])*$", max_length=80),
+    "a name of at most 80 letters, digits, single blanks and _ + % = -",
 ]
 Budget = PositiveCount | AsLora
 """A value of `method.r`."""
@@ -28,7 +28,7 @@ Budgets = Annotated[list[Budget], "ranks or {as_lora: RANK}, in a list"]
 Section = dict[str, Any]
 """Keys of a run's config, dotted or nested, and their values."""
 
-Rates = Annotated[list[Positive], Len(1), "a list of numbers above 0"]
+Rates = Annotated[list[Positive], Len(1), "a list of numbers above 0, one or more"]
 
 
 @dataclass
@@ -115,7 +115,9 @@ class Suite:
     description: str = ""
     budgets: Budgets = field(default_factory=list)
     shots: dict[Name, Section] = field(default_factory=dict)
-    seeds: Annotated[list[Seed], Len(1), "a list of whole numbers of at least 0"] = field(default_factory=lambda: [0])
+    seeds: Annotated[list[Seed], Len(1), "a list of whole numbers of at least 0, one or more"] = field(
+        default_factory=lambda: [0]
+    )
     statistic: Annotated[Literal["mean", "median"], "mean or median"] = "mean"
     score: Annotated[Score | None, "a section with keys of its own"] = None
     paper: Annotated[list[Paper], "a list of sections"] = field(default_factory=list)

@@ -24,8 +24,8 @@ def study_table(study: Study) -> Result:
     Returns:
         Rows have "row", "trained", "step_seconds", "peak_memory_bytes", "adapter_bytes", "forgotten", "rank", "costs",
         in percent of another row's beside the paper's, and "columns", by column "shown", the suite's `statistic`, "sd"
-        and "paper". `data` has every cell with all its values in "cells", "averages" over the tasks, "ranks", "costs",
-        and the "conditions" of both.
+        and "paper". `data` has every cell with all its values in "cells", the suite's "methods", "averages" over the
+        tasks, "ranks", "costs", and the "conditions" of both.
     """
     found = study.progress()
     cells = [cell for entry in found for cell in _cells(study, entry)]
@@ -43,6 +43,7 @@ def study_table(study: Study) -> Result:
     data: dict[str, Any] = {
         "suite": study.suite.name,
         "description": study.suite.description,
+        "methods": study.suite.methods,
         "conditions": conditions(study, found),
         "cells": cells,
         "averages": found_averages,

@@ -36,12 +36,12 @@ Run = Callable[..., Any]
 
 
 def check_here(study: Study) -> None:
-    """Check everything that can be known of every cell on this machine: data, model folders, hardware.
+    """Check everything that can be known on this machine of every cell that is not over: data, model folders, hardware.
 
     Raises:
         RandLoraError: A cell cannot be run here.
     """
-    for cell in study.cells:
+    for cell in (entry.cell for entry in study.progress() if not entry.is_over):
         with naming(f"{cell.column}, {cell.row}"):
             validate(replace(cell.config, output=str(study.folder / "runs")))
 

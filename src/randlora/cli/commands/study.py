@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from randlora.cli.commands.needs import require, training
-from randlora.errors import ConfigError, OutputError
-from randlora.files import expanded
-from randlora.messages import note
+from randlora.cli.commands import study_tables
+from randlora.cli.commands.needs import require
+from randlora.cli.commands.study_opened import add_suite, open_study
+from randlora.errors import ConfigError
 
 if TYPE_CHECKING:
     from randlora.studies.study import Study
@@ -25,13 +25,13 @@ def add_to(actions: "argparse._SubParsersAction[Any]") -> None:
         epilog="Any key of the suite can be given as --key value, such as --base.data.train FILE.",
         allow_abbrev=False,
     )
-    _add_common(parser)
+    add_suite(parser)
     parser.add_argument("--retry-failed", action="store_true", help="run again what has failed")
     parser.add_argument("--dry-run", action="store_true", help="show the cells and what they would train, and stop")
     parser.set_defaults(call=run, interrupted=_GOES_ON)
 
     parser = verbs.add_parser("work", help="help with a study that was begun, from any machine", allow_abbrev=False)
-    _add_common(parser)
+    add_suite(parser)
     parser.add_argument("--retry-failed", action="store_true", help="run again what has failed")
     parser.add_argument("--slurm", type=int, metavar="N", help="submit N workers to SLURM in place of working here")
     parser.add_argument("--partition", help="with --slurm: the partition")
@@ -41,18 +41,13 @@ def add_to(actions: "argparse._SubParsersAction[Any]") -> None:
     parser.set_defaults(call=work, interrupted=_GOES_ON)
 
     parser = verbs.add_parser("status", help="what is done, running, failed and missing, by cell", allow_abbrev=False)
-    _add_common(parser)
+    add_suite(parser)
     parser.set_defaults(call=status, interrupted="interrupted")
 
-    parser = verbs.add_parser("table", help="what was found, the paper's figures beside it", allow_abbrev=False)
-    _add_common(parser)
-    parser.add_argument("--format", choices=("markdown", "csv", "json"), help="in place of text for the terminal")
-    parser.add_argument("--to", metavar="FILE", help="file to write to, in place of the terminal")
-    parser.set_defaults(call=table, interrupted="interrupted")
+    study_tables.add_to(verbs)
 
 
 _GOES_ON = "interrupted; the same command again goes on where it was"
-
 
 _OF_A_JOB = {
     "partition": "slurm_partition",
@@ -63,46 +58,12 @@ _OF_A_JOB = {
 """Options of a SLURM worker -> submitit's parameters."""
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("suite", help="YAML file, or the folder of a study that was begun")
-    parser.add_argument("--output", help="the study's folder (runs/study/NAME)")
-    parser.add_argument(
-        "--storage", metavar="URL", help="of a database for the queue (where it was begun, or a journal)"
-    )
-    parser.set_defaults(takes_overrides=True)
-
-
-def _study(arguments: argparse.Namespace, overrides: Sequence[str], *, planned: bool = True) -> "Study":
-    """The study; a `planned` one as `study run` last planned it, with the words that this was given."""
-    training()
-    require("optuna", "scipy")
-    from randlora.studies.schema import SUITE_FILE, load_suite
-    from randlora.studies.study import Study, study_folder
-
-    given = expanded(arguments.suite)
-    output = arguments.output or (given if given.is_dir() else None)
-    suite = load_suite(given, overrides)
-    if planned and not overrides:
-        copy = study_folder(suite, output) / SUITE_FILE
-        plan = load_suite(copy) if copy.is_file() else suite
-        if plan != suite:
-            note(f"{copy.parent} goes by the plan of its last `randlora study run`, which differs from {given}")
-        suite = plan
-    return Study(suite, output, arguments.storage)
-
-
 def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     """`randlora study run SUITE [--dry-run] [--retry-failed] [--key value …]`."""
-    study = _study(arguments, overrides, planned=False)
-    from randlora.studies.data import data_faults
-
+    study = open_study(arguments, overrides, planned=False)
     if arguments.dry_run:
         _show_plan(study)
-    faults = data_faults(study, elsewhere=arguments.dry_run)
-    for line in faults:
-        print(f"randlora: {line}", file=sys.stderr)
-    if faults or arguments.dry_run:
-        return 2 if faults else 0
+        return 0 if _data_fit(study, elsewhere=True) else 2
     return _work(study, retry_failed=arguments.retry_failed)
 
 
@@ -114,13 +75,15 @@ def work(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
             raise ConfigError(f"--{option}", expected="--slurm with it", got="none")
     if arguments.slurm is not None and arguments.slurm < 1:
         raise ConfigError("--slurm", expected="a number of workers, 1 or more", got=str(arguments.slurm))
-    study = _study(arguments, overrides)
+    study = open_study(arguments, overrides)
     if arguments.slurm is None:
         return _work(study, retry_failed=arguments.retry_failed)
     require("submitit")
     from randlora.studies.slurm import require_slurm, submit_workers
 
     require_slurm()
+    if not _data_fit(study, elsewhere=True):
+        return 2
     study.begin()
     folder = study.folder.resolve()
     words = [sys.executable, "-m", "randlora", "study", "work", str(folder)]
@@ -131,6 +94,16 @@ def work(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     return 0
 
 
+def _data_fit(study: "Study", *, elsewhere: bool = False) -> bool:
+    """Whether the data of all that is not finished are as runs need them; what is wrong is said. See `data_faults`."""
+    from randlora.studies.data import data_faults
+
+    faults = data_faults(study, elsewhere=elsewhere)
+    for line in faults:
+        print(f"randlora: {line}", file=sys.stderr)
+    return not faults
+
+
 def _work(study: "Study", *, retry_failed: bool) -> int:
     from randlora.report.study import study_in_text
     from randlora.studies.interruption import interrupted_by_signals
@@ -138,6 +111,8 @@ def _work(study: "Study", *, retry_failed: bool) -> int:
     from randlora.studies.worker import check_here
     from randlora.studies.worker import work as take_units
 
+    if not _data_fit(study):
+        return 2
     check_here(study)  # nothing is written before
     study.begin()
     with interrupted_by_signals():
@@ -157,7 +132,7 @@ def status(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     from randlora.report import Column, text_table
     from randlora.report.table import count
 
-    study = _study(arguments, overrides)
+    study = open_study(arguments, overrides)
     from randlora.studies.progress import STATES
     from randlora.studies.worker import runs_over_and_left, time_left
 
@@ -178,27 +153,6 @@ def status(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     return 0
 
 
-def table(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """`randlora study table SUITE [--format markdown|csv|json] [--to FILE]`."""
-    from randlora.files import write_atomically, writing
-    from randlora.report.study import FORMATS, study_in_text
-    from randlora.studies.table import study_table
-
-    if arguments.to is not None and expanded(arguments.to).is_dir():
-        raise OutputError("--to", expected="a file", got=f"{arguments.to}, a folder")
-    study = _study(arguments, overrides)
-    text = FORMATS.get(arguments.format, study_in_text)(study_table(study))
-    if arguments.to is None:
-        print(text.rstrip("\n"))
-        return 0
-    path = expanded(arguments.to)
-    with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text if text.endswith("\n") else f"{text}\n")
-    print(path)
-    return 0
-
-
 def _show_plan(study: "Study") -> None:
     from randlora.report import Column, text_table
     from randlora.report.table import binary_bytes, count
@@ -216,5 +170,6 @@ def _show_plan(study: "Study") -> None:
     columns += [Column("peak memory", "memory", str), Column("learning rates", "rates"), Column("runs", "runs", count)]
     print(text_table(shown, columns))
     total = sum(row["runs"] for row in plan.rows)
-    last = f"{len(plan.rows)} cells, {total:,} runs, and more where the best rate is at an edge; {study.folder}"
-    print("\n".join([*plan.notes, last]))
+    searched = any(len(cell.rates) > 1 for cell in study.cells)
+    more = ", and more where the best rate is at an edge" if searched else ""
+    print("\n".join([*plan.notes, f"{len(plan.rows)} cells, {total:,} runs{more}; {study.folder}"]))
