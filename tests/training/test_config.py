@@ -2,13 +2,14 @@ import dataclasses
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from trl import DPOConfig, SFTConfig
 
 from randlora.errors import ConfigError, DataError, DeviceError, OutputError, RandLoraError
 from randlora.tasks import TASKS
-from randlora.training import OptimizationConfig, TrainConfig, load_config, validate
+from randlora.training import OptimizationConfig, TrainConfig, load_config, train, validate
 from randlora.training.config import resolve
 from randlora.training.config import validation as validation_module
 from randlora.training.config.schema import keys
@@ -211,6 +212,44 @@ def test_a_truth_value_is_no_repository(text_config):
     text_config.push_to_hub = "true"
     with pytest.raises(ConfigError, match=r"^push_to_hub: expected a repository's name, got true"):
         validate(text_config)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "task",
+        "model",
+        "start_from",
+        "seed",
+        "report_to",
+        "method",
+        "method.name",
+        "method.r",
+        "method.target_modules",
+        "method.options",
+        "data",
+        "data.train",
+        "optimization.learning_rate",
+    ],
+)
+@pytest.mark.parametrize(
+    "value",
+    [(), {1, 2}, b"x", Path("x"), object(), np.int64(3), np.float64(0.5), np.ones(2), TrainConfig, [None]],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_that_python_alone_has_is_refused_by_its_key(key, value, text_config):
+    change(text_config, key, value)
+    for check in (validate, train):
+        with pytest.raises(ConfigError, match=rf"^{key}: expected ") as caught:
+            check(text_config)
+        assert "\n" not in str(caught.value)
+    assert not Path(text_config.output).exists()
+
+
+def test_what_is_no_config_at_all():
+    for check in (validate, train):
+        with pytest.raises(ConfigError, match=r"^config: expected a TrainConfig, got dict"):
+            check({"task": "sft"})
 
 
 def test_nobodys_home(text_config):
