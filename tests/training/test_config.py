@@ -268,7 +268,7 @@ def test_without_a_data_section_a_task_has_its_own(file, task):
     ("option", "expected"),
     [
         ("layers_to_transform", "a list of whole numbers or a whole number or null"),
-        ("alora_invocation_tokens", "a list of whole numbers or null"),
+        ("trainable_token_indices", "a list of token numbers or layers with such a list each or null"),
         ("target_parameters", "a list of strings or null"),
     ],
 )
