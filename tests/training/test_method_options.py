@@ -1,6 +1,7 @@
 """Options of PEFT's tuners: what each gives is what is saved, loaded and merged, or it is refused in one line."""
 
 import dataclasses
+from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import peft
@@ -20,6 +21,7 @@ from randlora.training.config.method_options import options_of
 from randlora.training.config.method_table import METHODS
 from randlora.training.config.peft_limits import KINDS, WITHOUT
 from randlora.training.config.validation import check_method_section
+from randlora.training.inspection import inspect_adapter
 from randlora.training.merge import merge_adapter
 from randlora.training.methods import build
 from tiny import task_of
@@ -269,6 +271,7 @@ def test_trained_biases_of_lora_stop_an_export_and_a_merge_without_a_place_for_t
         ("lora", {"init_lora_weights": "olora"}),
         ("lora", {"init_lora_weights": "orthogonal"}),
         ("lora", {"velora_config": {"num_groups": 4, "init_type": "random"}}),
+        ("lora", {"init_lora_weights": "mica"}),
     ],
 )
 def test_a_run_that_was_stopped_ends_with_the_same_adapter_and_score(name, options, text_config, interrupted):
@@ -280,3 +283,4 @@ def test_a_run_that_was_stopped_ends_with_the_same_adapter_and_score(name, optio
     assert train(text_config).metrics == whole.metrics
     for output in (whole_output, text_config.output):
         assert evaluate(output)["loss"] == pytest.approx(whole.metrics["test_loss"], rel=1e-5)
+    assert inspect_adapter(Path(whole_output) / "adapter").trained == whole.trainable_parameters
