@@ -2,13 +2,14 @@ import dataclasses
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from trl import DPOConfig, SFTConfig
 
 from randlora.errors import ConfigError, DataError, DeviceError, OutputError, RandLoraError
 from randlora.tasks import TASKS
-from randlora.training import OptimizationConfig, TrainConfig, load_config, validate
+from randlora.training import OptimizationConfig, TrainConfig, load_config, train, validate
 from randlora.training.config import resolve
 from randlora.training.config import validation as validation_module
 from randlora.training.config.schema import keys
@@ -213,6 +214,44 @@ def test_a_truth_value_is_no_repository(text_config):
         validate(text_config)
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "task",
+        "model",
+        "start_from",
+        "seed",
+        "report_to",
+        "method",
+        "method.name",
+        "method.r",
+        "method.target_modules",
+        "method.options",
+        "data",
+        "data.train",
+        "optimization.learning_rate",
+    ],
+)
+@pytest.mark.parametrize(
+    "value",
+    [(), {1, 2}, b"x", Path("x"), object(), np.int64(3), np.float64(0.5), np.ones(2), TrainConfig, [None]],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_that_python_alone_has_is_refused_by_its_key(key, value, text_config):
+    change(text_config, key, value)
+    for check in (validate, train):
+        with pytest.raises(ConfigError, match=rf"^{key}: expected ") as caught:
+            check(text_config)
+        assert "\n" not in str(caught.value)
+    assert not Path(text_config.output).exists()
+
+
+def test_what_is_no_config_at_all():
+    for check in (validate, train):
+        with pytest.raises(ConfigError, match=r"^config: expected a TrainConfig, got dict"):
+            check({"task": "sft"})
+
+
 def test_nobodys_home(text_config):
     text_config.output = "~nobody-of-this-name/run"
     with pytest.raises(ConfigError, match=r"^~nobody-of-this-name/run: expected a path, got the home of a user who"):
@@ -229,7 +268,7 @@ def test_without_a_data_section_a_task_has_its_own(file, task):
     ("option", "expected"),
     [
         ("layers_to_transform", "a list of whole numbers or a whole number or null"),
-        ("alora_invocation_tokens", "a list of whole numbers or null"),
+        ("trainable_token_indices", "a list of token numbers or layers with such a list each or null"),
         ("target_parameters", "a list of strings or null"),
     ],
 )

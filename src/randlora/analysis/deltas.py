@@ -19,6 +19,7 @@ from randlora.adapter.quantized import quantized_format
 from randlora.analysis.runs import FinishedRun, open_runs
 from randlora.errors import CheckpointError, LayerError
 from randlora.files import expanded
+from randlora.formats.base_weights import changed_by
 from randlora.formats.export import adds_delta
 from randlora.training.adapted import load_adapted
 from randlora.training.methods import build, is_head, load_model
@@ -100,7 +101,7 @@ class AdapterDeltas(Deltas):
         adapter_name: Its name.
 
     Raises:
-        CheckpointError: The adapter changes no weight, as prompts.
+        CheckpointError: The adapter changes no weight, as prompts, or the base weights themselves, as PiSSA.
         LayerError: While iterating: a layer that cannot be merged, or a quantized one, whose merge would add its own
             rounding to ΔW.
     """
@@ -118,6 +119,10 @@ class AdapterDeltas(Deltas):
         if not self.names:
             got = type(model).__name__ if not isinstance(model, PeftModel) else "one that changes no weight"
             raise CheckpointError(source, expected="an adapter with a ΔW for each layer", got=got)
+        start = changed_by(model.peft_config[adapter_name]) if isinstance(model, PeftModel) else None
+        if start is not None:
+            hint = "ΔW is told beside W₀, which is gone when the adapter is on"
+            raise CheckpointError(source, expected="one that leaves the base weights as they are", got=start, hint=hint)
 
     @torch.no_grad()
     def _read(self, name: str) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from randlora.adapter_config import check_count
 from randlora.errors import ConfigError, LayerError
 from randlora.files import new_folder
+from randlora.formats.base_weights import changed_by
 from randlora.formats.checkpoint import WEIGHTS_FILE
 
 _EXACT_SIDE = 1024
@@ -91,8 +92,8 @@ def export_lora(model: peft.PeftModel, rank: int, path: str | Path, adapter_name
 
     Raises:
         ConfigError: There is no such adapter, it trains biases, or the rank is not an integer of 1 or more.
-        LayerError: No layer is adapted, or one is smaller than the rank, not linear, or its ΔW no matrix to add or not
-            finite.
+        LayerError: The adapter changes the base weights (PiSSA, OLoRA), no layer is adapted, or one is smaller than the
+            rank, not linear, or its ΔW no matrix to add or not finite.
         OutputError: The folder cannot be written.
 
     Example:
@@ -138,9 +139,7 @@ def _adapted_layers(model: peft.PeftModel, adapter_name: str) -> dict[str, BaseT
     if adapter_name not in model.peft_config:
         known = ", ".join(map(repr, model.peft_config))
         raise ConfigError("adapter_name", expected=f"one of {known}", got=repr(adapter_name))
-    bias = getattr(model.peft_config[adapter_name], "bias", "none")
-    if bias != "none":
-        raise ConfigError(f"bias={bias!r}", expected="'none'", hint="a LoRA has no biases; merge the adapter instead")
+    _check_config(model.peft_config[adapter_name])
     layers = {}
     for name, module in model.named_modules():
         if not isinstance(module, BaseTunerLayer) or adapter_name not in module._get_available_adapters():
@@ -155,6 +154,19 @@ def _adapted_layers(model: peft.PeftModel, adapter_name: str) -> dict[str, BaseT
         got = f"{model.peft_config[adapter_name].peft_type.value}, which changes no weight"
         raise LayerError("the adapter", expected="one with a ΔW for each of some layers", got=got)
     return layers
+
+
+def _check_config(config: peft.PeftConfig) -> None:
+    """Check that all of an adapter is in what it adds to weights that stay."""
+    for name, none in (("bias", "none"), ("lora_bias", False)):
+        value = getattr(config, name, none)
+        if value != none:
+            hint = "a LoRA has no biases; merge the adapter instead"
+            raise ConfigError(f"{name}={value!r}", expected=repr(none), hint=hint)
+    start = changed_by(config)
+    if start is not None:
+        hint = "merge the adapter instead"
+        raise LayerError("the adapter", expected="one that leaves the base weights as they are", got=start, hint=hint)
 
 
 def _check_rank(layers: dict[str, BaseTunerLayer], rank: int) -> None:

@@ -98,7 +98,7 @@ def _update(config: Any) -> dict[str, str]:
 
 def _trained(config: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
     """Trained numbers of the adapter, and of what was trained whole beside it."""
-    found = trained_numbers(config.peft_type, shapes)
+    found = trained_numbers(config.peft_type, shapes, getattr(config, "init_lora_weights", None))
     if getattr(config, "adapter", None) is not None:  # of the weights, beside prompts
         return {"trained numbers": f"{found.adapter + found.whole:,}"}
     where = f" in {len(found.by_layer)} layers" if found.by_layer and hasattr(config, "target_modules") else ""

@@ -32,16 +32,22 @@ class TrainedNumbers:
         return self.shared + sum(self.by_layer.values())
 
 
-def trained_numbers(peft_type: str, shapes: Mapping[str, tuple[int, ...]]) -> TrainedNumbers:
+_OF_VARIANTS: Mapping[str, tuple[str, ...]] = {"mica": ("lora_B", "lora_embedding_B")}
+"""`init_lora_weights` -> LoRA's own tensors that are frozen then."""
+
+
+def trained_numbers(peft_type: str, shapes: Mapping[str, tuple[int, ...]], start: object = None) -> TrainedNumbers:
     """Count what was trained; frozen bases that are stored beside it are left out.
 
     Args:
         peft_type: The adapter's, of which PEFT knows the tuner.
         shapes: Name -> shape of every tensor of its file.
+        start: LoRA's `init_lora_weights`; None where the method has no such field.
     """
     prefix = PEFT_TYPE_TO_PREFIX_MAPPING[peft_type]
     layer_class = getattr(PEFT_TYPE_TO_TUNER_MAPPING[peft_type], "tuner_layer_cls", None)
     frozen = {name for name in getattr(layer_class, "other_param_names", ()) if "_" in name}  # r may be a module's name
+    frozen |= {"lora_velora_embed", *_OF_VARIANTS.get(str(start), ())}  # the projections of VeLoRA are no parameters
     by_layer: Counter[str] = Counter()
     whole = 0
     for name, shape in shapes.items():

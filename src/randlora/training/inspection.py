@@ -81,7 +81,7 @@ def inspect_adapter(folder: str | Path) -> Inspection:
     config = read_adapter_config(folder)
     path = Path(folder) / WEIGHTS_FILE
     shapes = read_tensor_shapes(path)
-    found = trained_numbers(config["peft_type"], shapes)
+    found = trained_numbers(config["peft_type"], shapes, config.get("init_lora_weights"))
     layers = _loras(shapes) if config.get("rank_pattern") and config["peft_type"] == "LORA" else []
     with adapter_file_errors(folder):
         for layer in sorted(name.removesuffix(_LAMBDA) for name in shapes if name.endswith(_LAMBDA)):

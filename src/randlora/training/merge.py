@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
@@ -91,7 +92,9 @@ def merge_adapter(adapted: PeftModel) -> Any:
         merged = adapted.merge_and_unload(safe_merge=True)
     except LayerError:
         raise
-    except NotImplementedError as error:  # PEFT's, as of grouped convolutions or an update that depends on the input
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # PEFT's, as of grouped convolutions or an update that depends on the input
         raise LayerError("adapter", expected="a method and layers that can be merged", got=str(error)) from error
     except ValueError as error:  # PEFT's own layers'
         raise CheckpointError("adapter", expected="finite merged weights", got=str(error)) from error

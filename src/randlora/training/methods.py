@@ -1,6 +1,7 @@
 """Methods: a pre-trained model and a method config in, a model with its trainable parameters out."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import peft
@@ -16,6 +17,7 @@ from randlora.methods.prompts.beside import in_json
 from randlora.tasks import Task
 from randlora.tasks.sources import BaseModel
 from randlora.training.config.adapter_configs import adapter_config, beside, key_of, takes
+from randlora.training.config.method_options import PATTERNS
 from randlora.training.config.method_table import METHODS
 from randlora.training.config.sections import MethodConfig, TrainConfig
 from randlora.training.config.start import adapter_of
@@ -102,7 +104,7 @@ def attach(task: Task, method: MethodConfig) -> nn.Module:
     try:
         config: Any = peft_config(task, method)
         adapted = peft.get_peft_model(task.backbone, config)
-        _check_parameters(config, adapted)
+        _check_names(config, adapted)
     except ConfigError as error:
         key = key_of(method, error.what)
         raise ConfigError(key, expected=error.expected, got=error.got, hint=error.hint) from error
@@ -126,13 +128,19 @@ def attach(task: Task, method: MethodConfig) -> nn.Module:
     return adapted
 
 
-def _check_parameters(config: Any, adapted: Any) -> None:
-    """Raise where PEFT has passed over a parameter that is to be adapted."""
+def _check_names(config: Any, adapted: Any) -> None:
+    """Raise where PEFT has passed over a parameter that is to be adapted, or over what has a value of its own."""
     found = getattr(adapted.base_model, "targeted_parameter_names", [])
     for name in getattr(config, "target_parameters", None) or []:
         if not any(f".{parameter}".endswith(f".{name}") for parameter in found):
             what, expected = f"method.options.target_parameters entry {name!r}", "the name of a parameter of the model"
             raise LayerError(what, expected=expected, got="none that ends so")
+    layers = [*getattr(adapted.base_model, "targeted_module_names", []), *found]
+    for field in () if isinstance(config, peft.OSFConfig) else PATTERNS:  # OSF looks for them anywhere in a name
+        for name in getattr(config, field, None) or []:
+            if not any(re.match(rf"(.*\.)?({name})$", layer) for layer in layers):
+                what, expected = f"method.options.{field} entry {name!r}", "the name of an adapted layer"
+                raise LayerError(what, expected=expected, got="none that ends so")
 
 
 def peft_config(task: Task, method: MethodConfig) -> peft.PeftConfig:
@@ -158,7 +166,7 @@ def peft_config(task: Task, method: MethodConfig) -> peft.PeftConfig:
     if takes(method.name, "exclude_modules"):
         common["exclude_modules"] = exclusion
     elif exclusion is not None:
-        targets = _matching(task.backbone, targets, exclusion, task.task_type)
+        targets = _matching(task, targets, exclusion, method.options)
     config: Any = adapter_config(method, target_modules=targets, **common)
     if isinstance(method.r, dict):
         return fit_rank(config, task.backbone, lora_rank=method.r["as_lora"], within=0.1)
@@ -170,11 +178,14 @@ def _norms(backbone: nn.Module) -> list[str]:
     return [name for name, part in backbone.named_modules() if type(part).__name__.endswith("Norm")]
 
 
-def _matching(backbone: nn.Module, targets: list[str] | str, exclusion: str, task_type: str | None) -> list[str]:
-    """Names of the target modules, for a method whose config of PEFT cannot exclude any."""
-    probe: Any = peft.LoraConfig(target_modules=targets, exclude_modules=exclusion, task_type=task_type)
-    probe = _maybe_include_all_linear_layers(probe, backbone)
-    return [name for name, _ in backbone.named_modules() if check_target_module_exists(probe, name)]
+def _matching(task: Task, targets: list[str] | str, exclusion: str, options: Mapping[str, Any]) -> list[str]:
+    """Full names of the target modules, for a method whose config of PEFT cannot exclude any."""
+    # By its full name PEFT adapts a layer of any block.
+    blocks = {name: options[name] for name in ("layers_to_transform", "layers_pattern") if name in options}
+    common: dict[str, Any] = {"exclude_modules": exclusion, "task_type": task.task_type, **blocks}
+    probe: Any = peft.LoraConfig(target_modules=targets, **common)
+    probe = _maybe_include_all_linear_layers(probe, task.backbone)
+    return [name for name, _ in task.backbone.named_modules() if check_target_module_exists(probe, name)]
 
 
 def _exclusion(frozen: tuple[str, ...], user: list[str] | str | None) -> str | None:

@@ -5,6 +5,8 @@ from typing import Any
 
 import datasets
 
+from randlora.errors import ConfigError
+from randlora.formats.base_weights import changed_by
 from randlora.tasks.language.config import PreferenceData
 from randlora.tasks.language.encoding import Encoded
 from randlora.tasks.language.pairs import COLUMNS, encode_preferences
@@ -21,6 +23,16 @@ class PreferenceTask(LanguageTask):
     goal = Goal("reward_accuracy", unit="%")
     defaults = replace(LanguageTask.defaults, learning_rate=5e-5, full_learning_rate=1e-6)
     data: PreferenceData
+
+    @classmethod
+    def check_method(cls, data: Any, config: Any) -> None:
+        """See `Task.check_method`; the model without its adapter is what the answers are held to."""
+        super().check_method(data, config)
+        start = changed_by(config)
+        if start is not None:
+            expected = "a method that leaves the base weights as they are, for preference"
+            hint = "the reference is the model without its adapter; a run of sft can be merged and gone on from"
+            raise ConfigError("method", expected=expected, got=start, hint=hint)
 
     def trainer_classes(self) -> Any:
         """TRL's."""

@@ -1,18 +1,19 @@
 """A method config in, the PEFT config it stands for out; what does not fit is refused by its key."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import peft
 
-from randlora.adapter_config import check_choice, check_count, check_expressions, check_positive
+from randlora.adapter_config import check_choice, check_expressions
 from randlora.errors import ConfigError
 from randlora.methods import CATALOGUE
 from randlora.methods.budget import fits_budget
+from randlora.training.config.method_options import options_of
 from randlora.training.config.method_table import CHOICES, METHODS
-from randlora.training.config.schema import check_key, check_value, config_of
+from randlora.training.config.schema import config_of
 from randlora.training.config.sections import MethodConfig, resolve
 
 _BESIDE_PROMPTS = ("lora", "rslora", *(method.name for method in CATALOGUE))
@@ -20,12 +21,6 @@ _BESIDE_PROMPTS = ("lora", "rslora", *(method.name for method in CATALOGUE))
 
 _TARGETS = ("target_modules", "exclude_modules")
 """Fields that keys of the `method` section set for every method that adapts layers."""
-
-_PATTERNS: dict[str, Callable[[str, Any], None]] = {"rank_pattern": check_count, "alpha_pattern": check_positive}
-"""Fields with layer names or regular expressions -> the check of what stands behind each."""
-
-_SET = (*_TARGETS, "modules_to_save", "classes", "word_ids")
-"""Fields that the training path sets itself."""
 
 
 def takes(name: str, field_name: str) -> bool:
@@ -63,10 +58,7 @@ def adapter_config(method: MethodConfig, **common: Any) -> peft.PeftConfig:
     if other is not None:
         with _named_beside():
             adapter_config(other)
-    _check_options(method)
-    if method.options.get("feedforward_modules") and not isinstance(method.target_modules, list):
-        hint = "PEFT wants the feed-forward modules to be among them"
-        raise ConfigError("method.target_modules", expected="a list", got=repr(method.target_modules), hint=hint)
+    options = options_of(method)
     given = {key: getattr(method, key) for key in known.keys}
     start = dict(known.start)
     if isinstance(method.r, dict):
@@ -76,10 +68,10 @@ def adapter_config(method: MethodConfig, **common: Any) -> peft.PeftConfig:
         given.pop("r")
         start |= known.as_lora(method.r["as_lora"])
     values = {name: given[key] for key, name in known.keys.items() if given.get(key) is not None}
-    if method.name == "adalora" and "init_r" not in method.options:
+    if method.name == "adalora" and "init_r" not in options:
         values["init_r"] = -(-3 * values["target_r"] // 2)  # PEFT's proportion of the start to the target
     try:
-        return known.config(**{**start, **values, **method.options}, **known.fixed, **common)
+        return known.config(**{**start, **values, **options}, **known.fixed, **common)
     except ConfigError as error:
         key = key_of(method, error.what)
         raise ConfigError(key, expected=error.expected, got=error.got, hint=error.hint) from error
@@ -137,38 +129,3 @@ def _check_keys(method: MethodConfig) -> None:
     if method.target_modules in ([], ""):
         hint = "without the key every linear layer is adapted"
         raise ConfigError("method.target_modules", expected="names of layers", got="none", hint=hint)
-
-
-def _check_options(method: MethodConfig) -> None:
-    known = METHODS[method.name]
-    taken = {*_SET, *known.keys.values(), *known.fixed, *(entry.name for entry in fields(peft.PeftConfig))}
-    kinds = {name: kind for name, kind in get_type_hints(known.config).items() if takes(method.name, name)}
-    keys = [f"method.options.{name}" for name in kinds if name not in taken]
-    for name, value in method.options.items():
-        key = f"method.options.{name}"
-        by_name = {field_name: general for general, field_name in known.keys.items()}
-        if name in by_name:
-            raise ConfigError(key, expected="a known config key", hint=f"did you mean method.{by_name[name]}?")
-        check_key(key, keys)
-        if _is_plain(kinds[name]):
-            check_value(key, value, kinds[name])
-        if name in _PATTERNS:
-            _check_pattern(key, value, _PATTERNS[name])
-        elif name == "layers_pattern":
-            check_expressions(key, value)
-
-
-def _check_pattern(key: str, pattern: Any, check_entry: Callable[[str, Any], None]) -> None:
-    """Check layer names with a value each, of which PEFT checks nothing before it is too late."""
-    if not isinstance(pattern, dict):
-        raise ConfigError(key, expected="layer names with a value each", got=repr(pattern))
-    for name, entry in pattern.items():
-        check_expressions(key, name)
-        check_entry(f"{key}[{name!r}]", entry)
-
-
-def _is_plain(kind: Any) -> bool:
-    """Whether a type is one of YAML's, or made of them, so that a value can be checked against it."""
-    parts = get_args(kind)
-    plain = all(isinstance(part, (str, int)) or _is_plain(part) for part in parts)
-    return kind in (int, float, str, bool, dict, list, type(None)) or (bool(parts) and plain)

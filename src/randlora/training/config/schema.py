@@ -3,6 +3,7 @@
 import dataclasses
 import types
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from types import NoneType
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
@@ -14,8 +15,8 @@ from randlora.messages import closest
 from randlora.tasks import TASKS
 from randlora.tasks.suites.registry import with_suite
 from randlora.training.config.method_table import check_method
-from randlora.training.config.sections import TrainConfig, adapter_of
-from randlora.training.config.synonyms import INSTEAD, OPEN, SECTIONS, SYNONYMS
+from randlora.training.config.sections import MethodConfig, OptimizationConfig, TrainConfig, adapter_of
+from randlora.training.config.synonyms import INSTEAD, OPEN, SYNONYMS
 
 _LONGEST = 300
 """Letters of a wrong value that a message shows."""
@@ -73,13 +74,30 @@ def check_values(config: TrainConfig) -> None:
     Raises:
         ConfigError: See `config_of`.
     """
-    if config.task in TASKS and not isinstance(config.data, TASKS[config.task].data_class):
+    if not isinstance(config, TrainConfig):
+        raise ConfigError("config", expected="a TrainConfig", got=type(config).__name__)
+    if not isinstance(config.task, str) or config.task not in TASKS:
+        refuse("task", config.task, keys(TrainConfig.task)["task"])
+    if not isinstance(config.data, TASKS[config.task].data_class):
         expected = f"a {TASKS[config.task].data_class.__name__}, for {config.task}"
         raise ConfigError("data", expected=expected, got=type(config.data).__name__)
-    for name in SECTIONS:
-        if not dataclasses.is_dataclass(getattr(config, name)):
-            raise ConfigError(name, expected=describe(TrainConfig), got=repr(getattr(config, name)))
+    for name, section in (("method", MethodConfig), ("optimization", OptimizationConfig)):
+        if not isinstance(getattr(config, name), section):
+            raise ConfigError(name, expected=describe(section), got=repr(getattr(config, name)))
+    for key, kind in keys(config.task).items():
+        value = attrgetter(key)(config)
+        if not dataclasses.is_dataclass(value) and not _is_yaml(value):
+            refuse(key, value, kind)
     config_of(dataclasses.asdict(config))
+
+
+def _is_yaml(value: Any) -> bool:
+    """Whether a value can be written to `config.yaml` and read again, as numbers of NumPy and tuples cannot."""
+    if type(value) is dict:
+        return all(map(_is_yaml, (*value, *value.values())))
+    if type(value) is list:
+        return all(map(_is_yaml, value))
+    return type(value) in (str, int, float, bool, NoneType)
 
 
 def check_key(key: str, known: Iterable[str]) -> None:
@@ -146,7 +164,7 @@ def describe(kind: Any) -> str:
     if origin is Annotated:
         return next(part for part in arguments if isinstance(part, str))
     if origin is Literal:
-        return " or ".join(f"'{option}'" for option in arguments)
+        return " or ".join(f"'{option}'" if isinstance(option, str) else str(option).lower() for option in arguments)
     if len(_parts(kind)) > 1:
         return " or ".join(describe(part) for part in _parts(kind))
     if dataclasses.is_dataclass(kind):

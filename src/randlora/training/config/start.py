@@ -9,6 +9,7 @@ from randlora.formats.checkpoint import WEIGHTS_FILE
 from randlora.tasks import TASKS
 from randlora.training.config.file import load_config
 from randlora.training.config.method_table import AFTER_SEARCH, METHODS
+from randlora.training.config.schema import check_values
 from randlora.training.config.sections import MethodConfig, TrainConfig, resolve
 
 
@@ -48,8 +49,10 @@ def with_start(config: TrainConfig) -> TrainConfig:
     """The config with the method of the run it starts from.
 
     Raises:
-        ConfigError: There is no finished run, its method has no adapter, or the config asks for another one.
+        ConfigError: A value has the wrong type, there is no finished run, its method has no adapter, or the config asks
+            for another one.
     """
+    check_values(config)
     folder = adapter_of(config)
     if folder is None:
         return config
