@@ -3,6 +3,7 @@
 import json
 import socket
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -61,8 +62,10 @@ def of_every_kind(sft_config, text_config, conversations, tmp_path):
     pairs = PreferenceData(train=str(tmp_path / "train-pairs.jsonl"), test=str(tmp_path / "test-pairs.jsonl"))
     own = OptimizationConfig(**{**vars(sft_config.optimization), "epochs": 1, "eval_batch_size": 4})
     metrics = replace(sft_config.data, metrics=["exact_match"])
+    quantized = {"int8": replace(sft_config, quantization="int8", optimization=own)} if find_spec("torchao") else {}
     return {
         "sft": replace(sft_config, data=metrics, optimization=own),
+        **quantized,
         "preference": replace(sft_config, task="preference", data=replace(pairs, max_length=64), optimization=own),
         "text": replace(text_config, optimization=own),
     }
@@ -84,7 +87,7 @@ def test_two_processes_train_what_one_does(of_every_kind, launch, tmp_path):
     for config in together.values():
         config.optimization = replace(config.optimization, batch_size=4)
     children = launch(*together.values())
-    assert [child.output.count("trained numbers") for child in children] == [3, 0]
+    assert [child.output.count("trained numbers") for child in children] == [len(together), 0]
     for name, config in of_every_kind.items():
         alone, folder = train(replace(config, output=str(tmp_path / name))), Path(together[name].output)
         record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
@@ -132,21 +135,32 @@ RunTrainer.training_step = stop
 """For `format`: the process ends, as if killed, where a step of this number begins."""
 
 
-@pytest.mark.parametrize("kind", ["SHARDED_STATE_DICT", "FULL_STATE_DICT"])
-def test_two_shards_train_what_one_process_does_after_an_end_between(sft_config, launch, tmp_path, kind):
-    own = replace(sft_config.optimization, epochs=1)
-    sft_config = replace(sft_config, data=replace(sft_config.data, general=False), optimization=own)
-    sharded = replace(sft_config, output=str(tmp_path / "sharded"))
-    sharded.optimization = replace(own, batch_size=4, save_steps=2)
+@pytest.mark.parametrize(
+    ("kind", "task", "quantization"),
+    [
+        ("SHARDED_STATE_DICT", "sft", None),
+        ("FULL_STATE_DICT", "sft", "nf4"),
+        ("SHARDED_STATE_DICT", "preference", None),
+    ],
+)
+def test_two_shards_train_what_one_process_does_after_an_end_between(
+    of_every_kind, launch, tmp_path, kind, task, quantization
+):
+    if quantization:
+        pytest.importorskip("bitsandbytes")
+    config = replace(of_every_kind[task], quantization=quantization)
+    config.data = replace(config.data, general=False)
+    sharded = replace(config, output=str(tmp_path / "sharded"))
+    sharded.optimization = replace(config.optimization, batch_size=4, save_steps=2)
     fsdp = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": kind}
     fsdp["FSDP_AUTO_WRAP_POLICY"] = "TRANSFORMER_BASED_WRAP"
     launch(sharded, source=TOLD_GPUS + ENDS.format(at="== 3") + SEVERAL, codes=(9, 9), **fsdp)
     launch(sharded, source=TOLD_GPUS + ENDS.format(at="< 2") + SEVERAL, **fsdp)  # it does not begin anew
-    alone, folder = train(sft_config), Path(sharded.output)
+    alone, folder = train(config), Path(sharded.output)
     assert Record.load(folder).metrics == pytest.approx(alone.metrics, rel=1e-4)
     assert sorted(path.name for path in folder.iterdir()) == ["adapter", "config.yaml", "record.json"]
     of_one, of_two = (
-        load_file(Path(path) / "adapter" / "adapter_model.safetensors") for path in (sft_config.output, folder)
+        load_file(Path(path) / "adapter" / "adapter_model.safetensors") for path in (config.output, folder)
     )
     assert of_one.keys() == of_two.keys()
     for key, tensor in of_one.items():

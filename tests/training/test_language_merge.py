@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from randlora.cli import main
 from randlora.training import train
@@ -22,6 +22,17 @@ def logits(model, text):
     found = model.eval()(**text).logits
     assert torch.isfinite(found).all()
     return found.float()
+
+
+@pytest.fixture
+def gpt2(llama, tmp_path):
+    """A model of `Conv1D`, whose weights lie the other way, some of them square."""
+    folder = tmp_path / "gpt2"
+    AutoTokenizer.from_pretrained(llama).save_pretrained(folder)
+    words = AutoModelForCausalLM.from_pretrained(llama).config.vocab_size
+    config = GPT2Config(vocab_size=words, n_embd=64, n_layer=2, n_head=2, n_positions=128, eos_token_id=3)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
 
 
 @pytest.mark.parametrize("dtype", EPSILON)
@@ -44,3 +55,17 @@ def test_the_merged_model_says_what_the_unmerged_one_says(sft_config, tmp_path, 
     assert (logits(merged, text) - wanted).abs().max() <= near
     with adapted.disable_adapter():
         assert (logits(adapted, text) - wanted).abs().max() > 3 * near  # the adapter says something
+
+
+@pytest.mark.parametrize("method", ["randlora", "lora"])
+def test_layers_that_lie_the_other_way_do_so_when_merged(sft_config, gpt2, tmp_path, method):
+    pytest.importorskip("bitsandbytes")
+    sft_config.model, sft_config.quantization, sft_config.method.name = str(gpt2), "nf4", method
+    sft_config.dtype, sft_config.data.general = "float32", False
+    train(sft_config)
+    assert main(["merge", sft_config.output, "--output", str(tmp_path / "merged")]) == 0
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    text = AutoTokenizer.from_pretrained(tmp_path / "merged")("abc abc dda", return_tensors="pt")
+    text.pop("token_type_ids", None)
+    adapted, _ = load_adapted(sft_config.output)
+    torch.testing.assert_close(logits(merged, text), logits(adapted, text), rtol=1e-4, atol=1e-5)

@@ -3,6 +3,7 @@
 import logging
 import re
 import shlex
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from randlora.errors import ConfigError, DeviceError
-from randlora.training import OptimizationConfig, TrainConfig, train
+from randlora.training import MethodConfig, OptimizationConfig, TrainConfig, train
 from randlora.training.run.launch import check_launch
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "language-models.md"
@@ -21,8 +22,8 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
 
-def config(**optimization):
-    return TrainConfig(task="sft", optimization=OptimizationConfig(**optimization))
+def config():
+    return TrainConfig(task="sft")
 
 
 def test_fsdp_without_gpus(sft_config, tmp_path, monkeypatch):
@@ -34,15 +35,20 @@ def test_fsdp_without_gpus(sft_config, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize(
-    ("version", "optimization", "words"),
-    [(None, {}, "FSDP: expected version 2, got 1"), ("2", {"keep_best": True}, "keep_best: expected false with FSDP")],
+    ("version", "asked", "words"),
+    [
+        (None, {}, "FSDP: expected version 2, got 1"),
+        ("2", {"optimization": OptimizationConfig(keep_best=True)}, "keep_best: expected false with FSDP"),
+        ("2", {"quantization": "int8"}, "quantization: expected nf4 or null with FSDP, got int8"),
+        ("2", {"method": MethodConfig("adalora")}, "method.name: expected one that FSDP can shard, got adalora"),
+    ],
 )
-def test_fsdp_that_is_refused(version, optimization, words, monkeypatch):
+def test_fsdp_that_is_refused(version, asked, words, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     if version is not None:
         monkeypatch.setenv("FSDP_VERSION", version)
     with pytest.raises(ConfigError, match=words):
-        check_launch(config(**optimization))
+        check_launch(replace(config(), **asked))
 
 
 @pytest.mark.usefixtures("gpu")

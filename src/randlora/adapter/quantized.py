@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,33 @@ def keep_differentiable(model: nn.Module) -> None:
             layer.support_avx512bf16_for_cpu = False
 
 
+def keep_unsent(model: nn.Module) -> None:
+    """Keep DDP from sending torchao's weights from the first process to the others, which it cannot.
+
+    Every process has read the same ones, and they are frozen.
+
+    Args:
+        model: What DDP is going to wrap; it is changed in place.
+    """
+    names = [name for name, part in model.named_parameters() if is_torchao(part)]
+    nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
+
+
 def is_torchao(weight: Any) -> bool:
     """Whether a weight is one of torchao's tensors, which look like floating-point ones."""
     return type(weight).__module__.startswith("torchao.")
+
+
+def _was_conv1d(layer: nn.Module) -> bool:
+    """Whether a bitsandbytes layer of transformers has taken the place of a `Conv1D`, whose weight is the other way."""
+    return issubclass(getattr(layer, "source_cls", nn.Linear), Conv1D)
+
+
+def _conv1d(layer: Any) -> Conv1D:
+    with torch.device("meta"):
+        written = Conv1D(layer.out_features, layer.in_features)
+    written.weight, written.bias = nn.Parameter(layer.weight.T.contiguous(), requires_grad=False), layer.bias
+    return written
 
 
 @torch.no_grad()
@@ -75,7 +100,11 @@ def write_out(model: Any) -> Any:
     """
     layers = [(layer, quantized_format(layer)) for layer in model.modules()]
     if not all(is_torchao(layer.weight) for layer, known in layers if known is not None):
-        return model.dequantize()  # which puts other classes of layers in the place of its own
+        turned = [name for name, layer in model.named_modules() if _was_conv1d(layer)]
+        model = model.dequantize()  # which puts torch's layers in the place of its own, whatever they were
+        for name in turned:
+            model.set_submodule(name, _conv1d(model.get_submodule(name)))
+        return model
     for layer, known in layers:  # transformers has no word for torchao, whose layers are torch's
         if known is not None and known.dequantize is not None:
             layer.weight = nn.Parameter(known.dequantize(layer).to(model.config.dtype), requires_grad=False)

@@ -1,5 +1,7 @@
 """Every common form is known by its columns and read to the same samples; what is wrong is said in one line."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,19 +101,34 @@ FORM_LIST = "messages (messages); completion (prompt, completion); "
         (["a", "b"], None, f"data.csv: expected the columns of one form: {FORM_LIST}.*, got 'a', 'b'"),
         ([], None, "got none"),
         (["text", "messages"], None, "got those of 'messages' and 'text'"),
-        (["instruction", "output", "text"], None, "got those of 'alpaca' and 'text' .*name the form"),
+        (
+            ["instruction", "output", "text"],
+            None,
+            "got those of 'alpaca' and 'text' .*name the form: data.train: [{source: ",
+        ),
+        (["messages", "images"], None, "got 'images' beside them .*form: messages"),
         (["prompt", "chosen", "rejected", "messages"], None, "those of 'messages' and 'prompt', 'chosen', 'rejected'"),
         (["text"], "alpaca", "expected the columns of the form 'alpaca'"),
     ],
 )
 def test_columns_of_no_form_or_of_two(columns, named, message):
-    with pytest.raises(DataError, match=message.replace("(", r"\(").replace(")", r"\)")) as raised:
+    with pytest.raises(DataError, match=re.sub(r"([()[{])", r"\\\1", message)) as raised:
         recognise(columns, "data.csv", named)
     assert "\n" not in str(raised.value)
 
 
 def test_a_form_can_be_named():
     assert read({"instruction": "i", "output": "o", "text": "t"}, form="text") == Text("t")
+    assert read({"text": "t", "image": "i.png"}, form="text") == Text("t")
+
+
+def test_texts_that_come_in_parts_are_joined():
+    parts = [{"type": "text", "text": "What "}, {"type": "text", "text": "now?"}]
+    asked, whole = {**USER, "content": parts}, {**USER, "content": "What now?"}
+    assert read({"messages": [asked, ANSWER]}) == read({"messages": [whole, ANSWER]})
+    other = {**ANSWER, "content": "c"}
+    pairs = [{"chosen": [user, ANSWER], "rejected": [user, other]} for user in (asked, whole)]
+    assert read(pairs[0]) == read(pairs[1])
 
 
 @pytest.mark.parametrize(
@@ -126,7 +143,13 @@ def test_a_form_can_be_named():
         ({"messages": ["hi"]}, "message 0: expected an object with 'role' and 'content', got a text"),
         ({"messages": [{"from": "human", "value": "a"}]}, "got 'from', 'value'"),
         ({"messages": [USER, {**ANSWER, "content": ""}]}, "message 1, 'content': expected a text, got an empty one"),
-        ({"messages": [USER, {**ANSWER, "content": [{"type": "text"}]}]}, "expected a text, got a list"),
+        ({"messages": [USER, {**ANSWER, "content": [{"type": "text"}]}]}, "part 0: expected .* its 'text'"),
+        (
+            {"messages": [{**USER, "content": [{"type": "text", "text": "a"}, {"type": "image_url"}]}, ANSWER]},
+            "message 0, 'content', part 1: expected a part of type 'text' .*, got one of type 'image_url'",
+        ),
+        ({"messages": [USER, {**ANSWER, "content": []}]}, "got an empty one"),
+        ({"messages": [USER, {**ANSWER, "content": ["a"]}]}, "part 0: expected .* got a text"),
         ({"messages": [ANSWER]}, "message 0: expected a message of system or user, got one of 'assistant'"),
         ({"messages": [USER, USER]}, "message 1: expected a message of assistant, got one of 'user'"),
         ({"messages": [USER, ANSWER, {**USER, "role": "system"}]}, "message 2: .* 'system'"),

@@ -53,10 +53,11 @@ def read_messages(value: Any, where: str, keys: tuple[str, str] = ("role", "cont
         keys: What role and content are called there.
 
     Returns:
-        Messages of `role`, `content` and, as they are, the keys beside them that are not null.
+        Messages of `role`, `content` (one text, also where it was a list of parts) and, as they are, the keys beside
+        them that are not null.
 
     Raises:
-        DataError: It is no list, or a message in it is empty or of another make.
+        DataError: It is no list, or a message in it is empty, of another make, or has a part that is no text.
     """
     if not isinstance(value, list) or not value:
         raise DataError(where, expected="a list of messages", got="an empty one" if value == [] else kind(value))
@@ -69,11 +70,22 @@ def _message(entry: Any, where: str, keys: tuple[str, str]) -> Message:
         got = ", ".join(f"'{key}'" for key in entry) if isinstance(entry, dict) else kind(entry)
         raise DataError(where, expected=f"an object with '{role_key}' and '{content_key}'", got=got or "an empty one")
     others = {key: held for key, held in entry.items() if key not in keys and held is not None}
-    content = entry.get(content_key)
+    content = _joined(entry.get(content_key), f"{where}, '{content_key}'")
     # A call of a tool may be all that an assistant says.
     if others.get("tool_calls") and content in (None, ""):
         return {"role": entry[role_key], "content": "", **others}
     return {"role": entry[role_key], "content": text_in(content, f"{where}, '{content_key}'"), **others}
+
+
+def _joined(content: Any, where: str) -> Any:
+    """A message's content as one text where it comes in parts, as for models that see pictures; else as it is."""
+    if not isinstance(content, list):
+        return content
+    for index, part in enumerate(content):
+        if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
+            got = f"one of type {part.get('type')!r}" if isinstance(part, dict) else kind(part)
+            raise DataError(f"{where}, part {index}", expected="a part of type 'text' with its 'text'", got=got)
+    return "".join(part["text"] for part in content)
 
 
 def check_order(messages: list[Message], where: str) -> None:

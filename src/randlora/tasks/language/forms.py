@@ -51,6 +51,9 @@ SHARED = frozenset({"tools", CHOICES})
 COLUMNS = SHARED.union(*((*form.needs, *form.may) for form in FORMS))
 """Columns that some form reads; others may stand beside them and are left alone."""
 
+PICTURES = ("image", "images")
+"""Columns of examples that speak of what a language model does not see."""
+
 _SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
@@ -63,7 +66,7 @@ def recognise(columns: Iterable[str], source: str, form: str | None = None) -> F
         form: The form to read it in, where its columns belong to several.
 
     Raises:
-        DataError: They make no form, or belong to more than one and none is named.
+        DataError: They make no form, belong to more than one and none is named, or hold pictures.
     """
     found = list(dict.fromkeys(columns))
     complete = [candidate for candidate in FORMS if set(candidate.needs) <= set(found)]
@@ -76,13 +79,13 @@ def recognise(columns: Iterable[str], source: str, form: str | None = None) -> F
         raise DataError(source, expected=f"the columns of one form: {_FORMS}", got=_listed(found))
     only = complete[0]
     foreign = [column for column in found if column in COLUMNS - SHARED and column not in (*only.needs, *only.may)]
+    hint = f"remove columns, or name the form: data.train: [{{source: {source}, form: {only.name}}}]"
     if foreign:
-        raise DataError(
-            source,
-            expected=f"the columns of one form: {_FORMS}",
-            got=f"those of '{only.name}' and {_listed(foreign)}",
-            hint="remove columns, or name the form to read",
-        )
+        got = f"those of '{only.name}' and {_listed(foreign)}"
+        raise DataError(source, expected=f"the columns of one form: {_FORMS}", got=got, hint=hint)
+    if pictures := [column for column in PICTURES if column in found]:
+        expected = "examples whose texts are all there is to see"
+        raise DataError(source, expected=expected, got=f"{_listed(pictures)} beside them", hint=hint)
     return only
 
 

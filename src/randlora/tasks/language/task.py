@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -138,7 +139,17 @@ class LanguageTask(Task):
             raise ConfigError("data.max_length", expected=expected, got=f"{self.max_length:,}")
 
     def wrap(self, adapted: nn.Module, *, train_head: bool) -> nn.Module:  # noqa: ARG002
-        """The adapted model itself."""
+        """The adapted model itself.
+
+        Raises:
+            ConfigError: The adapter is on the output embeddings, past which the loss multiplies by their weight alone.
+        """
+        model: Any = adapted
+        head = model.get_output_embeddings()
+        if isinstance(head, BaseTunerLayer):
+            name = next(name for name, part in model.named_modules() if part is head).rpartition(".")[2]
+            expected = "layers before the output embeddings, whose frozen weight the loss is computed with"
+            raise ConfigError("method.target_modules", expected=expected, got=f"'{name}'", hint="leave it out")
         return adapted
 
     @abstractmethod

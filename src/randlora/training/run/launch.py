@@ -46,6 +46,14 @@ def _check_fsdp(config: TrainConfig, *, on_cpu: bool) -> None:
     if version != "2":
         hint = "--fsdp_version 2; a model that version 1 has sharded does not generate"
         raise ConfigError("FSDP", expected="version 2", got=version, hint=hint)
+    if config.quantization == "int8":
+        hint = "nf4, or leave --use_fsdp out"
+        raise ConfigError(
+            "quantization", expected="nf4 or null with FSDP", got="int8, which torchao cannot shard", hint=hint
+        )
+    if config.method.name == "adalora":
+        hint = "leave --use_fsdp out: every process then holds the whole model"
+        raise ConfigError("method.name", expected="one that FSDP can shard", got="adalora", hint=hint)
     if config.optimization.keep_best:
         hint = "set it to false; the checkpoint of a sharded model is not read back at the end"
         raise ConfigError("optimization.keep_best", expected="false with FSDP", got="true", hint=hint)

@@ -14,6 +14,7 @@ from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from randlora.adapter.quantized import keep_unsent
 from randlora.errors import ConfigError, TrainingError
 from randlora.methods.prompts.transfer import HEAD_RATE, find_transfer
 from randlora.tasks.shares import own_rows
@@ -23,7 +24,7 @@ from randlora.training.run.adalora import RankBudget, find_adalora, orthogonalit
 from randlora.training.run.callbacks import EpochOfData, ProgressBar
 from randlora.training.run.epoch_average import EpochAverage, find_averaged
 from randlora.training.run.progress import Progress, Stopwatch
-from randlora.training.run.weights import load_trained, save_trained
+from randlora.training.run.weights import FILE_NAME, load_trained, save_trained
 
 
 class LengthGroups(LengthGroupedSampler):
@@ -73,6 +74,7 @@ class RunTrainer(Trainer):
         if optimization and optimization.early_stopping:
             self.add_callback(EarlyStoppingCallback(optimization.early_stopping))
         without_own_penalty(self.model)
+        keep_unsent(self.model)
         self.adalora = find_adalora(self.model)
         if self.adalora is not None:
             self.add_callback(RankBudget(self.adalora))
@@ -186,7 +188,7 @@ class RunTrainer(Trainer):
             save_trained(self.model, Path(output_dir or self.args.output_dir), state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self.is_fsdp_enabled:
+        if self.is_fsdp_enabled and not (Path(resume_from_checkpoint) / FILE_NAME).is_file():  # it is in shards
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             load_trained(self.model, Path(resume_from_checkpoint))

@@ -7,6 +7,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from randlora.errors import CheckpointError
 from randlora.formats.checkpoint import check_finite
@@ -42,7 +43,10 @@ def load_trained(model: nn.Module, folder: Path) -> None:
     tensors = read_trained(model, folder)
     with torch.no_grad():
         for name, parameter in _trained(model).items():
-            parameter.copy_(tensors[name])
+            whole = tensors[name].to(parameter.device)
+            if isinstance(parameter, DTensor):  # of which each process has its part
+                whole = distribute_tensor(whole, parameter.device_mesh, parameter.placements)
+            parameter.copy_(whole)
 
 
 def read_trained(model: nn.Module, folder: Path) -> dict[str, Tensor]:
