@@ -48,7 +48,11 @@ TABLES: dict[str, tuple[str, Mapping[str, str], int]] = {
 }
 """Name of a table on the page -> file of its results, its rows, and digits of a score."""
 
-STUDIES = {"screening": "study-screening.json", "cola": "study-screening-cola.json"}
+STUDIES = {
+    "screening": "study-screening.json",
+    "final": "study-final.json",
+    "cola": "study-screening-cola.json",
+}
 """Name of a table on the page -> what `randlora study table --format json` wrote."""
 
 
