@@ -45,6 +45,18 @@ WORDS = [
     ".",
 ]
 
+SIZES = {
+    "vblora": {"vector_length": 4, "num_vectors": 16},
+    "c3a": {"block_size": 4},
+    "road": {"group_size": 8},
+    "waveft": {"n_frequency": 20},
+    "oft": {"oft_block_size": 4},
+    "nola": {"num_bases": 8},
+    "pranc": {"num_bases": 8},
+    "fourierft": {"n_frequency": 20},
+}
+"""Method -> options of sizes that fit the layers of these models, of 16 and 32."""
+
 
 def task_of(config, label_names):
     """The config's task with its model, for classes that are given."""

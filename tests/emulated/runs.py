@@ -13,18 +13,26 @@ from transformers import TrainingArguments
 from emulated.device import GPU, emulated_device
 from randlora.training import MethodConfig, Record, evaluate, train
 from randlora.training.run import arguments
+from randlora.training.run.trainer import RunTrainer
 
 
 @pytest.fixture
 def train_on_gpu(monkeypatch):
-    """Have the Trainer take the emulated device for one that PyTorch found."""
+    """Have the Trainer take the emulated device for one that PyTorch found; where it trained."""
+    step, seen = RunTrainer.training_step, set()
+
+    def watched(self, model, *given):
+        seen.update(part.device for part in model.parameters())
+        return step(self, model, *given)
+
+    monkeypatch.setattr(RunTrainer, "training_step", watched)
     found, own = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True)), TrainingArguments.device
     monkeypatch.setattr(arguments, "torch", found)
     monkeypatch.setattr(TrainingArguments, "device", property(lambda self: own.fget(self) and GPU))
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", str(GPU))
     AcceleratorState._reset_state(reset_partial_state=True)
     with emulated_device():
-        yield
+        yield seen
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
@@ -56,8 +64,9 @@ def test_a_run_is_the_cpus(request, task, method):
     config.optimization.epochs, config.optimization.precision = 1, "fp32"
     there = replace(config, output=f"{config.output}-there")
     train(config)
-    request.getfixturevalue("train_on_gpu")
+    devices = request.getfixturevalue("train_on_gpu")
     train(there)
+    assert devices == {GPU}
     evaluated = evaluate(there.output)
     assert all(torch.isfinite(torch.tensor(value)) for value in evaluated.values())
     assert scores(there.output) == pytest.approx(scores(config.output), rel=1e-4)

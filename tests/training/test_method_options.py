@@ -24,19 +24,9 @@ from randlora.training.config.validation import check_method_section
 from randlora.training.inspection import inspect_adapter
 from randlora.training.merge import merge_adapter
 from randlora.training.methods import build
-from tiny import task_of
+from tiny import SIZES, task_of
 
 OF_PEFT = [name for name, method in METHODS.items() if method.config.__module__.startswith("peft.")]
-
-# What fits layers of 16 and 32.
-SIZES = {
-    "vblora": {"vector_length": 4, "num_vectors": 16},
-    "c3a": {"block_size": 4},
-    "road": {"group_size": 8},
-    "waveft": {"n_frequency": 20},
-    "oft": {"oft_block_size": 4},
-    "fourierft": {"n_frequency": 20},
-}
 
 
 def resolved(name, options, **keys):

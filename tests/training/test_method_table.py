@@ -20,26 +20,14 @@ from randlora.training.inspection import inspect_adapter
 from randlora.training.merge import merge
 from randlora.training.methods import build
 from randlora.training.run.adalora import find_adalora, orthogonality
-from tiny import task_of
+from tiny import SIZES, task_of
 
 ON_LAYERS = [name for name in METHODS if name not in {method.name for method in PROMPTS}]
-
-# What fits layers of 16 and 32.
-OPTIONS = {
-    "vblora": {"vector_length": 4, "num_vectors": 16},
-    "c3a": {"block_size": 4},
-    "road": {"group_size": 8},
-    "waveft": {"n_frequency": 20},
-    "oft": {"oft_block_size": 4},
-    "nola": {"num_bases": 8},
-    "pranc": {"num_bases": 8},
-    "fourierft": {"n_frequency": 20},
-}
 
 
 def method(name, **keys):
     r = 2 if "r" in METHODS[name].keys else None
-    return MethodConfig(name=name, **{"r": r, "options": OPTIONS.get(name, {}), **keys})
+    return MethodConfig(name=name, **{"r": r, "options": SIZES.get(name, {}), **keys})
 
 
 def resolved(name, **keys):

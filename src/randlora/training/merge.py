@@ -90,9 +90,7 @@ def merge_adapter(adapted: PeftModel) -> Any:
     """
     try:
         merged = adapted.merge_and_unload(safe_merge=True)
-    except LayerError:
-        raise
-    except torch.OutOfMemoryError:
+    except (LayerError, torch.OutOfMemoryError):
         raise
     except RuntimeError as error:  # PEFT's, as of grouped convolutions or an update that depends on the input
         raise LayerError("adapter", expected="a method and layers that can be merged", got=str(error)) from error
