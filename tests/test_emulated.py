@@ -1,4 +1,4 @@
-"""The tests of `tests/emulated`, each file in a process of its own.
+"""The tests of `tests/emulated`, in a process of their own.
 
 Once PyTorch knows the emulated device it offers it as the machine's accelerator to all that ask, other tests too.
 """
@@ -13,11 +13,10 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", ["methods", "runs"])
-def test_on_a_device_that_is_not_the_cpu(name, tmp_path):
+def test_on_a_device_that_is_not_the_cpu(tmp_path):
     words = ["-q", "-p", "no:cacheprovider", "--disable-warnings", "--basetemp", str(tmp_path / "runs")]
-    file = Path(__file__).parent / "emulated" / f"{name}.py"
+    folder = Path(__file__).parent / "emulated"
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
-    command = [sys.executable, "-m", "pytest", *words, str(file)]
+    command = [sys.executable, "-m", "pytest", *words, *map(str, (folder / "methods.py", folder / "runs.py"))]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout[-5000:]

@@ -22,17 +22,17 @@ def test_what_a_terminal_would_obey_is_written_out(text, shown):
     assert error.got == text
 
 
-def test_a_note_is_one_line_on_the_error_stream(in_new_process):
+def test_a_note_is_one_line_on_the_error_stream(without_randlora):
     source = """
 import sys
 from randlora.messages import note
 sys.stderr = sys.stdout  # what importing says goes elsewhere
 note("the head\\n  starts \\x1b[31m anew")
 """
-    assert in_new_process(source) == r"the head starts \x1b[31m anew"
+    assert without_randlora(source) == r"the head starts \x1b[31m anew"
 
 
-def test_a_note_stands_on_a_line_of_its_own_beside_a_bar(in_new_process):
+def test_a_note_stands_on_a_line_of_its_own_beside_a_bar(without_randlora):
     source = """
 import sys
 sys.stderr = sys.stdout
@@ -42,7 +42,7 @@ with progress_bar("runs", "run", total=2) as bar:
     bar.update()
     note("one run has failed")
 """
-    shown = in_new_process(source).replace("\r", "\n").split("\n")
+    shown = without_randlora(source).replace("\r", "\n").split("\n")
     assert "one run has failed" in shown
 
 

@@ -1,34 +1,20 @@
 """What a study would run, before anything is run: trained numbers and memory of every cell, by the models' configs."""
 
-import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from randlora.studies.cells import Cell
+from randlora.studies.memory import BETWEEN, PeakMemory
 from randlora.studies.paper import CLOSE, paper_trained, ratio_to_paper
+from randlora.studies.shapes import needs_stand_in, stand_in
 from randlora.studies.sizes import size_of
 from randlora.studies.study import Study
+from randlora.studies.suite import Suite
 from randlora.tasks.bars import progress_bar
 from randlora.training.config import resolve
-from randlora.training.prediction import Prediction, predict_from_config
-from randlora.training.run.folder import as_dict
-
-_WITHOUT_EFFECT = {
-    "": ("seed", "output", "fingerprint"),
-    "data": (
-        "train",
-        "validation",
-        "test",
-        "subset",
-        "shots",
-        "fraction",
-        "label_column",
-        "text_column",
-        "image_column",
-    ),
-    "optimization": ("learning_rate", "head_learning_rate", "epochs", "max_steps", "weight_decay", "scheduler"),
-}
-"""Keys of a run's config that do not change the memory of a step whose data are not read."""
 
 _SHOWN = 3
 """Kinds of batches that a line names."""
@@ -55,16 +41,30 @@ def plan_of(study: Study) -> Plan:
     Args:
         study: The study, which need not be begun.
     """
+    absent = {cell.config.model for cell in study.cells if needs_stand_in(cell.config.model)}
+    with TemporaryDirectory() as folder:
+        folders = {model: str(stand_in(model, Path(folder))) for model in absent}
+        plan = _plan(study.suite, [_with_model(cell, folders) for cell in study.cells])
+    notes = [f"{model} is not on this machine: planned by its published shapes" for model in sorted(absent)]
+    return Plan(plan.rows, notes + plan.notes)
+
+
+def _with_model(cell: Cell, folders: Mapping[str, str]) -> Cell:
+    model = cell.config.model
+    return replace(cell, config=replace(cell.config, model=folders.get(model, model)))
+
+
+def _plan(suite: Suite, cells: Sequence[Cell]) -> Plan:
     rows, why, assumed, within = [], dict[str, list[str]](), list[str](), list[bool]()
-    known = dict[str, Prediction]()
-    with progress_bar("plan", "cell", total=len(study.cells), leave=False) as bar:
-        for cell in study.cells:
-            size, printed = size_of(cell), paper_trained(study.suite, cell.row)
+    peaks = PeakMemory([resolve(cell.config) for cell in cells])
+    with progress_bar("plan", "cell", total=len(cells), leave=False) as bar:
+        for cell in cells:
+            size, printed = size_of(cell), paper_trained(suite, cell.row)
             ratio = None
             if printed is not None and size.trained is not None and size.model is not None:
                 ratio, close = ratio_to_paper(printed, size.trained, size.model)
                 within.append(close)
-            memory = _memory(cell, known) if size.model is not None or not size.why else None
+            memory = peaks.of(resolve(cell.config)) if size.model is not None or not size.why else None
             if memory is not None:
                 assumed.append(memory.assumed)
             reasons = [f"trained numbers of {{}}: {size.why}"] if size.why else []
@@ -86,23 +86,10 @@ def plan_of(study: Study) -> Plan:
             )
             bar.update()
     notes = [f"unknown: {reason.format(', '.join(dict.fromkeys(names)))}" for reason, names in why.items()]
-    different = list(dict.fromkeys(assumed))
+    different = sorted(dict.fromkeys(assumed), key=BETWEEN.__eq__)
     more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
     notes += [f"peak memory is predicted for {'; '.join(different[:_SHOWN])}{more}"] if assumed else []
     if within:
-        cells = f"{sum(within)} of {len(within)} cells whose numbers the paper prints"
-        notes.append(f"{cells} train as many within {CLOSE:.0%}, to the paper's rounding")
+        compared = f"{sum(within)} of {len(within)} cells whose numbers the paper prints"
+        notes.append(f"{compared} train as many within {CLOSE:.0%}, to the paper's rounding")
     return Plan(rows, notes)
-
-
-def _memory(cell: Cell, known: dict[str, Prediction]) -> Prediction:
-    """The prediction for a cell; cells whose steps are alike share it."""
-    config = resolve(cell.config)
-    content = as_dict(config)
-    for section, keys in _WITHOUT_EFFECT.items():
-        for key in keys:
-            (content[section] if section else content).pop(key, None)
-    text = json.dumps(content, sort_keys=True)
-    if text not in known:
-        known[text] = predict_from_config(config)
-    return known[text]

@@ -1,5 +1,6 @@
 """lm-evaluation-harness on a run: a local task without network, its table and file, and what is refused in one line."""
 
+import functools
 import json
 import shutil
 
@@ -44,6 +45,16 @@ def tasks(tmp_path_factory):
     save_task(folder, "my_words")
     save_task(folder, "my_absent", dataset_kwargs={"data_files": {"test": str(folder / "absent.jsonl")}})
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def index():
+    """One index of the harness' own tasks, whose thousands of files take seconds to read."""
+    from lm_eval import tasks
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks, "TaskManager", functools.cache(tasks.TaskManager))
+        yield
 
 
 @pytest.fixture
