@@ -37,8 +37,10 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
-def pytest_collection_finish():
-    """What importing has made stays: collections of garbage, of which every run does some, need not walk it."""
+@pytest.fixture(autouse=True, scope="module")
+def _frozen():
+    """What is there between two files stays: collections of garbage, of which every run does some, need not walk it."""
+    gc.collect()
     gc.freeze()
 
 
