@@ -66,3 +66,31 @@ class UpdateError(RandLoraError, RuntimeError):
 
 class TrainingError(RandLoraError, ArithmeticError):
     """A training has diverged: a loss or a trained number is not finite."""
+
+
+_OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""Words of PyTorch's, which has a class for a GPU's own allocator alone."""
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """What to say of an error that is, or came of, a lack of memory; None for any other.
+
+    Args:
+        error: The error. What wraps another one names something else as its cause, such as a model that cannot be read.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not _is_lack_of_memory(cause):
+        cause = cause.__cause__
+    if cause is None:
+        return None
+    sentences = " ".join(str(cause).split()).split(". ")
+    hint = (
+        "in a training, a smaller optimization.batch_size with gradient_accumulation_steps, gradient_checkpointing or"
+    )
+    hint += " quantization takes less; `randlora inspect CONFIG` predicts how much"
+    return str(RandLoraError("out of memory", got=". ".join(sentences[:3]), hint=hint))
+
+
+def _is_lack_of_memory(error: BaseException) -> bool:
+    words = isinstance(error, RuntimeError) and any(part in str(error) for part in _OUT_OF_MEMORY)
+    return isinstance(error, MemoryError) or words

@@ -16,7 +16,7 @@ from typing import NoReturn
 from randlora import __version__
 from randlora.cli import commands
 from randlora.cli.commands.needs import missing
-from randlora.errors import RandLoraError
+from randlora.errors import RandLoraError, out_of_memory
 from randlora.messages import closest, is_first_process, printable
 
 
@@ -114,12 +114,13 @@ def _call(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 def _explain(error: Exception) -> tuple[str, int]:
     """The line for an error, and the exit code."""
+    lack = out_of_memory(error)
+    if lack is not None:
+        return lack, 2
     if isinstance(error, RandLoraError):
         return str(error), 2
     if _is_lost_connection(error):
         return "another process of the run has ended; the same command again goes on from the last checkpoint", 2
-    if isinstance(error, MemoryError):
-        return "out of memory", 2
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         start = printable(str(error.filename)[:60])
         return f"{start}…: expected a path that the file system can have, got {len(str(error.filename)):,} letters", 2

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from randlora.errors import RandLoraError, TrainingError
+from randlora.errors import RandLoraError, TrainingError, out_of_memory
 from randlora.files import is_full_disk, writing
 from randlora.messages import note
 from randlora.studies.cells import naming
@@ -153,10 +153,11 @@ def _attempt(study: Study, queue: Queue, unit: Unit, claimed: int, run: Run, tol
 
 
 def _in_a_line(error: Exception) -> str:
+    lack = out_of_memory(error)
+    if lack is not None:
+        return lack
     if isinstance(error, RandLoraError):
         return str(error)
-    if isinstance(error, MemoryError):
-        return "out of memory"
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
