@@ -52,6 +52,8 @@ def values(name):
             continue
         kind = next((KINDS[part][field.name] for part in config.__mro__ if field.name in KINDS.get(part, {})), None)
         kind = kind or get_type_hints(config)[field.name]
+        if field.name == "bias" and kind is str:
+            kind = Literal["none", "all", f"{config().peft_type.lower()}_only"]
         for part in (kind, *get_args(kind)):
             choices = get_args(part) if get_origin(part) is Literal else (True, False) if part is bool else ()
             for value in choices:
@@ -192,6 +194,7 @@ def test_a_section_of_yaml_is_the_class_that_peft_wants(option, value, kind, tmp
         ("hra", {"apply_GS": True}, r"apply_GS: expected false, or init_weights false beside it"),
         ("delora", {"lambda_pattern": {"((": 5}}, r"lambda_pattern: expected a regular expression"),
         ("fourierft", {"n_frequency_pattern": {"a": "b"}}, r"n_frequency_pattern\['a'\]: expected an integer"),
+        ("vera", {"bias": "lora_only"}, r"bias: expected one of none, all, vera_only, got 'lora_only'"),
         ("c3a", {"layers_pattern": "layer"}, r"layers_pattern \(it needs layers_to_transform"),
         ("vera", {"layers_to_transform": [0]}, r"^method\.target_modules: expected a list of names .*, got None"),
     ],
@@ -219,6 +222,11 @@ def test_what_is_refused_may_be_said_with_the_value_that_peft_has_anyway():
 def test_a_pattern_that_no_layer_has_is_named(name, options, new_task):
     with pytest.raises(LayerError, match=r"^method\.options\.\w+_pattern entry '.*': expected the name of an adapted"):
         build(new_task(), resolved(name, options))
+
+
+def test_tokens_beyond_the_vocabulary_are_named(new_task):
+    with pytest.raises(ConfigError, match=r"^method\.options\.trainable_token_indices: expected tokens of the vocab"):
+        build(new_task(), resolved("lora", {"trainable_token_indices": [3, 999]}))
 
 
 @pytest.mark.parametrize("name", ["vera", "c3a", "loha"])

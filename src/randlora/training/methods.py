@@ -117,6 +117,9 @@ def attach(task: Task, method: MethodConfig) -> nn.Module:
             got=f"{adapting.target_modules or 'all-linear'!r}: {str(error).splitlines()[0]}",
         ) from error
     except _OF_PEFT as error:
+        if isinstance(error, IndexError) and adapting.options.get("trainable_token_indices"):
+            key, expected = "method.options.trainable_token_indices", "tokens of the vocabulary"
+            raise ConfigError(key, expected=expected, got=str(error)) from error
         raise LayerError(
             key_of(method, "target_modules"),
             expected=f"layers that {adapting.name} can adapt",

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import peft
 
@@ -36,6 +36,8 @@ def options_of(method: MethodConfig) -> dict[str, Any]:
     taken = {*_SET, *known.keys.values(), *known.fixed, *(entry.name for entry in dataclasses.fields(peft.PeftConfig))}
     defaults = {entry.name: entry.default for entry in dataclasses.fields(known.config)}
     kinds = {name: kind for name, kind in get_type_hints(known.config).items() if name in defaults}
+    if kinds.get("bias") is str and not issubclass(known.config, AdapterConfig):
+        kinds["bias"] = Literal["none", "all", f"{known.config().peft_type.lower()}_only"]
     by_field = {field_name: key for key, field_name in known.keys.items()}
     options = {}
     for name, value in method.options.items():
