@@ -2,17 +2,15 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from randlora.errors import ConfigError
 from randlora.messages import closest
 from randlora.result import Result
+from randlora.studies.comparable import EQUAL, Column, Columns, columns_of
 from randlora.studies.ranks import column_ranks, mean_ranks
-
-EQUAL = 0.1
-"""How far trained numbers may be apart that count as equal: RandLoRA's come in steps of a whole basis."""
 
 _NOT_COMPARED = ("r", "budgets", "learning_rates", "target_modules", "exclude_modules")
 """Keys of a method's section that follow the model, and may differ between studies of one method."""
@@ -20,15 +18,8 @@ _NOT_COMPARED = ("r", "budgets", "learning_rates", "target_modules", "exclude_mo
 _KEYS = ("row", "method", "column", "shown", "trained", "higher", "unit")
 """What is read of a cell."""
 
-_Cell = dict[str, Any]
 _Tables = Mapping[str, Mapping[str, Any]]
 _Ranks = Mapping[str, Mapping[str, float]]
-
-_Column = dict[str, _Cell]
-"""Method -> its cell, of one column at about equal numbers."""
-
-_Columns = dict[tuple[str, str, int], _Column]
-"""Study, column and trained numbers -> what can be compared there."""
 
 
 def read_table(path: Path) -> Mapping[str, Any]:
@@ -67,24 +58,17 @@ def ranks_across(tables: _Tables, methods: Sequence[Sequence[str]] = ()) -> Resu
     """
     names = {known: own[0] for own in methods for known in own}
     known = list(dict.fromkeys(cell["method"] for table in tables.values() for cell in table["cells"]))
-    for name in names:
-        if name not in known:
-            near = closest(name, known)
-            hint = f"did you mean {near}?" if near else ""
-            raise ConfigError("--methods", expected=f"some of {', '.join(known)}", got=repr(name), hint=hint)
-    columns: _Columns = {}
+    _check_names(names, known)
+    columns: Columns = {}
     for study, table in tables.items():
-        columns |= _columns(study, table["cells"], names)
-    called = [names.get(name, name) for name in known]
-    counts = {name: sum(name in column for column in columns.values()) for name in called}
+        columns |= columns_of(study, table["cells"], names)
+    counts = {
+        name: sum(name in column for column in columns.values()) for name in (names.get(own, own) for own in known)
+    }
     chosen = [own[0] for own in methods] or [name for name, count in counts.items() if 0 < count == len(columns)]
     shared = _labelled({place: column for place, column in columns.items() if all(name in column for name in chosen)})
     if len(chosen) < 2 or not shared:
-        expected = "two methods or more that share columns at equal trained numbers"
-        hint = "--methods says which; columns in which they can be compared: "
-        hint += ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda own: -own[1]))
-        got = ", ".join(chosen) or "none that have one in every column"
-        raise ConfigError("--methods", expected=expected, got=got, hint=hint)
+        raise _too_few(chosen, counts)
     scores = {name: {label: column[name]["shown"] for label, column in shared.items()} for name in chosen}
     higher = {label: column[chosen[0]]["higher"] for label, column in shared.items()}
     by_column = column_ranks(scores, higher)
@@ -95,28 +79,33 @@ def ranks_across(tables: _Tables, methods: Sequence[Sequence[str]] = ()) -> Resu
     lines = [_line(label, column, chosen, by_column) for label, column in shared.items()]
     counted = "1 column" if len(shared) == 1 else f"{len(shared)} columns, each of which counts once"
     summary = [f"over {counted}; in each, methods that train as many numbers, within {EQUAL:.0%}"]
-    if methods:
-        summary += _lacking(columns, chosen)
-    elif others := [f"{name} {len(columns) - count}" for name, count in counts.items() if name not in chosen]:
-        summary.append(f"left out, with how many of the columns each lacks: {', '.join(others)}")
-    every = dict.fromkeys((study, cell["column"]) for study, table in tables.items() for cell in table["cells"])
-    alone = [f"{study}: {name}" for study, name in every if (study, name) not in {place[:2] for place in columns}]
-    summary += [f"left out, as no two methods have figures at equal numbers: {'; '.join(alone)}"] if alone else []
-    summary += _different(tables, chosen, names)
+    others = {name: len(columns) - count for name, count in counts.items() if name not in chosen}
+    summary += _lacking(columns, chosen) if methods else _left_out(others)
+    summary += _alone(tables, columns) + _different(tables, chosen, names)
     data = {"studies": list(tables), "ranks": rows, "columns": lines}
     return Result("ranks", f"Mean ranks over {', '.join(tables)}", summary, rows, data, {"columns": lines})
 
 
-def _columns(study: str, cells: Sequence[_Cell], names: Mapping[str, str]) -> _Columns:
-    """The columns of a study, once for every count of numbers that several methods train."""
-    return {
-        (study, name, count): group
-        for name in dict.fromkeys(cell["column"] for cell in cells)
-        for count, group in _equal([cell for cell in cells if cell["column"] == name], names).items()
-    }
+def _check_names(names: Iterable[str], known: Sequence[str]) -> None:
+    """Check that the studies have the methods that are asked for."""
+    for name in names:
+        if name not in known:
+            near = closest(name, known)
+            hint = f"did you mean {near}?" if near else ""
+            raise ConfigError("--methods", expected=f"some of {', '.join(known)}", got=repr(name), hint=hint)
 
 
-def _labelled(columns: _Columns) -> dict[str, _Column]:
+def _too_few(chosen: Sequence[str], counts: Mapping[str, int]) -> ConfigError:
+    """What is wrong where no two methods share a column."""
+    hint = "--methods says which; columns in which they can be compared: "
+    hint += ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda own: -own[1]))
+    expected = "two methods or more that share columns at equal trained numbers"
+    return ConfigError(
+        "--methods", expected=expected, got=", ".join(chosen) or "none that have one in every column", hint=hint
+    )
+
+
+def _labelled(columns: Columns) -> dict[str, Column]:
     """Columns by what they are called: with the count where two differ in it alone."""
     places = Counter(place[:2] for place in columns)
     return {
@@ -125,30 +114,7 @@ def _labelled(columns: _Columns) -> dict[str, _Column]:
     }
 
 
-def _equal(cells: Sequence[_Cell], names: Mapping[str, str]) -> dict[int, _Column]:
-    """Cells of one column by about equal numbers: as many of them as can be together first, then of the rest."""
-    found = {}
-    cells = [cell for cell in cells if cell["shown"] is not None and cell["trained"] is not None]
-    while cells:
-        count = max((cell["trained"] for cell in cells), key=lambda own: sum(_is_close(cell, own) for cell in cells))
-        group = sorted(cells, key=lambda cell: abs(cell["trained"] - count))
-        methods: _Column = {}
-        for cell in filter(lambda cell: _is_close(cell, count), group):
-            known = methods.setdefault(names.get(cell["method"], cell["method"]), cell)  # of two budgets the nearer
-            if known["method"] != cell["method"]:
-                got = f"{known['method']} and {cell['method']} in {cell['column']}"
-                raise ConfigError("--methods", expected="names of which a column has one", got=got)
-        if len(methods) > 1:
-            found[count] = methods
-        cells = [cell for cell in cells if not _is_close(cell, count)]
-    return dict(sorted(found.items()))
-
-
-def _is_close(cell: _Cell, count: int) -> bool:
-    return bool(abs(cell["trained"] - count) <= EQUAL * count)
-
-
-def _line(label: str, column: _Column, chosen: Sequence[str], ranks: _Ranks) -> dict[str, Any]:
+def _line(label: str, column: Column, chosen: Sequence[str], ranks: _Ranks) -> dict[str, Any]:
     counts = [column[name]["trained"] for name in chosen]
     cells = {name: {key: column[name][key] for key in ("row", "trained", "shown", "unit")} for name in chosen}
     return {
@@ -158,7 +124,7 @@ def _line(label: str, column: _Column, chosen: Sequence[str], ranks: _Ranks) -> 
     }
 
 
-def _lacking(columns: _Columns, chosen: Sequence[str]) -> list[str]:
+def _lacking(columns: Columns, chosen: Sequence[str]) -> list[str]:
     """The columns in which one of the methods that were asked for is not, a line for each set of these."""
     found: dict[str, list[str]] = {}
     for (study, name, _), column in columns.items():
@@ -166,6 +132,20 @@ def _lacking(columns: _Columns, chosen: Sequence[str]) -> list[str]:
         if 0 < len(missing) < len(chosen):
             found.setdefault(", ".join(missing), []).append(f"{study}: {name}")
     return [f"left out, without {names}: {'; '.join(dict.fromkeys(labels))}" for names, labels in found.items()]
+
+
+def _left_out(lacks: Mapping[str, int]) -> list[str]:
+    """The methods that are not ranked, in a line; none where all are."""
+    text = ", ".join(f"{name} {count}" for name, count in lacks.items())
+    return [f"left out, with how many of the columns each lacks: {text}"] if text else []
+
+
+def _alone(tables: _Tables, columns: Columns) -> list[str]:
+    """The columns in which nothing can be compared, in a line; none where there are none."""
+    every = dict.fromkeys((study, cell["column"]) for study, table in tables.items() for cell in table["cells"])
+    compared = {place[:2] for place in columns}
+    text = "; ".join(f"{study}: {name}" for study, name in every if (study, name) not in compared)
+    return [f"left out, as no two methods have figures at equal numbers: {text}"] if text else []
 
 
 def _different(tables: _Tables, chosen: Sequence[str], names: Mapping[str, str]) -> list[str]:
