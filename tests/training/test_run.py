@@ -1,3 +1,4 @@
+import functools
 import json
 import resource
 import shutil
@@ -9,7 +10,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import BertConfig, BertModel, CLIPModel
+from transformers import BertConfig, BertModel, CLIPModel, TrainingArguments
 
 from randlora.errors import CheckpointError, ConfigError, DataError, LayerError, OutputError
 from randlora.training import MethodConfig, Record, evaluate, train
@@ -254,3 +255,22 @@ def test_an_upload_that_fails_leaves_the_run_finished_and_is_tried_again(text_co
     Hub.works = True
     assert train(text_config) == record
     assert Hub.uploaded == [("me/adapter", ["README.md", "adapter_config.json", "adapter_model.safetensors"])]
+
+
+def test_on_a_machine_of_many_gpus_one_process_uses_one(text_config, tmp_path, monkeypatch, caplog):
+    """The Trainer would spread batches over all, each eight times as large, and end in an eighth of the steps."""
+    expected = train(text_config)
+    own = TrainingArguments.__dict__["_setup_devices"].func
+
+    def of_eight(arguments):
+        device = own(arguments)
+        arguments._n_gpu = 8
+        return device
+
+    patched = functools.cached_property(of_eight)
+    patched.__set_name__(TrainingArguments, "_setup_devices")
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", patched)
+    record = train(replace(text_config, output=str(tmp_path / "of eight")))
+    assert record.history == expected.history
+    assert record.metrics["test_accuracy"] == expected.metrics["test_accuracy"]
+    assert caplog.text.count("one of 8 GPUs is used; for all: accelerate launch") == 1

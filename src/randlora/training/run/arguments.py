@@ -1,11 +1,13 @@
 """A config in the Trainer's words."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
+from randlora.messages import note
 from randlora.tasks import Task
 from randlora.training.config.sections import OptimizationConfig, TrainConfig
 
@@ -49,7 +51,18 @@ def training_arguments(config: TrainConfig, task: Task, checkpoints: Path) -> Tr
         "report_to": config.report_to or "none",
     }
     _, arguments_class = task.trainer_classes()
-    return arguments_class(**options, **_saving_and_scoring(optimization, task), **task.arguments())
+    arguments = arguments_class(**options, **_saving_and_scoring(optimization, task), **task.arguments())
+    if arguments.n_gpu > 1:
+        _tell_of_gpus(arguments.n_gpu)
+        # The Trainer would spread every batch over them from this process (nn.DataParallel) and make it so many times
+        # larger; copies of a layer have its parameters on their device, but not the bases.
+        arguments._n_gpu = 1
+    return arguments
+
+
+@cache
+def _tell_of_gpus(count: int) -> None:
+    note(f"one of {count} GPUs is used; for all: accelerate launch --multi_gpu -m randlora train …")
 
 
 def _saving_and_scoring(optimization: OptimizationConfig, task: Task) -> dict[str, Any]:
