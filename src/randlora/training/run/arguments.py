@@ -54,8 +54,7 @@ def training_arguments(config: TrainConfig, task: Task, checkpoints: Path) -> Tr
     arguments = arguments_class(**options, **_saving_and_scoring(optimization, task), **task.arguments())
     if arguments.n_gpu > 1:
         _tell_of_gpus(arguments.n_gpu)
-        # The Trainer would spread every batch over them from this process (nn.DataParallel) and make it so many times
-        # larger; copies of a layer have its parameters on their device, but not the bases.
+        # The Trainer would copy the model to all of them at every step (nn.DataParallel), each with a batch of its own.
         arguments._n_gpu = 1
     return arguments
 
