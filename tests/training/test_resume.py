@@ -17,7 +17,8 @@ from randlora.training.run.progress import Progress
 CHILD = """
 import os, signal, sys
 from randlora.training import load_config, train
-from randlora.training.run.progress import Progress, Stopwatch
+from randlora.training.run.progress import Progress
+from randlora.training.run.stopwatch import Stopwatch
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)

@@ -2,23 +2,13 @@
 
 import json
 import statistics
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
-
-import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from randlora.errors import OutputError
 from randlora.files import write_atomically
 from randlora.training.run.checkpoints import FILE_NAME, FILES, list_files
-
-KEPT_STEPS = 1000
-"""The median is taken over this many of the latest step times, so that checkpoints stay small."""
 
 
 @dataclass
@@ -85,74 +75,3 @@ def resumed(checkpoint: Path | None, processes: int, sharding: str = "") -> Prog
         expected = f"that of {checkpoint.name}, {before}"
         raise OutputError("the launch", expected=expected, got=now, hint="or choose another output")
     return progress
-
-
-class Stopwatch(TrainerCallback):
-    """Measures steps and the whole training into a `Progress`."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-        self._mark: float | None = None
-        self._step_mark = 0.0
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Start the clock."""
-        self.resume()
-
-    def on_step_begin(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
-        """The batch is loaded; a step begins."""
-        self._step_mark = _now(args.device)
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
-        """Note the step's time, and have its loss logged before a checkpoint, so that none is lost on resuming."""
-        self.progress.step_seconds = [*self.progress.step_seconds, _now(args.device) - self._step_mark][-KEPT_STEPS:]
-        if control.should_save or state.global_step >= state.max_steps:
-            control.should_log = True
-        return control
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
-        """The same for checkpoints at the end of an epoch."""
-        del args, state
-        control.should_log = control.should_log or control.should_save
-        return control
-
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        """Stop the clock."""
-        self.pause()
-
-    def pause(self) -> bool:
-        """Stop the clock; whether it was running."""
-        running = self._mark is not None
-        self.lap()
-        self._mark = None
-        return running
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Keep what is done in the block out of the training's time."""
-        running = self.pause()
-        yield
-        if running:
-            self.resume()
-
-    def resume(self) -> None:
-        """Let the clock run again."""
-        self._mark = time.perf_counter()
-
-    def lap(self) -> None:
-        """Add the time since the last call to the training time."""
-        if self._mark is not None:
-            now = time.perf_counter()
-            self.progress.train_seconds += now - self._mark
-            self._mark = now
-
-
-def _now(device: torch.device) -> float:
-    """The time after everything asked of the device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -23,7 +23,8 @@ from randlora.training.config.sections import OptimizationConfig
 from randlora.training.run.adalora import RankBudget, find_adalora, orthogonality, without_own_penalty
 from randlora.training.run.callbacks import EpochOfData, ProgressBar
 from randlora.training.run.epoch_average import EpochAverage, find_averaged
-from randlora.training.run.progress import Progress, Stopwatch
+from randlora.training.run.progress import Progress
+from randlora.training.run.stopwatch import Stopwatch
 from randlora.training.run.weights import FILE_NAME, load_trained, save_trained
 
 
