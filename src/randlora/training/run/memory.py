@@ -2,10 +2,11 @@
 
 import ctypes
 import gc
-import resource
+import importlib
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -39,8 +40,16 @@ def peak_bytes(device: torch.device) -> int:
         lines = _STATUS.read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):
-        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return largest if sys.platform == "darwin" else largest * 1024  # Linux counts KiB, macOS bytes
+        return _peak_without_linux()
+
+
+def _peak_without_linux() -> int:
+    on_windows = getattr(psutil.Process().memory_info(), "peak_wset", None)
+    if on_windows is not None:  # there is no `resource` there
+        return int(on_windows)
+    resource: Any = importlib.import_module("resource")
+    largest = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return largest if sys.platform == "darwin" else largest * 1024  # Linux counts KiB, macOS bytes
 
 
 def current_bytes(device: torch.device) -> int:
