@@ -4,6 +4,7 @@ import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import peft
 import pytest
@@ -14,6 +15,8 @@ from transformers import BertConfig, BertModel, CLIPModel, TrainingArguments
 
 from randlora.errors import CheckpointError, ConfigError, DataError, LayerError, OutputError
 from randlora.training import MethodConfig, Record, evaluate, train
+from randlora.training.run import arguments as run_arguments
+from tiny import task_of
 
 pytestmark = pytest.mark.slow
 
@@ -274,3 +277,16 @@ def test_on_a_machine_of_many_gpus_one_process_uses_one(text_config, tmp_path, m
     assert record.history == expected.history
     assert record.metrics["test_accuracy"] == expected.metrics["test_accuracy"]
     assert caplog.text.count("one of 8 GPUs is used; for all: accelerate launch") == 1
+
+
+def test_a_gpu_that_emulates_bf16_is_told_of_once(text_config, tmp_path, monkeypatch, caplog):
+    cuda = SimpleNamespace(
+        is_available=lambda: True, is_bf16_supported=lambda *, including_emulation: including_emulation
+    )
+    monkeypatch.setattr(run_arguments, "torch", SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr(TrainingArguments, "__post_init__", lambda self: setattr(self, "_n_gpu", 1))  # without the GPU
+    text_config.optimization.precision, text_config.optimization.device = "bf16", "auto"
+    task = task_of(text_config, ["a", "b"])
+    for _ in range(2):
+        run_arguments.training_arguments(text_config, task, tmp_path)
+    assert caplog.text.count("optimization.precision fp16 is faster") == 1

@@ -26,7 +26,8 @@ def examine() -> list[tuple[str, str, bool]]:
             free, total = torch.cuda.mem_get_info(index)
             name = torch.cuda.get_device_name(index)
             checks.append((f"cuda:{index}", f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free", True))
-        checks.append(("bf16 on CUDA", "yes" if torch.cuda.is_bf16_supported() else "no, use fp16 or fp32", True))
+        own = torch.cuda.is_bf16_supported(including_emulation=False)
+        checks.append(("bf16 on CUDA", "yes" if own else "no, or by emulation: use fp16 or fp32", True))
     else:
         checks.append(("CUDA", "none, runs use the CPU", True))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

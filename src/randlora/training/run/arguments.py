@@ -52,16 +52,19 @@ def training_arguments(config: TrainConfig, task: Task, checkpoints: Path) -> Tr
     }
     _, arguments_class = task.trainer_classes()
     arguments = arguments_class(**options, **_saving_and_scoring(optimization, task), **task.arguments())
+    if arguments.bf16 and not on_cpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        _tell("this GPU has bf16 by emulation alone; optimization.precision fp16 is faster on it")
     if arguments.n_gpu > 1:
-        _tell_of_gpus(arguments.n_gpu)
+        _tell(f"one of {arguments.n_gpu} GPUs is used; for all: accelerate launch --multi_gpu -m randlora train …")
         # The Trainer would copy the model to all of them at every step (nn.DataParallel), each with a batch of its own.
         arguments._n_gpu = 1
     return arguments
 
 
 @cache
-def _tell_of_gpus(count: int) -> None:
-    note(f"one of {count} GPUs is used; for all: accelerate launch --multi_gpu -m randlora train …")
+def _tell(text: str) -> None:
+    """A note of what holds for every run of this process, once."""
+    note(text)
 
 
 def _saving_and_scoring(optimization: OptimizationConfig, task: Task) -> dict[str, Any]:
