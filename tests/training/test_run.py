@@ -1,7 +1,9 @@
 import functools
+import gc
 import json
 import resource
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, CLIPModel, TrainingArguments
 
 from randlora.errors import CheckpointError, ConfigError, DataError, LayerError, OutputError
+from randlora.tasks import TASKS
 from randlora.training import MethodConfig, Record, evaluate, train
 from randlora.training.run import arguments as run_arguments
 from tiny import task_of
@@ -290,3 +293,35 @@ def test_a_gpu_that_emulates_bf16_is_told_of_once(text_config, tmp_path, monkeyp
     for _ in range(2):
         run_arguments.training_arguments(text_config, task, tmp_path)
     assert caplog.text.count("optimization.precision fp16 is faster") == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "method"),
+    [
+        ("text_config", "randlora"),
+        ("image_config", "randlora"),
+        ("sft_config", "randlora"),
+        ("text_config", "autolora"),
+    ],
+)
+def test_a_model_is_gone_before_the_next_is_loaded(request, config, method, tmp_path, monkeypatch):
+    """Of an earlier run of this process, and of a search for ranks."""
+    config = request.getfixturevalue(config)
+    config.method = MethodConfig(name=method, r=2)
+    config.data.validation = 0.3
+    models, alive, own = [], [], TASKS[config.task].load_model
+
+    def load_model(task, base):
+        alive.extend(model() is not None for model in models)
+        own(task, base)
+        models.append(weakref.ref(task.backbone))
+
+    monkeypatch.setattr(TASKS[config.task], "load_model", load_model)
+    gc.disable()
+    try:
+        for name in "ab":
+            train(replace(config, output=str(tmp_path / name)))
+    finally:
+        gc.enable()
+    assert len(models) == (4 if method == "autolora" else 2)
+    assert not any(alive)

@@ -1,5 +1,6 @@
 """Methods: a pre-trained model and a method config in, a model with its trainable parameters out."""
 
+import gc
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -42,6 +43,9 @@ def load_model(task: Task, config: TrainConfig) -> None:
         ConfigError: The model cannot be loaded or is of another kind.
         DataError: The data section does not fit it.
     """
+    # What this process has trained before may refer to its model in circles; the two need not stand side by side.
+    task.__dict__.pop("backbone", None)
+    gc.collect()
     options = (config.trust_remote_code, config.dtype, config.quantization, adapter_of(config))
     task.load_model(BaseModel(config.model, *options))
     if config.attn_implementation is not None:
