@@ -30,6 +30,7 @@ def test_a_form_is_known_by_its_columns(form):
         ({"messages": [USER, ANSWER]}, Conversation([USER, ANSWER])),
         ({"messages": [USER, ANSWER], "tools": '[{"name": "t"}]'}, Conversation([USER, ANSWER], tools=[{"name": "t"}])),
         ({"messages": [USER, {**ANSWER, "name": None}]}, Conversation([USER, ANSWER])),
+        ({"messages": [USER, {**ANSWER, "weight": 0}]}, Conversation([USER, {**ANSWER, "weight": 0}])),
         ({"prompt": "a", "completion": "b"}, Completion("a", "b")),
         ({"prompt": [USER], "completion": [ANSWER]}, Conversation([USER, ANSWER], given=1)),
         (
@@ -142,6 +143,7 @@ def test_texts_that_come_in_parts_are_joined():
         ({"messages": []}, "got an empty one"),
         ({"messages": ["hi"]}, "message 0: expected an object with 'role' and 'content', got a text"),
         ({"messages": [{"from": "human", "value": "a"}]}, "got 'from', 'value'"),
+        ({"messages": [USER, {**ANSWER, "weight": 0.5}]}, "message 1, 'weight': expected 0 or 1, got 0.5"),
         ({"messages": [USER, {**ANSWER, "content": ""}]}, "message 1, 'content': expected a text, got an empty one"),
         ({"messages": [USER, {**ANSWER, "content": [{"type": "text"}]}]}, "part 0: expected .* its 'text'"),
         (

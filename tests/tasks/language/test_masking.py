@@ -1,7 +1,7 @@
 """What is learned is what the assistant says and what ends its turn, to the character, whatever the template does."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from randlora.errors import ConfigError, DataError
@@ -52,6 +52,21 @@ def test_what_precedes_an_answer_is_tokenized_as_at_inference(chats, name, pairs
     assert ids[:first] == prompt
 
 
+@given(data=st.data(), pairs=st.lists(st.tuples(SAID, SAID), min_size=1, max_size=4), which=st.sampled_from(STABLE))
+def test_turns_without_weight_are_read_and_not_learned(chats, learned, data, pairs, which):
+    tokenizer, messages = chats.made[which], talk(pairs)
+    weights = data.draw(st.lists(st.sampled_from([0, 1, None]), min_size=len(pairs), max_size=len(pairs)))
+    assume(set(weights) != {0})
+    for place, weight in enumerate(weights):
+        messages[2 * place + 1] |= {} if weight is None else {"weight": weight}
+    ids, labels = encode_one(tokenizer, Conversation(messages))
+    answers = [answer for (_, answer), weight in zip(pairs, weights, strict=True) if weight != 0]
+    assert [span.strip() for span in learned(tokenizer, ids, labels)] == [
+        answer + chats.ends.get(which, "<|close|>") for answer in answers
+    ]
+    assert tokenizer.decode(ids) == tokenizer.apply_chat_template(talk(pairs), tokenize=False)
+
+
 @given(pairs=st.lists(st.tuples(SAID, SAID), min_size=2, max_size=4), which=st.sampled_from(STABLE))
 def test_the_last_turn_alone(chats, learned, pairs, which):
     tokenizer = chats.made[which]
@@ -90,6 +105,8 @@ def test_a_template_that_forgets_is_believed_where_it_marks(chats, learned):
     tokenizer = chats.made["forgets thinking, marked"]
     ids, labels = encode_one(tokenizer, Conversation(THINKING))
     assert learned(tokenizer, ids, labels) == ["b<|close|>", "d<|close|>"]
+    ids, labels = encode_one(tokenizer, Conversation([THINKING[0], {**THINKING[1], "weight": 0}, *THINKING[2:]]))
+    assert learned(tokenizer, ids, labels) == ["d<|close|>"]
 
 
 def test_a_template_that_forgets_is_refused_otherwise(chats):

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from randlora.errors import DataError
-from randlora.tasks.language.samples import Message
+from randlora.tasks.language.samples import WEIGHT, Message
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -70,6 +70,8 @@ def _message(entry: Any, where: str, keys: tuple[str, str]) -> Message:
         got = ", ".join(f"'{key}'" for key in entry) if isinstance(entry, dict) else kind(entry)
         raise DataError(where, expected=f"an object with '{role_key}' and '{content_key}'", got=got or "an empty one")
     others = {key: held for key, held in entry.items() if key not in keys and held is not None}
+    if others.get(WEIGHT, 1) not in (0, 1):
+        raise DataError(f"{where}, '{WEIGHT}'", expected="0 or 1", got=repr(others[WEIGHT]))
     content = _joined(entry.get(content_key), f"{where}, '{content_key}'")
     # A call of a tool may be all that an assistant says.
     if others.get("tool_calls") and content in (None, ""):

@@ -6,6 +6,9 @@ from typing import Any, TypeAlias
 Message: TypeAlias = dict[str, Any]
 """`role` and `content`, and whatever else the chat template reads (`tool_calls`, `name`)."""
 
+WEIGHT = "weight"
+"""Key of a message, as OpenAI's fine-tuning has it: a turn of the assistant with 0 is read and not learned."""
+
 
 @dataclass(frozen=True)
 class Text:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from randlora.errors import DataError
-from randlora.tasks.language.samples import Conversation, Message
+from randlora.tasks.language.samples import WEIGHT, Conversation, Message
 from randlora.tasks.language.templates import ChatTemplate, Span
 
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -22,7 +22,7 @@ class Turns:
         template: Of the tokenizer.
         closers: Special tokens that may end a turn; a turn goes on to one that ends it and no further.
         where: The place of the conversation, for the message of an error.
-        last_only: Leave out all turns but the last.
+        last_only: Leave out all turns but the last that is learned.
     """
 
     template: ChatTemplate
@@ -41,7 +41,8 @@ class Turns:
         """
         messages = conversation.messages
         spoken = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-        learned = [index for index in spoken if index >= conversation.given][-1 if self.last_only else 0 :]
+        wanted = [index for index in spoken if index >= conversation.given and messages[index].get(WEIGHT, 1)]
+        learned = wanted[-1 if self.last_only else 0 :]
         whole, spans = self._by_prefixes(messages, learned)
         if learned and not spans:
             for index in learned:  # of a template that writes nothing there is nothing else to say
