@@ -131,3 +131,12 @@ def test_sources_are_read_from_a_config():
 def test_wrong_sources_are_named(value, message):
     with pytest.raises(ConfigError, match=message):
         read_sources(value)
+
+
+def test_columns_that_hold_a_part_of_what_was_said_are_not_passed_over_without_a_word(tmp_path, caplog):
+    row = {"instruction": "i", "output": "o", "id": 1}
+    plain = write(tmp_path / "plain.jsonl", [row])
+    more = write(tmp_path / "more.jsonl", [row, {**row, "system": "be kind", "history": [["a", "b"]]}])
+    mix([Source(plain), Source(more)])
+    (line,) = caplog.messages
+    assert line.startswith(f"{more}: the columns 'system', 'history' are passed over")

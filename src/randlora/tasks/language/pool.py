@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from randlora.errors import DataError
+from randlora.messages import note
 from randlora.tasks.language.alpaca import Wording
 from randlora.tasks.language.forms import Form, normalise, recognise
 from randlora.tasks.language.mixture import Source, draw, hold_out, require_drawn
@@ -13,6 +14,9 @@ from randlora.tasks.language.records import Records, read_records
 from randlora.tasks.language.samples import Located, Sample
 
 PREFERENCE = "preference"
+
+_FOREIGN = ("system", "system_prompt", "history", "context", "question")
+"""Columns of other tools' forms, in which a part of the conversation stands."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ def mix(
     if len({form.name == PREFERENCE for form in forms}) > 1:
         other = next(records.source for (_, records), form in zip(read, forms, strict=True) if form.name == PREFERENCE)
         raise DataError(other, expected="examples to imitate, as in the other sources", got="preferences")
+    for _, records in read:
+        _tell_of_foreign(records)
     counts = [len(records) for _, records in read]
     held = hold_out(counts, validation, seed=f"{seed}/validation") if validation is not None else [[]] * len(read)
     train = []
@@ -95,6 +101,14 @@ def mix(
         train.append(Part(records, form, [left[index] for index in drawn]))
     kept = [Part(records, form, out) for (_, records), form, out in zip(read, forms, held, strict=True)]
     return Pool(train, wording), Pool(kept, wording) if validation is not None else None
+
+
+def _tell_of_foreign(records: Records) -> None:
+    """Say which columns are passed over though they may hold a part of what was said."""
+    found = [f"'{name}'" for name in _FOREIGN if name in records.columns]
+    if found:
+        which = f"column {found[0]} is" if len(found) == 1 else f"columns {', '.join(found)} are"
+        note(f"{records.source}: the {which} passed over; what stands there must be in the messages or the prompt")
 
 
 def form_of(records: Records, named: str | None = None) -> Form:
