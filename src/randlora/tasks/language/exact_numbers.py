@@ -15,13 +15,13 @@ class ExactNumbers:
     def __init__(
         self, model: Any, args: Any, *, train_dataset: Any = None, eval_dataset: Any = None, **rest: Any
     ) -> None:
-        trained = {name: part.detach().clone() for name, part in model.named_parameters() if part.requires_grad}
+        trained = {name: part.data for name, part in model.named_parameters() if part.requires_grad}
         data = eval_dataset if train_dataset is None else train_dataset
         made: Any = super()
         made.__init__(model=model, args=args, train_dataset=data, eval_dataset=eval_dataset, **rest)
         made.add_callback(TokenCount(self))
         for name, part in model.named_parameters():
-            if name in trained:
+            if name in trained and part.dtype != trained[name].dtype:
                 part.data = trained[name].to(part.device)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
