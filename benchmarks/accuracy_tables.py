@@ -39,6 +39,7 @@ LANGUAGE = {
     "e2e lora": "LoRA, r = 16",
     "e2e randlora": "RandLoRA `structured`, r = 12",
     "e2e hybrid": "`hybrid` of LoRA r = 8 and `structured` r = 24",
+    "e2e full": "full fine-tuning",
 }
 TABLES: dict[str, tuple[str, Mapping[str, str], int]] = {
     "banking77": ("banking77.json", BANKING, 2),
