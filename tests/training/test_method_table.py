@@ -208,7 +208,6 @@ def test_what_does_not_belong_to_a_method_is_refused_by_its_key(keys, message, t
         ("vblora", {"options": {"vector_length": 7}}),
         ("vblora", {"options": {"vector_length": 0}}),
         ("tinylora", {"target_modules": ["LayerNorm"]}),
-        ("lora", {"options": {"trainable_token_indices": [1000]}}),
     ],
 )
 def test_layers_and_options_that_a_method_cannot_do_with(name, keys, task):
