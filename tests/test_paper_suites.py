@@ -7,13 +7,14 @@ import pytest
 import paper_counts
 from paper_counts import BEGIN, PAGE
 from randlora.cli import main
-from randlora.studies import memory
+from randlora.studies import peak_memory
 from randlora.studies.cells import cells_of
 from randlora.studies.paper import paper_trained, ratio_to_paper
 from randlora.studies.schema import load_suite
 from randlora.studies.shapes import stand_in
 from randlora.studies.sizes import size_of
-from randlora.training.prediction import Prediction
+from randlora.training.config import resolve
+from randlora.training.prediction import Prediction, predict_from_config
 
 FOLDER = Path(__file__).parent.parent / "suites" / "paper"
 SUITES = sorted(path.name for path in FOLDER.glob("*.yaml"))
@@ -54,9 +55,20 @@ def test_every_cell_but_veras_trains_as_many_numbers_as_the_papers(name, tmp_pat
             assert within or size.trained == VERA[name]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cost-clip-vit-b32", "dinov2-vit-b14", "e2e-gpt2", "glue-roberta-base"])
+def test_a_step_on_a_stand_in_is_followed(name, tmp_path):
+    """Its tokenizer and preprocessing are such as a run takes."""
+    suite = load_suite(FOLDER / f"{name}.yaml")
+    suite = load_suite(FOLDER / f"{name}.yaml", ["--base.model", str(stand_in(suite.base["model"], tmp_path))])
+    cell = next(cell for cell in cells_of(suite) if cell.method.startswith("LoRA"))
+    found = predict_from_config(resolve(cell.config))
+    assert found.peak_bytes is not None, found.assumed
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_table_5_is_planned_whole(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(memory, "predict_from_config", lambda _: Prediction(2**30, 0, "steps of every kind"))
+    monkeypatch.setattr(peak_memory, "predict_from_config", lambda _: Prediction(2**30, 0, "steps of every kind"))
     words = ["--output", str(tmp_path / "s"), "--shots", "{4-shot: {data.shots: 4}}"]
     assert main(["study", "run", str(FOLDER / "prompt-tuning.yaml"), "--dry-run", *words]) == 0
     out = capsys.readouterr().out
@@ -68,3 +80,4 @@ def test_table_5_is_planned_whole(tmp_path, monkeypatch, capsys):
     assert "77 cells, 77 runs" in out
     assert "openai/clip-vit-base-patch32 is not on this machine: planned by its published shapes" in out
     assert out.count("1.0 GiB") == 77
+    assert f"peak memory is predicted for steps of every kind; {peak_memory.BETWEEN}" in out

@@ -84,10 +84,8 @@ def out_of_memory(error: BaseException) -> str | None:
     if cause is None:
         return None
     sentences = " ".join(str(cause).split()).split(". ")
-    hint = (
-        "in a training, a smaller optimization.batch_size with gradient_accumulation_steps, gradient_checkpointing or"
-    )
-    hint += " quantization takes less; `randlora inspect CONFIG` predicts how much"
+    hint = "in a training, a smaller optimization.batch_size with gradient_accumulation_steps, gradient_checkpointing "
+    hint += "or quantization takes less; `randlora inspect CONFIG` predicts how much"
     return str(RandLoraError("out of memory", got=". ".join(sentences[:3]), hint=hint))
 
 

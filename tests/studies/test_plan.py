@@ -1,7 +1,7 @@
 import pytest
 
 from randlora.cli import main
-from randlora.studies import memory, plan
+from randlora.studies import peak_memory, plan
 from randlora.studies.plan import plan_of
 from randlora.studies.schema import in_yaml
 from randlora.studies.study import Study
@@ -25,7 +25,7 @@ def test_cells_whose_steps_are_alike_share_a_prediction(bert, tmp_path, monkeypa
         asked.append(config)
         return Prediction(2**20 * len(asked), 0, f"texts of {config.data.max_length} tokens")
 
-    monkeypatch.setattr(memory, "predict_from_config", predicted)
+    monkeypatch.setattr(peak_memory, "predict_from_config", predicted)
     shots = {"few": {"data.shots": 4, "optimization.epochs": 10}, "long": {"data.max_length": 24}}
     found = plan_of(planned(bert, tmp_path, shots=shots, methods={"lora": METHODS["lora"]}))
     assert len(asked) == 2
@@ -45,7 +45,7 @@ def by_classes(monkeypatch):
         asked.append(len(config.data.class_names))
         return Prediction(2**10 * asked[-1], 0, f"{asked[-1]} classes")
 
-    monkeypatch.setattr(memory, "predict_from_config", predicted)
+    monkeypatch.setattr(peak_memory, "predict_from_config", predicted)
     return asked
 
 
@@ -58,17 +58,18 @@ def of_classes(count, **data):
 
 def test_between_few_and_many_classes_memory_is_in_proportion(by_classes):
     configs = [of_classes(count) for count in (10, 20, 100, 400, 1000)]
-    peaks = memory.PeakMemory(configs)
+    peaks = peak_memory.PeakMemory(configs)
     assert [peaks.of(config).peak_bytes for config in configs] == [2**10 * n for n in (10, 20, 100, 400, 1000)]
     assert sorted(by_classes) == [10, 100, 1000]
+    assert [peaks.of(config).assumed for config in configs][1::2] == [peak_memory.BETWEEN] * 2
 
 
 def test_longer_captions_are_more_and_a_frozen_text_tower_reads_none(by_classes):
     configs = [of_classes(10), of_classes(10, prompt_templates=["a photo of a {}, and some more."])]
-    peaks = memory.PeakMemory(configs)
+    peaks = peak_memory.PeakMemory(configs)
     assert len([peaks.of(config) for config in configs]) == len(by_classes) == 2
     configs = [of_classes(10, encoders="vision"), of_classes(20, encoders="vision")]
-    peaks = memory.PeakMemory(configs)
+    peaks = peak_memory.PeakMemory(configs)
     assert {peaks.of(config).peak_bytes for config in configs} == {2**10 * 10}
 
 
@@ -94,7 +95,7 @@ def test_what_is_not_known_is_said_with_the_reason(bert, tmp_path, capsys):
 
 @pytest.mark.parametrize(("printed", "close"), [("0.00096M", 1), ("0.0009M", 1), ("0.00090M", 0)])
 def test_numbers_are_compared_with_the_papers_to_its_rounding(bert, tmp_path, monkeypatch, printed, close):
-    monkeypatch.setattr(memory, "predict_from_config", lambda _: Prediction(None, None, "not asked"))
+    monkeypatch.setattr(peak_memory, "predict_from_config", lambda _: Prediction(None, None, "not asked"))
     monkeypatch.setattr(plan, "paper_trained", lambda _, row: printed if row == "lora" else None)
     entry = {"table": "4", "backbone": "RoBERTa-base", "setting": "full", "trained": "params"}
     found = plan_of(planned(bert, tmp_path, tasks={"one": {}}, paper=[Paper(**entry, methods={"lora": "LoRA-4"})]))

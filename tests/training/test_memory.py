@@ -20,7 +20,7 @@ def test_without_proc_the_peak_is_that_of_the_process(monkeypatch):
     assert memory.peak_bytes(CPU) == 123
 
 
-def test_training_needs_no_module_that_windows_lacks(without_randlora):
+def test_training_does_without_resource_which_windows_lacks(without_randlora):
     source = "import sys\nsys.modules['resource'] = None\n"
     source += "import randlora.training, randlora.studies.worker, randlora.cli.commands.runs\nprint('imported')"
     assert without_randlora(source) == "imported"

@@ -276,6 +276,7 @@ def test_on_a_machine_of_many_gpus_one_process_uses_one(text_config, tmp_path, m
     patched = functools.cached_property(of_eight)
     patched.__set_name__(TrainingArguments, "_setup_devices")
     monkeypatch.setattr(TrainingArguments, "_setup_devices", patched)
+    run_arguments._tell.cache_clear()
     record = train(replace(text_config, output=str(tmp_path / "of eight")))
     assert record.history == expected.history
     assert record.metrics["test_accuracy"] == expected.metrics["test_accuracy"]
@@ -290,6 +291,7 @@ def test_a_gpu_that_emulates_bf16_is_told_of_once(text_config, tmp_path, monkeyp
     monkeypatch.setattr(TrainingArguments, "__post_init__", lambda self: setattr(self, "_n_gpu", 1))  # without the GPU
     text_config.optimization.precision, text_config.optimization.device = "bf16", "auto"
     task = task_of(text_config, ["a", "b"])
+    run_arguments._tell.cache_clear()
     for _ in range(2):
         run_arguments.training_arguments(text_config, task, tmp_path)
     assert caplog.text.count("optimization.precision fp16 is faster") == 1

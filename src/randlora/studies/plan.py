@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from randlora.studies.cells import Cell
-from randlora.studies.memory import BETWEEN, PeakMemory
 from randlora.studies.paper import CLOSE, paper_trained, ratio_to_paper
+from randlora.studies.peak_memory import BETWEEN, PeakMemory
 from randlora.studies.shapes import needs_stand_in, stand_in
 from randlora.studies.sizes import size_of
 from randlora.studies.study import Study
@@ -86,8 +86,9 @@ def _plan(suite: Suite, cells: Sequence[Cell]) -> Plan:
             )
             bar.update()
     notes = [f"unknown: {reason.format(', '.join(dict.fromkeys(names)))}" for reason, names in why.items()]
-    different = sorted(dict.fromkeys(assumed), key=BETWEEN.__eq__)
+    different = [batch for batch in dict.fromkeys(assumed) if batch != BETWEEN]
     more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
+    more += f"; {BETWEEN}" if BETWEEN in assumed else ""
     notes += [f"peak memory is predicted for {'; '.join(different[:_SHOWN])}{more}"] if assumed else []
     if within:
         compared = f"{sum(within)} of {len(within)} cells whose numbers the paper prints"
