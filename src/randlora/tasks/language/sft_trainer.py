@@ -17,6 +17,7 @@ class SftTrainer(ExactNumbers, SFTTrainer):
 
     control: Any
 
+    @torch.no_grad()
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:

@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
 from randlora.tasks.shares import Share, shares
 
 
-@torch.no_grad()
 def shared_batches(trainer: Any, dataset: Any) -> Iterator[tuple[nn.Module, Any, Share]]:
     """Go through data, with the trainer's progress bar, autocast and model in evaluation mode.
+
+    Whoever scores turns gradients off: what a generator turns off is on again where its values are used.
 
     Args:
         trainer: The trainer; without processes beside it, all examples are its own.
