@@ -29,6 +29,8 @@ class Child:
 
     def __init__(self, source: str, words=(), *, folder: Path, **variables: str):
         self._files = [folder / f"{id(self)}.{name}" for name in ("out", "err")]
+        for path in self._files:
+            path.touch()
         threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
         arguments = (source, [str(word) for word in words], str(folder), [str(f) for f in self._files], variables)
         self.process = _FORKS.Process(target=_work, args=(*arguments, threads))

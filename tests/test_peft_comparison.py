@@ -1,8 +1,6 @@
 """benchmarks/peft_comparison: its experiments, run as PEFT's comparison runs one, on a tiny Llama."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import peft
@@ -80,22 +78,26 @@ def test_numbers_are_those_of_the_lora_in_the_name(folder):
     assert trained == pytest.approx(lora, rel=0.02)
 
 
+def launched(*words):
+    """Source that runs launch.py with these command-line words, as Python does."""
+    script = str(FOLDER / "launch.py")
+    return (
+        f"import runpy, sys\nsys.argv = {[script, *map(str, words)]}\nrunpy.run_path({script!r}, run_name='__main__')\n"
+    )
+
+
 @pytest.mark.slow
-def test_the_launcher_runs_the_script_of_a_checkout_with_our_types_known(tmp_path):
+def test_the_launcher_runs_the_script_of_a_checkout_with_our_types_known(tmp_path, without_randlora):
     comparison = tmp_path / "method_comparison" / "MetaMathQA"
     comparison.mkdir(parents=True)
     (comparison / "run.py").write_text(STAND_IN)
     (comparison / "beside.py").write_text("NAME = 'beside'\n")
-    name = "llama-3.2-3B-hybrid-as-rank32"
-    subprocess.run([sys.executable, FOLDER / "launch.py", tmp_path, name, "-v"], check=True)
+    without_randlora(launched(tmp_path, "llama-3.2-3B-hybrid-as-rank32", "-v"))
     found = json.loads((comparison / "found.json").read_text())
     expected = {"type": "RANDLORA_HYBRID", "verbose": True, "parameters": ["optimizer_kwargs"], "name": "beside"}
     assert found == expected
 
 
 @pytest.mark.slow
-def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
-    command = [sys.executable, FOLDER / "launch.py", tmp_path, EXPERIMENTS[0].name]
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert refused.returncode == 1
-    assert "no run.py here" in refused.stderr
+def test_a_folder_that_is_no_checkout_is_refused(tmp_path, without_randlora):
+    assert "no run.py here" in without_randlora(launched(tmp_path, EXPERIMENTS[0].name), fails=True)

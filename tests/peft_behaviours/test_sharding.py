@@ -3,13 +3,14 @@
 import pytest
 import torch
 from peft.utils.other import fsdp_auto_wrap_policy
-from torch import multiprocessing, nn
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from every_method import adapted
 from networks import llama, token_ids
+from processes import Child
 from randlora.adapter.trained import TrainedTensor
 from randlora.errors import UpdateError
 
@@ -123,6 +124,14 @@ def on_one_of_two(rank, store, policy_class):
     torch.distributed.destroy_process_group()
 
 
+ONE_OF_TWO = f"""
+import runpy, sys
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+runpy.run_path({__file__!r})["on_one_of_two"](int(sys.argv[1]), sys.argv[2], LlamaDecoderLayer)
+"""
+
+
 @pytest.mark.slow
 def test_two_processes(tmp_path):
-    multiprocessing.spawn(on_one_of_two, (str(tmp_path / "store"), LlamaDecoderLayer), nprocs=2)
+    children = [Child(ONE_OF_TWO, [rank, tmp_path / "store"], folder=tmp_path) for rank in range(2)]
+    assert [child.wait() for child in children] == [0, 0], [child.errors for child in children]

@@ -3,8 +3,7 @@
 import errno
 import resource
 import shutil
-import subprocess
-import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
+from processes import Child
 from randlora.cli import main
 from randlora.errors import CheckpointError, ConfigError, OutputError, TrainingError
 from randlora.files import new_folder, write_atomically, writing
@@ -88,14 +88,16 @@ def test_a_config_with_a_fingerprint_trains_on_nothing_else(one_step, texts, tmp
         train(replace(again, output=str(tmp_path / "third")))
 
 
-def test_of_two_runs_in_one_folder_the_second_is_refused(one_step):
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, one_step.output], stdout=subprocess.PIPE, text=True)
+def test_of_two_runs_in_one_folder_the_second_is_refused(one_step, tmp_path):
+    holder = Child(HOLD, [one_step.output], folder=tmp_path)
     try:
-        assert holder.stdout.readline() == "locked\n"
+        while holder.output != "locked\n":
+            assert holder.process.is_alive(), holder.errors
+            time.sleep(0.01)
         with pytest.raises(OutputError, match="no other run is using"):
             train(one_step)
     finally:
-        holder.kill()
+        holder.process.kill()
         holder.wait()
     train(one_step)  # a dead owner's lock counts for nothing
     assert {path.name for path in Path(one_step.output).iterdir()} == {"config.yaml", "record.json", "adapter"}
