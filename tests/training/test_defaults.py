@@ -20,15 +20,36 @@ from randlora.training.run.folder import RunFolder
     [
         ("text-classification", "randlora", 3e-3, 32),
         ("text-classification", "head", 3e-3, 32),
+        ("text-classification", "lora", 1e-3, 32),
+        ("text-classification", "hybrid", 1e-3, 32),
+        ("image-text", "rslora", 3e-4, 32),
         ("image-text", "full", 1e-4, 32),
         ("sft", "randlora", 1e-3, 8),
         ("sft", "full", 5e-5, 8),
+        ("sft", "hybrid", 1e-3, 8),
         ("preference", "lora", 5e-5, 8),
     ],
 )
 def test_rates_and_batches_follow_the_task(task, method, rate, batch):
     config = resolve(config_of({"task": task, "method": {"name": method}}))
     assert (config.optimization.learning_rate, config.optimization.batch_size) == (rate, batch)
+
+
+@pytest.mark.parametrize(
+    ("task", "method", "given", "head"),
+    [
+        ("text-classification", "lora", {}, 3e-3),
+        ("image-classification", "full", {}, 3e-3),
+        ("text-classification", "lora", {"head_learning_rate": 0.1}, 0.1),
+        ("text-classification", "lora", {"learning_rate": 1e-4}, None),
+        ("text-classification", "randlora", {}, None),
+        ("image-text", "lora", {}, None),
+        ("sft", "lora", {}, None),
+    ],
+)
+def test_a_head_keeps_the_rate_of_its_task_where_none_is_given(task, method, given, head):
+    config = resolve(config_of({"task": task, "method": {"name": method}, "optimization": given}))
+    assert config.optimization.head_learning_rate == head
 
 
 def test_what_is_given_stays():

@@ -1,5 +1,6 @@
 """What a method is, said once and in the method's own file: from here the other floors know it."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -43,6 +44,8 @@ class Method:
         start: Field -> value that makes it this method where the config class serves several.
         as_lora: Rank of a LoRA whose number of trained numbers is wanted -> field -> value that follows from it, beside
             the r that is fitted to what is left.
+        highest_rate: The highest learning rate by default, where a task's would be too high for it: trainings were
+            seen to fail above (docs/log.md).
     """
 
     name: str
@@ -54,6 +57,7 @@ class Method:
     shown: tuple[Shown, ...]
     start: Mapping[str, Any] = field(default_factory=dict)
     as_lora: Callable[[int], Mapping[str, Any]] = lambda _: {}
+    highest_rate: float = math.inf
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -81,6 +85,10 @@ class PromptMethod:
     equation: str
     trained: Callable[[Any, Any], int]
     start: Mapping[str, Any] = field(default_factory=dict)
+
+
+HIGHEST_LORA_RATE = 1e-3
+"""See `Method.highest_rate`: that of methods which train a pair of low-rank factors, as LoRA does."""
 
 
 def diagonal_numbers(config: Any, out: int, inner: int) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from randlora.adapter_config import check_count, check_positive
 from randlora.errors import ConfigError
-from randlora.methods.catalogue import Method, Shown
+from randlora.methods.catalogue import HIGHEST_LORA_RATE, Method, Shown
 from randlora.methods.randlora import RandLoraConfig, RandLoraLayer, RandLoraTuner
 
 
@@ -151,4 +151,5 @@ METHOD = Method(
     rank=lambda _, out, inner: min(out, inner),
     shown=(Shown("hybrid r=60, lora_r=16", {"r": 60, "lora_r": 16}),),
     as_lora=lambda rank: {"lora_r": max(1, rank // 2)},
+    highest_rate=HIGHEST_LORA_RATE,
 )

@@ -15,7 +15,7 @@ from randlora.adapter.kinds import LinearKind, find_kind
 from randlora.adapter.placement import compute_dtype
 from randlora.adapter_config import AdapterConfig, check_count, check_positive
 from randlora.errors import RandLoraError, UpdateError
-from randlora.methods.catalogue import Method, Shown
+from randlora.methods.catalogue import HIGHEST_LORA_RATE, Method, Shown
 
 
 @dataclass
@@ -133,4 +133,5 @@ METHOD = Method(
     trained=lambda config, out, inner: config.r * (inner + config.num_heads * out) + config.num_heads * inner,
     rank=None,
     shown=(Shown("hydralora r=4, 4 heads"),),
+    highest_rate=HIGHEST_LORA_RATE,
 )

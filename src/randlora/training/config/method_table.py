@@ -1,5 +1,6 @@
 """Which PEFT config a method's name stands for, and which of its fields the general keys of a config set."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from randlora.errors import ConfigError
 from randlora.methods import CATALOGUE, PROMPTS
 from randlora.methods.auto_randlora import AutoRandLoraConfig
 from randlora.methods.autolora import AutoLoraConfig
+from randlora.methods.catalogue import HIGHEST_LORA_RATE
 from randlora.methods.randlora import RandLoraConfig, default_alpha
 from randlora.methods.randlora.method import METHOD as RANDLORA
 
@@ -25,6 +27,7 @@ class PeftMethod:
         fixed: Field -> value that makes the method what it is.
         start: Field -> value that an option may change.
         as_lora: See `Method`.
+        highest_rate: See `Method`.
     """
 
     config: type[peft.PeftConfig]
@@ -32,6 +35,7 @@ class PeftMethod:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     start: Mapping[str, Any] = field(default_factory=dict)
     as_lora: Callable[[int], Mapping[str, Any]] = lambda _: {}
+    highest_rate: float = math.inf
 
     def default(self, key: str) -> Any:
         """The config class's default of what a key sets; None where it has no such field."""
@@ -47,15 +51,21 @@ _LORA = _keys("r", alpha="lora_alpha", dropout="lora_dropout")
 
 METHODS: dict[str, PeftMethod] = {
     **{
-        method.name: PeftMethod(method.config, _keys(*method.keys), start=method.start, as_lora=method.as_lora)
+        method.name: PeftMethod(
+            method.config,
+            _keys(*method.keys),
+            start=method.start,
+            as_lora=method.as_lora,
+            highest_rate=method.highest_rate,
+        )
         for method in CATALOGUE
     },
     **{method.name: PeftMethod(method.config, start=method.start) for method in PROMPTS},
     # LoRA, what it starts from, how it is scaled, and how its rank is spent.
-    "lora": PeftMethod(peft.LoraConfig, _LORA),
-    "rslora": PeftMethod(peft.LoraConfig, _LORA, {"use_rslora": True}),
-    "dora": PeftMethod(peft.LoraConfig, _LORA, {"use_dora": True}),
-    "pissa": PeftMethod(peft.LoraConfig, _LORA, {"init_lora_weights": "pissa"}),
+    "lora": PeftMethod(peft.LoraConfig, _LORA, highest_rate=HIGHEST_LORA_RATE),
+    "rslora": PeftMethod(peft.LoraConfig, _LORA, {"use_rslora": True}, highest_rate=3e-4),
+    "dora": PeftMethod(peft.LoraConfig, _LORA, {"use_dora": True}, highest_rate=HIGHEST_LORA_RATE),
+    "pissa": PeftMethod(peft.LoraConfig, _LORA, {"init_lora_weights": "pissa"}, highest_rate=HIGHEST_LORA_RATE),
     "adalora": PeftMethod(
         peft.AdaLoraConfig,
         _keys(r="target_r", alpha="lora_alpha", dropout="lora_dropout"),
@@ -66,6 +76,7 @@ METHODS: dict[str, PeftMethod] = {
         _LORA,
         # A search from the singular vectors of the weight, or of DoRA's norms, would be another one.
         {"init_lora_weights": True, "use_dora": False, "rank_pattern": {}, "target_parameters": None},
+        highest_rate=HIGHEST_LORA_RATE,
     ),
     "auto_randlora": PeftMethod(
         AutoRandLoraConfig,
@@ -85,7 +96,7 @@ METHODS: dict[str, PeftMethod] = {
     "loha": PeftMethod(peft.LoHaConfig, _keys("r", "alpha")),
     "lokr": PeftMethod(peft.LoKrConfig, _keys("r", "alpha")),
     "hira": PeftMethod(peft.HiraConfig, _keys("r", dropout="hira_dropout")),
-    "miss": PeftMethod(peft.MissConfig, _keys("r", dropout="miss_dropout")),
+    "miss": PeftMethod(peft.MissConfig, _keys("r", dropout="miss_dropout"), highest_rate=HIGHEST_LORA_RATE),
     "shira": PeftMethod(peft.ShiraConfig, _keys("r", seed="random_seed")),
     "c3a": PeftMethod(peft.C3AConfig),
     # Rotations and scalings of the weight or of its output.

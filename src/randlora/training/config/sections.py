@@ -85,9 +85,10 @@ class OptimizationConfig:
 
     Attributes:
         learning_rate: Peak learning rate. None means the task's: 3e-3 for adapters and heads and 1e-4 for full
-            fine-tuning; for sft 1e-3 and 5e-5, for preference 5e-5 and 1e-6.
-        head_learning_rate: Peak learning rate of the new head. None means `learning_rate`, and for DePT's head 6.5
-            times that.
+            fine-tuning; for sft 1e-3 and 5e-5, for preference 5e-5 and 1e-6. LoRA, its kin, MiSS and the hybrid have
+            1e-3 at most, rslora 3e-4.
+        head_learning_rate: Peak learning rate of the new head. None means `learning_rate`, or 3e-3 where that is not
+            given either, and for DePT's head 6.5 times that.
         epochs: Passes over the training data; parts of one are allowed.
         max_steps: Optimizer steps; -1 means as many as the epochs ask for.
         batch_size: Training examples per device and forward pass. None means 32, for language models 8.
@@ -206,15 +207,29 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if method.name in METHODS:
         choices = {key: METHODS[method.name].default(key) if value is None else value for key, value in choices.items()}
     method = replace(method, r=r, alpha=alpha, **choices)
-    optimization = config.optimization
-    rate = defaults.full_learning_rate if method.name == "full" else defaults.learning_rate
+    rate, head_rate = _rates(config)
     optimization = replace(
-        optimization,
-        learning_rate=optimization.learning_rate or rate,
-        batch_size=optimization.batch_size or defaults.batch_size,
-        eval_batch_size=optimization.eval_batch_size or defaults.eval_batch_size,
+        config.optimization,
+        learning_rate=rate,
+        head_learning_rate=head_rate,
+        batch_size=config.optimization.batch_size or defaults.batch_size,
+        eval_batch_size=config.optimization.eval_batch_size or defaults.eval_batch_size,
     )
     return replace(config, method=method, optimization=optimization, dtype=config.dtype or _dtype(config))
+
+
+def _rates(config: TrainConfig) -> tuple[float, float | None]:
+    """Learning rate and the head's: what is given, or what the task and the method take."""
+    task, name, given = TASKS[config.task], config.method.name, config.optimization
+    if given.learning_rate is not None:
+        return given.learning_rate, given.head_learning_rate
+    rate = task.defaults.full_learning_rate if name == "full" else task.defaults.learning_rate
+    if name in METHODS:
+        rate = min(rate, METHODS[name].highest_rate)
+    head_rate = given.head_learning_rate
+    if task.trained_head and rate < task.defaults.learning_rate:
+        head_rate = head_rate or task.defaults.learning_rate  # what the method cannot take, a head can
+    return rate, head_rate
 
 
 def _dtype(config: TrainConfig) -> Literal["float32", "bfloat16", "float16"] | None:
