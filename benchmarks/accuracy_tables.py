@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 from accuracy import RESULTS
 
@@ -35,17 +34,10 @@ BASES = {
     **{f"ternary s={s}": f"`ternary`, s = {'√d' if s == 'sqrt' else s}" for s in ("2", "6", "sqrt", "100", "200")},
     "structured": "`structured`",
 }
-LANGUAGE = {
-    "e2e lora": "LoRA, r = 16",
-    "e2e randlora": "RandLoRA `structured`, r = 12",
-    "e2e hybrid": "`hybrid` of LoRA r = 8 and `structured` r = 24",
-    "e2e full": "full fine-tuning",
-}
 TABLES: dict[str, tuple[str, Mapping[str, str], int]] = {
     "banking77": ("banking77.json", BANKING, 2),
     "cifar10": ("cifar10_rank.json", CIFAR, 1),
     "bases": ("cifar10_rank.json", BASES, 1),
-    "e2e": ("language.json", LANGUAGE, 3),
 }
 """Name of a table on the page -> file of its results, its rows, and digits of a score."""
 
@@ -53,54 +45,51 @@ STUDIES = {
     "screening": "study-screening.json",
     "final": "study-final.json",
     "cola": "study-screening-cola.json",
+    "e2e": "study-language-e2e.json",
 }
 """Name of a table on the page -> what `randlora study table --format json` wrote."""
 
 
 def table(name: str) -> str:
-    """One table in Markdown: trained numbers, score, what was forgotten where that was measured, and the rates."""
+    """One table in Markdown: trained numbers, score, and the rates."""
     file, rows, digits = TABLES[name]
     results = json.loads((RESULTS / file).read_text(encoding="utf-8"))
-    forgetting = any("runs" in results[key] for key in rows)
-    heads = ["", "trained", "test", *(["general text"] if forgetting else []), "seeds", "rate", "validation by rate"]
+    heads = ["", "trained", "test", "seeds", "rate", "validation by rate"]
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "--:|" * (len(heads) - 2) + "---|"]
     for key, label in rows.items():
         found = results[key]
-        cells = [label, f"{found['trainable_parameters']:,}", _mean(found["test"], digits)]
-        if forgetting:
-            cells.append(_mean(_general(found), 2))
-        by_rate = sorted((float(rate), value) for rate, value in found["validation_by_learning_rate"].items())
+        mean, spread = fmean(found["test"]), stdev(found["test"])
+        cells = [label, f"{found['trainable_parameters']:,}", f"{mean:.{digits}f} ± {spread:.{digits}f}"]
         cells += [str(len(found["seeds"])), f"{found['best_learning_rate']:g}"]
-        cells.append(", ".join(f"{rate:g} {value:.{digits}f}" for rate, value in by_rate))
+        cells.append(_by_rate(found["validation_by_learning_rate"], digits))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def study_table(file: str) -> str:
-    """The rows of a study, the best mean rank first, with each task's score, rate and scores on validation by rate."""
+    """The rows of a study, the best mean rank first, with each task's score, what was forgotten, and the rates."""
     study = json.loads((RESULTS / file).read_text(encoding="utf-8"))
     cells = {(cell["row"], cell["column"]): cell for cell in study["cells"]}
     columns = list(dict.fromkeys(column for _, column in cells))
-    heads = ["trained", "mean rank", *(head for column in columns for head in (column, "rate", "validation by rate"))]
-    lines = ["| | " + " | ".join(heads) + " |", "|---|--:|--:|" + "--:|--:|---|" * len(columns)]
+    forgotten = ["forgotten"] if any(cell["forgotten"] is not None for cell in study["cells"]) else []
+    heads = [head for column in columns for head in (column, *forgotten, "rate", "validation by rate")]
+    lines = ["| | " + " | ".join(["trained", "mean rank", *heads]) + " |"]
+    lines.append("|---|--:|--:|" + ("--:|" * (2 + len(forgotten)) + "---|") * len(columns))
     for row, rank in sorted(study["ranks"].items(), key=lambda item: item[1]["rank"]):
         shown = [f"`{row}`", f"{cells[row, columns[0]]['trained']:,}", f"{rank['rank']:g}"]
         for cell in (cells[row, column] for column in columns):
-            by_rate = sorted((float(rate), value) for rate, value in cell["validation"].items())
-            shown += [f"{cell['mean']:.1f} ± {cell['sd']:.1f}", f"{cell['learning_rate']:g}"]
-            shown.append(", ".join(f"{rate:g} {value:.1f}" for rate, value in by_rate))
+            digits = 1 if cell["unit"] else 3
+            spread = "" if cell["sd"] is None else f" ± {cell['sd']:.{digits}f}"
+            shown.append(f"{cell['mean']:.{digits}f}{spread}")
+            shown += [f"{cell['forgotten']:+.2f}"] if forgotten else []
+            shown += [f"{cell['learning_rate']:g}", _by_rate(cell["validation"], digits)]
         lines.append("| " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 
-def _mean(values: list[float], digits: int) -> str:
-    return f"{fmean(values):.{digits}f} ± {stdev(values):.{digits}f}"
-
-
-def _general(found: dict[str, Any]) -> list[float]:
-    """The loss on the general text after training, of the seeds at the best rate."""
-    rate = found["best_learning_rate"]
-    return [found["runs"][f"lr{rate:g}-seed{seed}"]["general_loss"] for seed in found["seeds"]]
+def _by_rate(scores: Mapping[str, float | None], digits: int) -> str:
+    by_rate = sorted((float(rate), value) for rate, value in scores.items())
+    return ", ".join(f"{rate:g} {'diverged' if value is None else f'{value:.{digits}f}'}" for rate, value in by_rate)
 
 
 def main() -> None:
