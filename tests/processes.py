@@ -9,6 +9,7 @@ import gc
 import multiprocessing
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -75,6 +76,7 @@ def _work(source, words, folder, files, variables, threads):
     for descriptor, path in zip((1, 2), files, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     os.environ.update(variables)
+    tempfile.tempdir = None  # the server's, which knew nothing of TMPDIR
     os.chdir(folder)
     sys.argv = ["randlora", *words]
 

@@ -3,15 +3,14 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
-from randlora.cli import main
+from processes import TOOL, Child
 from randlora.training.language import Decoding, generate, load_speaker
 from randlora.training.language.engines import ENGINES
 from randlora.training.language.prompts import token_ids
@@ -36,29 +35,22 @@ def port():
 def serving(source, port, folder):
     """`randlora serve` in a process of its own, with what it printed once it listens."""
     (folder / "tmp").mkdir()
-    paths = [str(Path(main.__code__.co_filename).parents[2]), os.environ.get("PYTHONPATH", "")]
-    variables = {
-        **os.environ,
-        "TMPDIR": str(folder / "tmp"),
-        "PYTHONPATH": os.pathsep.join(paths),
-        "OMP_NUM_THREADS": "1",
-    }
-    words = [sys.executable, "-m", "randlora", "serve", str(source), "--port", str(port), "--engine", "transformers"]
-    with (folder / "errors").open("w") as errors:
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True, env=variables)
+    words = ["serve", source, "--port", port, "--engine", "transformers"]
+    child = Child(TOOL, words, folder=folder, TMPDIR=str(folder / "tmp"), OMP_NUM_THREADS="1")
     try:
-        lines = [process.stdout.readline(), process.stdout.readline()]
-        assert "curl" in lines[1], (folder / "errors").read_text()
-        yield process, lines
+        while len(child.output.splitlines()) < 2 and child.process.is_alive():
+            time.sleep(0.1)
+        assert "curl" in child.output, child.errors
+        yield child, child.output.splitlines()
     finally:
-        process.kill()
-        process.wait()
+        child.process.kill()
+        child.wait()
 
 
 def test_a_run_is_served_and_leaves_nothing(spoken_run, port, tmp_path):
     openai = pytest.importorskip("openai")
     speaker = load_speaker(str(spoken_run))
-    with serving(spoken_run, port, tmp_path) as (process, lines):
+    with serving(spoken_run, port, tmp_path) as (child, lines):
         assert lines[0].startswith(f"http://127.0.0.1:{port}/v1 serves the model run;")
         client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=60, max_retries=0)
         assert [model.id for model in client.models.list()] == ["run"]
@@ -76,12 +68,13 @@ def test_a_run_is_served_and_leaves_nothing(spoken_run, port, tmp_path):
                 chunk.choices[0].delta.content or "" for chunk in client.chat.completions.create(**ask, stream=True)
             ]
             assert "".join(pieces) == expected
-        processes = psutil.Process(process.pid).children(recursive=True)
+        processes = psutil.Process(child.process.pid).children(recursive=True)
         assert processes
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0, (tmp_path / "errors").read_text()
+        assert list((tmp_path / "tmp").glob("randlora*"))
+        os.kill(child.process.pid, signal.SIGTERM)
+        assert child.wait() == 0, child.errors
     assert not any(one.is_running() for one in processes)
-    assert not [path for path in (tmp_path / "tmp").iterdir() if path.name.startswith("randlora")]
+    assert not list((tmp_path / "tmp").glob("randlora*"))
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
@@ -89,15 +82,15 @@ def test_a_run_is_served_and_leaves_nothing(spoken_run, port, tmp_path):
 def test_a_model_folder_is_served_as_it_is_and_not_after_its_process_is_killed(llama, port, tmp_path):
     openai = pytest.importorskip("openai")
     before = sorted(path.name for path in Path(llama).iterdir())
-    with serving(llama, port, tmp_path) as (process, _):
+    with serving(llama, port, tmp_path) as (child, _):
         client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=60, max_retries=0)
         name = Path(llama).name
         answer = client.completions.create(model=name, prompt="abc", temperature=0, max_tokens=5)
         speaker = load_speaker(str(llama))
         expected = generate(speaker, [token_ids(speaker, "abc", "here", raw=True)], Decoding(5))[0]
         assert answer.choices[0].text == expected
-        processes = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
+        processes = psutil.Process(child.process.pid).children(recursive=True)
+        child.process.kill()
         _, alive = psutil.wait_procs(processes, timeout=20)
         assert not alive
     assert sorted(path.name for path in Path(llama).iterdir()) == before
