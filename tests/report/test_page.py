@@ -55,6 +55,13 @@ def test_the_further_seeds_of_a_searchs_best_rate_do_not_count_against_it(other,
     assert "test accuracy 70.0 ± 0.0 %, before training on validation 10.0 %" in line
 
 
+def test_the_rate_of_a_search_is_the_one_that_it_scored_on_test(tmp_path):
+    made_run(tmp_path / "best", rate=4e-3, validation=82.0)
+    made_run(tmp_path / "taken", rate=2e-3, validation=81.9, test=70.0)
+    (setting,) = group(find([tmp_path]))
+    assert (setting.arms[0].rate, setting.split) == (2e-3, "test")
+
+
 def test_scores_are_shown_on_a_split_that_all_have(tmp_path):
     made_run(tmp_path / "tested", validation=80.0, test=70.0)
     made_run(tmp_path / "untested", RANDLORA, validation=75.0)

@@ -11,7 +11,7 @@ from study_stand_in import RECORD, suite
 CELL = cells_of(suite(tasks={"one": {}}, budgets=[4]))[0]
 
 
-def simulated(scores, order):
+def simulated(scores, order, cell=CELL):
     """Do a cell's units in any order, with these scores by rate; its progress at the end, and what was done."""
     done = {}
 
@@ -19,7 +19,7 @@ def simulated(scores, order):
         return done.get(unit.name, Outcome("missing"))
 
     while True:
-        found = progress_of(CELL, outcome_of)
+        found = progress_of(cell, outcome_of)
         missing = [unit for unit, outcome in found.units if outcome.state == "missing"]
         if not missing:
             return found, done
@@ -52,6 +52,14 @@ def test_units_in_any_order_end_in_the_same_choice(peak, data):
     assert {unit.config.optimization.learning_rate for unit in tested} == {found.chosen}
     inside = list(found.scores)[1:-1]
     assert found.chosen in inside or len(found.scores) == 7
+
+
+def test_of_rates_that_are_hardly_worse_than_the_best_the_lowest_is_taken():
+    (cell, *_) = cells_of(suite(tasks={"one": {}}, budgets=[4], tolerance=0.01))
+    scores = {1e-3: 0.5, 3e-3: 0.897, 1e-2: 0.9}
+    found, _ = simulated(lambda rate: scores.get(rate, 0.8), lambda units: units[0], cell)
+    assert found.chosen == 3e-3
+    assert {unit.config.optimization.learning_rate for unit, _ in found.units if unit.scores_test} == {3e-3}
 
 
 def test_a_rate_that_diverged_is_passed_over_and_all_of_them_end_the_cell():

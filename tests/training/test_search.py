@@ -60,6 +60,42 @@ def test_the_grid_is_widened_while_the_best_is_at_an_edge(config, scores, wanted
     assert best_rate(scores, Goal("loss", higher=False)) == min((v, k) for k, v in scores.items() if v)[1]
 
 
+@pytest.mark.parametrize(
+    ("scores", "higher", "tolerance", "wanted"),
+    [
+        ({1e-3: 1.31, 2e-3: 1.282, 4e-3: 1.278, 8e-3: 1.28}, False, 0.01, 2e-3),
+        ({1e-3: 1.31, 2e-3: 1.282, 4e-3: 1.278, 8e-3: 1.28}, False, 0.0, 4e-3),
+        ({1e-3: 89.0, 2e-3: 89.9, 4e-3: 90.0, 8e-3: None}, True, 0.01, 2e-3),
+        ({1e-3: None, 2e-3: 89.9, 4e-3: 90.0}, True, 0.9, 2e-3),
+        ({1e-3: -0.1, 2e-3: -0.1, 4e-3: -0.3}, True, 0.0, 1e-3),
+        ({1e-3: -0.101, 2e-3: -0.1, 4e-3: -0.3}, True, 0.02, 1e-3),
+        ({1e-3: 0.0, 2e-3: 0.0}, False, 0.5, 1e-3),
+    ],
+)
+def test_the_lowest_rate_that_is_hardly_worse_is_taken(scores, higher, tolerance, wanted):
+    assert best_rate(scores, Goal("metric", higher=higher), tolerance) == wanted
+
+
+def test_a_search_scores_the_rate_that_it_takes(config, monkeypatch):
+    import importlib
+
+    module = importlib.import_module("randlora.training.search")
+    loss = {1e-3: 0.8, 2e-3: 0.899, 4e-3: 0.9, 8e-3: 0.7}
+
+    class Run:
+        def __init__(self, config):
+            self.after, self.history = loss[config.optimization.learning_rate], []
+
+    monkeypatch.setattr(module, "_attempt", Run)
+    monkeypatch.setattr(module, "train", lambda one: {"rate": one.optimization.learning_rate})
+    Path(config.output).mkdir(parents=True)
+    found = search(config, list(loss), [0], tolerance=0.01)
+    assert (found.learning_rate, found.records) == (2e-3, [{"rate": 2e-3}])
+    for wrong in (1.0, -0.1, math.nan, "0.01"):
+        with pytest.raises(ConfigError, match=r"^--tolerance: expected a number from 0 to below 1"):
+            search(config, list(loss), [0], tolerance=wrong)
+
+
 def test_rates_that_two_digits_do_not_tell_apart_are_not_tried_without_end():
     assert rates_beyond({1e-3: 0.5, 1.01e-3: 0.6}, Goal("accuracy"), 2) == []
     assert rates_beyond({1e-3: 0.5, 1e-2: 0.5}, Goal("accuracy"), 2) == []

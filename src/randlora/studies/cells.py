@@ -38,6 +38,7 @@ class Cell:
         config: Of its runs, but for learning rate, seed and output.
         rates: Learning rates to begin with, ascending.
         seeds: Of the runs at the best rate.
+        tolerance: With which the best rate is chosen, see `best_rate`.
         units: The runs that have been asked for so far, since to name one takes a while.
     """
 
@@ -49,6 +50,7 @@ class Cell:
     config: TrainConfig
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
+    tolerance: float = 0.0
     units: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -145,7 +147,7 @@ def _of_a_method(suite: Suite, task: str, shots: str | None, method: str) -> Ite
         with naming(", ".join(filter(None, (task, shots, row)))):
             config = _config(suite, task, shots, section, budget)
             _check(config, searched=len(ordered) > 1)
-        yield Cell(task, shots, method, budget, row, config, ordered, tuple(suite.seeds))
+        yield Cell(task, shots, method, budget, row, config, ordered, tuple(suite.seeds), suite.tolerance)
 
 
 def _budgets(suite: Suite, section: dict[str, Any], where: str) -> list[Budget | None]:

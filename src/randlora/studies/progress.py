@@ -131,7 +131,7 @@ def _search(cell: Cell, found: Progress, outcome_of: Callable[[Unit], Outcome]) 
             return None
         found.scores = dict(sorted(found.scores.items()))
         rates = rates_beyond(found.scores, goal_of(cell.config), len(cell.rates))
-    return best_rate(found.scores, goal_of(cell.config))
+    return best_rate(found.scores, goal_of(cell.config), cell.tolerance)
 
 
 def _unit(cell: Cell, rate: float, seed: int, *, scores_test: bool) -> Unit:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Len
 from pydantic import ConfigDict, StringConstraints
 
-from randlora.values import AsLora, Positive, PositiveCount, Seed
+from randlora.values import AsLora, BelowOne, Positive, PositiveCount, Seed
 
 _NO_OTHER_KEYS = ConfigDict(extra="forbid")
 
@@ -96,6 +96,7 @@ class Suite:
         methods: Name -> the method section of a run's config; beside its keys `learning_rates` and `budgets` of its
             own.
         learning_rates: What every method is tried at.
+        tolerance: By how much the score at the rate taken may be worse than at the best rate, see `best_rate`.
         description: What the study asks, for the reader.
         budgets: Values of `method.r`.
         shots: Name -> what differs from the task. Empty means all data.
@@ -112,6 +113,7 @@ class Suite:
     tasks: Annotated[dict[Name, Section], Len(1), "names with a section each"]
     methods: Annotated[dict[Name, Section], Len(1), "names with a section each"]
     learning_rates: Rates
+    tolerance: BelowOne = 0.0
     description: str = ""
     budgets: Budgets = field(default_factory=list)
     shots: dict[Name, Section] = field(default_factory=dict)

@@ -24,12 +24,16 @@ def check_once(key: str, values: Sequence[float]) -> None:
             raise ConfigError(key, expected="different values", got=f"{value}, {count} times")
 
 
-def best_rate(scores: Mapping[float, float | None], goal: Goal) -> float:
-    """The learning rate with the best score.
+def best_rate(scores: Mapping[float, float | None], goal: Goal, tolerance: float = 0.0) -> float:
+    """The learning rate with the best score, or the lowest with one that is hardly worse.
+
+    The last bit of a score often takes a rate twice as high, after which a model has forgotten twice as much of what
+    it knew.
 
     Args:
         scores: Learning rate -> the goal on the validation split; None for one that diverged.
         goal: Says which is better.
+        tolerance: By how much a score may be worse than the best, as a share of the best; 0 takes the best.
 
     Raises:
         TrainingError: All diverged.
@@ -37,8 +41,8 @@ def best_rate(scores: Mapping[float, float | None], goal: Goal) -> float:
     finite = {rate: score for rate, score in scores.items() if score is not None}
     if not finite:
         raise TrainingError("search", expected="a learning rate that does not diverge", got="none", hint="lower them")
-    best: float = goal.best(finite)
-    return best
+    best = finite[goal.best(finite)]
+    return min(rate for rate, score in finite.items() if abs(score - best) <= tolerance * abs(best))
 
 
 def rates_beyond(scores: Mapping[float, float | None], goal: Goal, begun: int) -> list[float]:

@@ -12,11 +12,12 @@ from randlora.errors import ConfigError, TrainingError
 from randlora.files import expanded, write_atomically
 from randlora.messages import is_first_process, note
 from randlora.tasks import TASKS
-from randlora.training.config.schema import check_values
+from randlora.training.config.schema import check_value, check_values
 from randlora.training.config.sections import TrainConfig
 from randlora.training.rates import best_rate, check_once, rates_beyond, with_rate
 from randlora.training.run.record import Record
 from randlora.training.run.training_run import train
+from randlora.values import BelowOne
 
 FILE_NAME = "search.json"
 
@@ -26,7 +27,7 @@ class Found:
     """What a search found.
 
     Attributes:
-        learning_rate: The best learning rate on the validation split.
+        learning_rate: The best learning rate on the validation split, see `best_rate`.
         validation: Learning rate -> the goal on the validation split, with the first seed; None for one that diverged.
         curves: Learning rate -> what its run logged, see `Record.history`.
         records: The runs at the best rate, seed by seed; only these have scored the test split.
@@ -48,7 +49,7 @@ class Found:
         return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def search(config: TrainConfig, learning_rates: Sequence[float], seeds: Sequence[int]) -> Found:
+def search(config: TrainConfig, learning_rates: Sequence[float], seeds: Sequence[int], tolerance: float = 0.0) -> Found:
     """Find the best learning rate on the validation split, and score the test split with it once for each seed.
 
     All rates are tried with the first seed. While the best lies at an edge of those tried, the next one beyond it is
@@ -60,6 +61,7 @@ def search(config: TrainConfig, learning_rates: Sequence[float], seeds: Sequence
         config: What all runs share; its `seed` and `optimization.learning_rate` are replaced.
         learning_rates: Learning rates to begin with, two or more.
         seeds: Seeds of the runs at the best rate.
+        tolerance: See `best_rate`.
 
     Returns:
         What was found, which is also in `search.json` in the output folder.
@@ -79,13 +81,14 @@ def search(config: TrainConfig, learning_rates: Sequence[float], seeds: Sequence
     check_once("--seeds", seeds)
     for rate, seed in itertools.product(rates, seeds):  # before the first is trained
         check_values(with_rate(config, rate, seed))
+    check_value("--tolerance", tolerance, BelowOne)
     goal = TASKS[config.task].goal_for(config.data)
     tried: dict[float, Record | None] = {}
     while rates:
         tried |= {rate: _attempt(_variant(config, rate, seeds[0])) for rate in rates}
         scores = {rate: record.after if record else None for rate, record in sorted(tried.items())}
         rates = rates_beyond(scores, goal, len(learning_rates))
-    best = best_rate(scores, goal)
+    best = best_rate(scores, goal, tolerance)
     found = Found(
         best,
         scores,

@@ -38,6 +38,9 @@ def add_to(actions: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("config", help="YAML file")
     parser.add_argument("--rates", required=True, help="learning rates to begin with, such as 1e-3,3e-3,1e-2")
     parser.add_argument("--seeds", default="0", help="seeds of the runs at the best rate, such as 0,1,2")
+    parser.add_argument(
+        "--tolerance", type=float, default=0.0, help="take the lowest rate within this share of the best's score (0)"
+    )
     parser.set_defaults(call=search, takes_overrides=True)
 
     parser = actions.add_parser("evaluate", help="measure a finished run", allow_abbrev=False)
@@ -100,11 +103,11 @@ def _scores(record: Any) -> str:
 
 
 def search(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """`randlora search CONFIG.yaml --rates 1e-3,3e-3,1e-2 [--seeds 0,1,2] [--key value …]`."""
+    """`randlora search CONFIG.yaml --rates 1e-3,3e-3,1e-2 [--seeds 0,1,2] [--tolerance 0.01] [--key value …]`."""
     floor = training()
     config = floor.load_config(arguments.config, overrides)
     rates, seeds = _numbers("--rates", arguments.rates, float), _numbers("--seeds", arguments.seeds, int)
-    found = floor.search(config, rates, seeds)
+    found = floor.search(config, rates, seeds, arguments.tolerance)
     if not is_first_process():
         return 0
     goal, unit = found.records[0].goal, found.records[0].unit

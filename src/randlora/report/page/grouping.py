@@ -80,10 +80,15 @@ class Arm:
 
     @property
     def rate(self) -> float:
-        """The best learning rate, of equals the one with most seeds; where none has a score, the first."""
+        """The best learning rate, of equals the one with most seeds; where none has a score, the first.
+
+        A search scores the test split at the rate that it chose alone, which need not be the best by a hair.
+        """
         rates = self.rates
         if not rates:
             return self.runs[0].rate
+        scored = {run.rate for run in self.runs if f"test_{run.record.goal}" in run.record.metrics}
+        rates = {rate: value for rate, value in rates.items() if rate in scored} or rates
         sign = 1 if self.higher else -1
         return max(rates, key=lambda rate: (sign * rates[rate].mean, len(self._at(rate))))
 
