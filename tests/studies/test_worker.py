@@ -1,11 +1,14 @@
 import errno
+import gc
 import multiprocessing
 import os
 import signal
 import time
+import weakref
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from randlora.errors import ConfigError, OutputError
 from randlora.report.study import study_in_json
@@ -308,3 +311,23 @@ def test_signals_that_somebody_has_use_for_are_left():
     finally:
         signal.signal(signal.SIGHUP, before)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_nothing_of_a_run_is_left_when_the_next_begins_or_the_worker_waits(tmp_path):
+    """Not of one that failed either; a Trainer and its model hold each other."""
+    left = []
+
+    def run(config, *, score_test):
+        assert not [trainer for trainer in left if trainer() is not None]
+        model, trainer = nn.Linear(3, 3), nn.Module()
+        trainer.__dict__["model"], model.__dict__["trainer"] = model, trainer
+        left.append(weakref.ref(model))
+        return failing_at(1e-4)(config, score_test=score_test)
+
+    gc.disable()
+    try:
+        done(tmp_path / "s", run=run)
+    finally:
+        gc.enable()
+    assert len(left) > 10
+    assert not [model for model in left if model() is not None]

@@ -1,7 +1,6 @@
 """A worker: it takes units until none are left; what fails is written down and does not stop the rest."""
 
 import errno
-import gc
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -22,9 +21,10 @@ from randlora.studies.schema import SUITE_FILE
 from randlora.studies.scores import score_run
 from randlora.studies.study import Study
 from randlora.tasks.bars import progress_bar
-from randlora.training.config import TrainConfig, validate
+from randlora.training.config import validate
 from randlora.training.run import train
 from randlora.training.run.folder import RunFolder
+from randlora.training.run.memory import hand_back
 
 POLL_SECONDS = 2.0
 """How long a worker waits that has nothing to do before it looks again what others have finished."""
@@ -46,12 +46,7 @@ def check_here(study: Study) -> None:
             validate(replace(cell.config, output=str(study.folder / "runs")))
 
 
-def _train(config: TrainConfig, *, score_test: bool) -> None:
-    gc.collect()  # the model before, also of a run that failed, is a circle of references, and this one needs its place
-    train(config, score_test=score_test)
-
-
-def work(study: Study, *, retry_failed: bool = False, run: Run = _train, poll: float = POLL_SECONDS) -> int:
+def work(study: Study, *, retry_failed: bool = False, run: Run = train, poll: float = POLL_SECONDS) -> int:
     """Take runs until none are left that this process could do, now or later.
 
     Args:
@@ -99,6 +94,7 @@ def _take_all(study: Study, queue: Queue, run: Run, poll: float) -> int:
                 if claimed is not None:
                     if not _is_given_up(queue, unit, claimed, begun_at):
                         done += _attempt(study, queue, unit, claimed, run, told)
+                        hand_back()  # the next run needs its place, or another process, for which this one may wait
                     break
 
 

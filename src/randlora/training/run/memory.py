@@ -15,17 +15,23 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 
 
-def reset_peak(device: torch.device) -> None:
-    """Start to measure anew. Where the system cannot, the process's peak stays what it was.
+def hand_back() -> None:
+    """Hand what no longer has an owner to the system, which else glibc and PyTorch would keep for this process.
 
-    What earlier runs of this process have given back is handed to the system first: glibc would keep it.
+    A Trainer and its model hold each other, so that a run that is over has to be collected first.
     """
     gc.collect()
+    torch.cuda.empty_cache()
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def reset_peak(device: torch.device) -> None:
+    """Start to measure anew, without what earlier runs have left. Where the system cannot, the process's peak stays."""
+    hand_back()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
     try:
         _CLEAR_REFS.write_text("5")  # 5 resets the peak resident set size, VmHWM
     except OSError:
