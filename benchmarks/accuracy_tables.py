@@ -46,6 +46,7 @@ STUDIES = {
     "final": "study-final.json",
     "cola": "study-screening-cola.json",
     "e2e": "study-language-e2e.json",
+    "e2e-tolerance": "study-language-e2e-tolerance.json",
     "commonsense": "study-language-commonsense.json",
 }
 """Name of a table on the page -> what `randlora study table --format json` wrote."""
