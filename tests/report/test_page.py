@@ -56,10 +56,14 @@ def test_the_further_seeds_of_a_searchs_best_rate_do_not_count_against_it(other,
 
 
 def test_the_rate_of_a_search_is_the_one_that_it_scored_on_test(tmp_path):
+    made_run(tmp_path / "higher", rate=8e-3, validation=60.0)
     made_run(tmp_path / "best", rate=4e-3, validation=82.0)
     made_run(tmp_path / "taken", rate=2e-3, validation=81.9, test=70.0)
     (setting,) = group(find([tmp_path]))
     assert (setting.arms[0].rate, setting.split) == (2e-3, "test")
+    assert "edge" not in str(summarize([setting], [], 0))
+    made_run(tmp_path / "highest", rate=1.6e-2, validation=83.0)
+    assert "is at the edge of those tried; try 0.03" in str(summarize(group(find([tmp_path])), [], 0))
 
 
 def test_scores_are_shown_on_a_split_that_all_have(tmp_path):

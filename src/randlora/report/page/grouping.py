@@ -80,21 +80,28 @@ class Arm:
 
     @property
     def rate(self) -> float:
-        """The best learning rate, of equals the one with most seeds; where none has a score, the first.
+        """Of the runs that are shown: the best learning rate of those scored on the test split, where there are any.
 
-        A search scores the test split at the rate that it chose alone, which need not be the best by a hair.
+        A search scores the test split at the rate that it took alone, which may be lower than the best by a hair.
         """
-        rates = self.rates
+        scored = {run.rate for run in self.runs if f"test_{run.record.goal}" in run.record.metrics}
+        return self._best({rate: value for rate, value in self.rates.items() if rate in scored} or self.rates)
+
+    @property
+    def best_rate(self) -> float:
+        """The best of all learning rates."""
+        return self._best(self.rates)
+
+    def _best(self, rates: dict[float, Spread]) -> float:
+        """Of equals the one with most seeds; where none has a score, the first."""
         if not rates:
             return self.runs[0].rate
-        scored = {run.rate for run in self.runs if f"test_{run.record.goal}" in run.record.metrics}
-        rates = {rate: value for rate, value in rates.items() if rate in scored} or rates
         sign = 1 if self.higher else -1
         return max(rates, key=lambda rate: (sign * rates[rate].mean, len(self._at(rate))))
 
     @property
     def chosen(self) -> list[FoundRun]:
-        """The runs at the best rate, one for each seed (of repeated runs the latest)."""
+        """The runs at `rate`, one for each seed (of repeated runs the latest)."""
         return self._at(self.rate)
 
     @property

@@ -114,9 +114,10 @@ def _next(setting: Setting) -> list[tuple[str, str]]:
     rates = sorted(best.rates)
     if best.split == "test" and len(setting.arms) + len(rates) > 2:
         steps.append(("what is best was chosen on the test split, which flatters it; set data.validation", ""))
-    if len(rates) > 1 and best.rate in {rates[0], rates[-1]}:
-        beyond = best.rate**2 / (rates[1] if best.rate == rates[0] else rates[-2])
-        if not any(min(best.rate, beyond) <= rate <= max(best.rate, beyond) for rate in best.diverged):
+    edge = best.best_rate
+    if len(rates) > 1 and edge in {rates[0], rates[-1]}:
+        beyond = edge**2 / (rates[1] if edge == rates[0] else rates[-2])
+        if not any(min(edge, beyond) <= rate <= max(edge, beyond) for rate in best.diverged):
             steps.append((f"the best rate of {best.label} is at the edge of those tried; try {beyond:.1g}", ""))
     if len(setting.arms) > 1 and any(len(arm.rates) == 1 for arm in setting.arms):
         words = "some methods had one learning rate; they compare fairly when each has its best:"
