@@ -318,7 +318,7 @@ def test_nothing_of_a_run_is_left_when_the_next_begins_or_the_worker_waits(tmp_p
     left = []
 
     def run(config, *, score_test):
-        assert not [trainer for trainer in left if trainer() is not None]
+        assert not [model for model in left if model() is not None]
         model, trainer = nn.Linear(3, 3), nn.Module()
         trainer.__dict__["model"], model.__dict__["trainer"] = model, trainer
         left.append(weakref.ref(model))

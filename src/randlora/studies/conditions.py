@@ -72,7 +72,7 @@ def in_words(study: Study, cells: Sequence[dict[str, Any]], known: dict[str, Any
     seeds = len(study.suite.seeds)
     (rates,) = ours["rates"]
     tolerance = study.suite.tolerance
-    within = f", the lowest within {tolerance:.2g} of the best score" if tolerance else ""
+    within = f", the lowest within {100 * tolerance:g} % of the best score" if tolerance else ""
     chosen = (
         f"learning rate chosen on the validation split from {rates} and more where the best was at an edge{within}"
         if rates > 1

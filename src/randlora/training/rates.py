@@ -27,8 +27,8 @@ def check_once(key: str, values: Sequence[float]) -> None:
 def best_rate(scores: Mapping[float, float | None], goal: Goal, tolerance: float = 0.0) -> float:
     """The learning rate with the best score, or the lowest with one that is hardly worse.
 
-    The last bit of a score often takes a rate twice as high, after which a model has forgotten twice as much of what
-    it knew.
+    On language models the last bit of a score took twice the rate, and twice as much of what they knew was forgotten
+    (docs/accuracy.md).
 
     Args:
         scores: Learning rate -> the goal on the validation split; None for one that diverged.
