@@ -62,6 +62,28 @@ def test_of_rates_that_are_hardly_worse_than_the_best_the_lowest_is_taken():
     assert {unit.config.optimization.learning_rate for unit, _ in found.units if unit.scores_test} == {3e-3}
 
 
+def test_a_rate_is_chosen_by_the_mean_of_as_many_seeds_as_are_asked_for():
+    by_seed = {1e-3: (0.6, 0.6, 0.0), 3e-3: (0.7, 0.4, 0.9), 1e-2: (0.8, None, 0.9)}
+
+    def units_done(count):
+        (cell, *_) = cells_of(suite(tasks={"one": {}}, budgets=[4], seeds=[5, 6, 7], rate_seeds=count))
+
+        def outcome_of(unit):
+            score = by_seed.get(unit.config.optimization.learning_rate, (0.1, 0.1, 0.1))[unit.config.seed - 5]
+            if score is None:
+                return Outcome("diverged")
+            return Outcome("done", replace(RECORD, metrics={"validation_accuracy": score}, seed=unit.config.seed))
+
+        return progress_of(cell, outcome_of)
+
+    assert units_done(1).chosen == 1e-2
+    found = units_done(2)
+    assert found.chosen == 1e-3
+    assert found.scores == {3.3e-4: 0.1, 1e-3: 0.6, 3e-3: pytest.approx(0.55), 1e-2: None}
+    assert len({unit.key for unit, _ in found.units}) == 4 * 2 + 1  # one seed more at the best rate
+    assert [unit.config.seed for unit, _ in found.units if unit.scores_test] == [5, 6, 7]
+
+
 def test_a_rate_that_diverged_is_passed_over_and_all_of_them_end_the_cell():
     found, _ = simulated(lambda rate: None if rate > 5e-3 else rate, lambda units: units[0])
     assert found.scores[1e-2] is None

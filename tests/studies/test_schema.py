@@ -55,6 +55,7 @@ def test_words_take_precedence(write):
         ({"methods": {"a  b": {"name": "lora"}}}, r"methods: expected a name of .* single blanks .*, got 'a b'"),
         ({"tasks": {"a": None}}, r"tasks\.a: expected a section .*, got nothing \({}, where it has none\)"),
         ({"methods": {"a": {"name": "lora"}, "b": "lora"}}, r"methods\.b: expected a section .*, got 'lora'"),
+        ({"rate_seeds": 0}, r"rate_seeds: expected a whole number above 0"),
         ({"seeds": []}, r"seeds: expected a list of whole numbers of at least 0, one or more, got \[\]"),
         ({"name": "../up"}, r"name: expected a name of at most 80 letters, digits and \. _ -, got '\.\./up'"),
         ({"budgets": [{"as_lora": 0}]}, r"budgets: expected ranks or \{as_lora: RANK\}"),

@@ -96,6 +96,34 @@ def test_a_search_scores_the_rate_that_it_takes(config, monkeypatch):
             search(config, list(loss), [0], tolerance=wrong)
 
 
+def test_a_search_by_several_seeds_takes_the_rate_that_is_best_on_average(config, monkeypatch):
+    import importlib
+
+    module = importlib.import_module("randlora.training.search")
+    scores = {1e-3: (0.5, 0.5), 2e-3: (0.6, 0.55), 4e-3: (0.9, 0.1), 8e-3: (0.8, None)}
+
+    class Run:
+        def __init__(self, config):
+            self.after, self.history = scores[config.optimization.learning_rate][config.seed], [config.seed]
+
+    def attempt(one):
+        run = Run(one)
+        return None if run.after is None else run
+
+    monkeypatch.setattr(module, "_attempt", attempt)
+    monkeypatch.setattr(module, "train", lambda one: {"seed": one.seed})
+    Path(config.output).mkdir(parents=True)
+    assert search(config, list(scores), [0, 1]).learning_rate == 4e-3
+    found = search(config, list(scores), [0, 1], rate_seeds=2)
+    assert found.learning_rate == 2e-3
+    assert found.validation == {1e-3: 0.5, 2e-3: pytest.approx(0.575), 4e-3: 0.5, 8e-3: None}
+    assert list(found.curves.values()) == 4 * [[0]]
+    with pytest.raises(ConfigError, match=r"^--rate-seeds: expected at most the number of seeds, 2, got 3"):
+        search(config, list(scores), [0, 1], rate_seeds=3)
+    with pytest.raises(ConfigError, match=r"^--rate-seeds: expected a whole number above 0"):
+        search(config, list(scores), [0, 1], rate_seeds=0)
+
+
 def test_rates_that_two_digits_do_not_tell_apart_are_not_tried_without_end():
     assert rates_beyond({1e-3: 0.5, 1.01e-3: 0.6}, Goal("accuracy"), 2) == []
     assert rates_beyond({1e-3: 0.5, 1e-2: 0.5}, Goal("accuracy"), 2) == []

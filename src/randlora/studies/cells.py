@@ -18,7 +18,7 @@ from randlora.training.config.method_table import LORAS
 from randlora.training.config.schema import check_value, config_of
 from randlora.training.config.synonyms import put
 from randlora.training.config.validation import check_method_section
-from randlora.training.rates import check_once
+from randlora.training.rates import check_enough, check_once
 from randlora.training.run.folder import as_dict
 
 _WITHOUT_ADAPTER = {"full", "head", *(method.name for method in PROMPTS)}
@@ -38,6 +38,7 @@ class Cell:
         config: Of its runs, but for learning rate, seed and output.
         rates: Learning rates to begin with, ascending.
         seeds: Of the runs at the best rate.
+        rate_seeds: How many of them a rate is tried with.
         tolerance: With which the best rate is chosen, see `best_rate`.
         units: The runs that have been asked for so far, since to name one takes a while.
     """
@@ -50,6 +51,7 @@ class Cell:
     config: TrainConfig
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
+    rate_seeds: int = 1
     tolerance: float = 0.0
     units: dict[Any, Any] = field(default_factory=dict, compare=False)
 
@@ -72,6 +74,7 @@ def cells_of(suite: Suite) -> list[Cell]:
             two cells have one name, or a seed or a learning rate is there twice.
     """
     check_once("seeds", suite.seeds)
+    check_enough("rate_seeds", suite.rate_seeds, suite.seeds)
     cells: list[Cell] = []
     for task in suite.tasks:
         for shots in suite.shots or [None]:
@@ -147,7 +150,8 @@ def _of_a_method(suite: Suite, task: str, shots: str | None, method: str) -> Ite
         with naming(", ".join(filter(None, (task, shots, row)))):
             config = _config(suite, task, shots, section, budget)
             _check(config, searched=len(ordered) > 1)
-        yield Cell(task, shots, method, budget, row, config, ordered, tuple(suite.seeds), suite.tolerance)
+        chosen_by = {"rate_seeds": suite.rate_seeds, "tolerance": suite.tolerance}
+        yield Cell(task, shots, method, budget, row, config, ordered, tuple(suite.seeds), **chosen_by)
 
 
 def _budgets(suite: Suite, section: dict[str, Any], where: str) -> list[Budget | None]:

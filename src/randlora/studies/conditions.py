@@ -72,9 +72,10 @@ def in_words(study: Study, cells: Sequence[dict[str, Any]], known: dict[str, Any
     seeds = len(study.suite.seeds)
     (rates,) = ours["rates"]
     tolerance = study.suite.tolerance
+    by = f", by the mean of {study.suite.rate_seeds} seeds" if study.suite.rate_seeds > 1 else ""
     within = f", the lowest within {100 * tolerance:g} % of the best score" if tolerance else ""
     chosen = (
-        f"learning rate chosen on the validation split from {rates} and more where the best was at an edge{within}"
+        f"learning rate chosen on the validation split from {rates} and more where the best was at an edge{by}{within}"
         if rates > 1
         else "one learning rate"
     )

@@ -81,7 +81,7 @@ def _plan(suite: Suite, cells: Sequence[Cell]) -> Plan:
                     "ratio": ratio,
                     "memory": None if memory is None else memory.peak_bytes,
                     "rates": " ".join(f"{rate:g}" for rate in cell.rates),
-                    "runs": len(cell.seeds) + (len(cell.rates) - 1 if len(cell.rates) > 1 else 0),
+                    "runs": len(cell.seeds) + (len(cell.rates) - 1) * cell.rate_seeds,
                 }
             )
             bar.update()

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from randlora.studies.cells import Cell, run_key
 from randlora.tasks import TASKS, Goal
 from randlora.training.config import TrainConfig
-from randlora.training.rates import best_rate, rates_beyond, with_rate
+from randlora.training.rates import best_rate, mean_score, rates_beyond, with_rate
 from randlora.training.run import Record
 
 State = Literal["done", "running", "diverged", "failed", "missing"]
@@ -123,10 +123,10 @@ def _search(cell: Cell, found: Progress, outcome_of: Callable[[Unit], Outcome]) 
     rates = list(cell.rates)
     while rates:
         for rate in rates:
-            unit = _unit(cell, rate, cell.seeds[0], scores_test=False)
-            outcome = outcome_of(unit)
-            found.units.append((unit, outcome))
-            found.scores[rate] = outcome.record.after if outcome.record else None
+            units = [_unit(cell, rate, seed, scores_test=False) for seed in cell.seeds[: cell.rate_seeds]]
+            outcomes = [outcome_of(unit) for unit in units]
+            found.units += zip(units, outcomes, strict=True)
+            found.scores[rate] = mean_score([outcome.record and outcome.record.after for outcome in outcomes])
         if found.count("missing", "running", "failed") or all(score is None for score in found.scores.values()):
             return None
         found.scores = dict(sorted(found.scores.items()))

@@ -96,11 +96,12 @@ class Suite:
         methods: Name -> the method section of a run's config; beside its keys `learning_rates` and `budgets` of its
             own.
         learning_rates: What every method is tried at.
+        rate_seeds: How many of the seeds, from the first on, every rate is tried with; their mean score chooses.
         tolerance: By how much the score at the rate taken may be worse than at the best rate, see `best_rate`.
         description: What the study asks, for the reader.
         budgets: Values of `method.r`.
         shots: Name -> what differs from the task. Empty means all data.
-        seeds: Of the runs at the best rate; the first is that of the search.
+        seeds: Of the runs at the best rate.
         statistic: What the table shows of their scores, and ranks by.
         score: What is asked of runs after training. None means nothing but their test split.
         paper: Where the paper's figures stand.
@@ -113,6 +114,7 @@ class Suite:
     tasks: Annotated[dict[Name, Section], Len(1), "names with a section each"]
     methods: Annotated[dict[Name, Section], Len(1), "names with a section each"]
     learning_rates: Rates
+    rate_seeds: PositiveCount = 1
     tolerance: BelowOne = 0.0
     description: str = ""
     budgets: Budgets = field(default_factory=list)

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from randlora.errors import ConfigError, TrainingError
 from randlora.tasks import Goal
@@ -22,6 +23,23 @@ def check_once(key: str, values: Sequence[float]) -> None:
     for value, count in Counter(values).items():
         if count > 1:
             raise ConfigError(key, expected="different values", got=f"{value}, {count} times")
+
+
+def check_enough(key: str, count: int, seeds: Sequence[int]) -> None:
+    """Check that there are as many seeds as a rate is to be tried with.
+
+    Raises:
+        ConfigError: There are fewer.
+    """
+    if count > len(seeds):
+        hint = "give more seeds, or fewer to choose by"
+        raise ConfigError(key, expected=f"at most the number of seeds, {len(seeds)}", got=str(count), hint=hint)
+
+
+def mean_score(scores: Sequence[float | None]) -> float | None:
+    """The score of a rate by its runs with several seeds; None where one of them diverged, as the next may."""
+    finite = [score for score in scores if score is not None]
+    return fmean(finite) if len(finite) == len(scores) else None
 
 
 def best_rate(scores: Mapping[float, float | None], goal: Goal, tolerance: float = 0.0) -> float:

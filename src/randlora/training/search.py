@@ -14,10 +14,10 @@ from randlora.messages import is_first_process, note
 from randlora.tasks import TASKS
 from randlora.training.config.schema import check_value, check_values
 from randlora.training.config.sections import TrainConfig
-from randlora.training.rates import best_rate, check_once, rates_beyond, with_rate
+from randlora.training.rates import best_rate, check_enough, check_once, mean_score, rates_beyond, with_rate
 from randlora.training.run.record import Record
 from randlora.training.run.training_run import train
-from randlora.values import BelowOne
+from randlora.values import BelowOne, PositiveCount
 
 FILE_NAME = "search.json"
 
@@ -28,8 +28,8 @@ class Found:
 
     Attributes:
         learning_rate: The best learning rate on the validation split, see `best_rate`.
-        validation: Learning rate -> the goal on the validation split, with the first seed; None for one that diverged.
-        curves: Learning rate -> what its run logged, see `Record.history`.
+        validation: Learning rate -> the goal on the validation split, see `mean_score`; None for one that diverged.
+        curves: Learning rate -> what its run with the first seed logged, see `Record.history`.
         records: The runs at the best rate, seed by seed; only these have scored the test split.
     """
 
@@ -49,10 +49,16 @@ class Found:
         return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def search(config: TrainConfig, learning_rates: Sequence[float], seeds: Sequence[int], tolerance: float = 0.0) -> Found:
+def search(
+    config: TrainConfig,
+    learning_rates: Sequence[float],
+    seeds: Sequence[int],
+    tolerance: float = 0.0,
+    rate_seeds: int = 1,
+) -> Found:
     """Find the best learning rate on the validation split, and score the test split with it once for each seed.
 
-    All rates are tried with the first seed. While the best lies at an edge of those tried, the next one beyond it is
+    All rates are tried with the first seeds. While the best lies at an edge of those tried, the next one beyond it is
     tried too, as far from it as its neighbour on the other side. Each run has a folder of its own below
     `config.output`; finished runs are not repeated and an interrupted one is resumed, so the same call goes on where it
     was stopped.
@@ -62,13 +68,15 @@ def search(config: TrainConfig, learning_rates: Sequence[float], seeds: Sequence
         learning_rates: Learning rates to begin with, two or more.
         seeds: Seeds of the runs at the best rate.
         tolerance: See `best_rate`.
+        rate_seeds: How many of the seeds, from the first on, every rate is tried with. One is cheapest; on few
+            validation examples, or near where a method diverges, its score says little of the other seeds'.
 
     Returns:
         What was found, which is also in `search.json` in the output folder.
 
     Raises:
-        ConfigError: There is nothing to try, a rate or seed is there twice or is none, or no validation split is there
-            to choose on.
+        ConfigError: There is nothing to try, a rate or seed is there twice or is none, there are fewer seeds than
+            `rate_seeds`, or no validation split is there to choose on.
         TrainingError: All rates diverged.
     """
     rates = sorted(learning_rates)
@@ -82,17 +90,19 @@ def search(config: TrainConfig, learning_rates: Sequence[float], seeds: Sequence
     for rate, seed in itertools.product(rates, seeds):  # before the first is trained
         check_values(with_rate(config, rate, seed))
     check_value("--tolerance", tolerance, BelowOne)
+    check_value("--rate-seeds", rate_seeds, PositiveCount)
+    check_enough("--rate-seeds", rate_seeds, seeds)
     goal = TASKS[config.task].goal_for(config.data)
-    tried: dict[float, Record | None] = {}
+    tried: dict[float, list[Record | None]] = {}
     while rates:
-        tried |= {rate: _attempt(_variant(config, rate, seeds[0])) for rate in rates}
-        scores = {rate: record.after if record else None for rate, record in sorted(tried.items())}
+        tried |= {rate: [_attempt(_variant(config, rate, seed)) for seed in seeds[:rate_seeds]] for rate in rates}
+        scores = {rate: mean_score([run and run.after for run in runs]) for rate, runs in sorted(tried.items())}
         rates = rates_beyond(scores, goal, len(learning_rates))
     best = best_rate(scores, goal, tolerance)
     found = Found(
         best,
         scores,
-        {rate: record.history for rate, record in sorted(tried.items()) if record},
+        {rate: first.history for rate, (first, *_) in sorted(tried.items()) if first},
         [train(_variant(config, best, seed)) for seed in seeds],
     )
     if is_first_process():

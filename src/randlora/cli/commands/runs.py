@@ -41,6 +41,9 @@ def add_to(actions: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--tolerance", type=float, default=0.0, help="take the lowest rate within this share of the best's score (0)"
     )
+    parser.add_argument(
+        "--rate-seeds", type=int, default=1, help="how many of the seeds choose the rate, by their mean score (1)"
+    )
     parser.set_defaults(call=search, takes_overrides=True)
 
     parser = actions.add_parser("evaluate", help="measure a finished run", allow_abbrev=False)
@@ -103,11 +106,11 @@ def _scores(record: Any) -> str:
 
 
 def search(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """`randlora search CONFIG.yaml --rates 1e-3,3e-3,1e-2 [--seeds 0,1,2] [--tolerance 0.01] [--key value …]`."""
+    """`randlora search CONFIG.yaml --rates 1e-3,3e-3,1e-2 [--seeds 0,1,2] [--rate-seeds 2] [--tolerance 0.01] …`."""
     floor = training()
     config = floor.load_config(arguments.config, overrides)
     rates, seeds = _numbers("--rates", arguments.rates, float), _numbers("--seeds", arguments.seeds, int)
-    found = floor.search(config, rates, seeds, arguments.tolerance)
+    found = floor.search(config, rates, seeds, arguments.tolerance, arguments.rate_seeds)
     if not is_first_process():
         return 0
     goal, unit = found.records[0].goal, found.records[0].unit
