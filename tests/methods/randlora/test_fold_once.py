@@ -5,6 +5,7 @@ from collections import Counter
 import peft
 import pytest
 import torch
+from torch.func import functional_call
 
 from networks import Net, random_config, rows
 from randlora import fold_once
@@ -48,9 +49,10 @@ def test_inference_folds_once_and_can_be_left(folds, bases, mode):
     assert all(getattr(module, "kept", None) is None for module in model.modules())
 
 
-def test_gradient_accumulation_folds_once_a_step(folds):
+@pytest.mark.parametrize("fused", [False, True])
+def test_gradient_accumulation_folds_once_a_step(folds, fused):
     def train(model, steps=3, parts=4):
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, fused=fused)
         for _ in range(steps):
             for _ in range(parts):
                 model(rows()).square().mean().backward()
@@ -74,6 +76,29 @@ def test_gradient_checkpointing_folds_no_more_than_once(folds):
     with fold_once(model):
         torch.utils.checkpoint.checkpoint(model, rows(), use_reentrant=False).sum().backward()
     assert folds["folds"] == LAYERS
+
+
+def test_inference_first_and_training_then(folds):
+    model = _net(strategy="folded")
+    with fold_once(model):
+        with torch.inference_mode():
+            model(rows())
+        model(rows()).sum().backward()
+    assert folds["folds"] == LAYERS
+
+
+def test_a_tensor_in_the_place_of_a_freed_one_is_another_one():
+    model = _net(init_weights=False).double().eval()
+    name = "base_model.model.a.randlora_gamma.default.weight"
+    gamma = model.get_parameter(name).detach()
+
+    def outputs():
+        return [functional_call(model, {name: k * gamma}, (rows().double(),)).sum().item() for k in range(8)]
+
+    with torch.no_grad():
+        expected = outputs()
+        with fold_once(model):
+            assert outputs() == pytest.approx(expected)
 
 
 def test_a_change_is_seen(folds):
