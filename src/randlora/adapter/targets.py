@@ -38,6 +38,25 @@ def outer_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         yield name, module
 
 
+def adapter_in_the_way(module: nn.Module, layer_class: type[BaseTunerLayer]) -> BaseTunerLayer | None:
+    """The adapter of another method on a module, where a new one can neither join it nor lie around it.
+
+    Layers in general have one around the other. But a method made of another one (hybrid of RandLoRA) takes the other's
+    layers for its own, and attention modules and parameters have no place for a second method.
+
+    Args:
+        module: The module, adapted or not.
+        layer_class: The adapter layers of the new one.
+    """
+    updates = module.updates.values() if isinstance(module, BaseTunerLayer) and hasattr(module, "updates") else [module]
+    for layer in updates:
+        if isinstance(layer, BaseTunerLayer) and type(layer) is not layer_class:
+            is_alone = layer is not module or isinstance(innermost(module), nn.MultiheadAttention)
+            if is_alone or isinstance(layer, layer_class) or issubclass(layer_class, type(layer)):
+                return layer
+    return None
+
+
 def stacked_weights(name: str, attention: nn.MultiheadAttention) -> dict[str, StackedWeight]:
     """The matrices that an attention module multiplies with: those of q, k and v, packed or not, and of the output."""
     if attention._qkv_same_embed_dim:
