@@ -201,6 +201,19 @@ class AdapterTuner(MergingTuner):
         else:
             super()._replace_module(parent, child_name, new_module, child)
 
+    def delete_adapter(self, adapter_name: str) -> None:
+        """PEFT's, after which the same adapters are active on all layers: each would choose among its own.
+
+        Args:
+            adapter_name: The adapter to delete.
+        """
+        others = [name for name in self.active_adapters if name != adapter_name]
+        was_active = adapter_name in self.active_adapters
+        super().delete_adapter(adapter_name)
+        remaining = others or sorted(self.peft_config)[:1]
+        if was_active and remaining:
+            self.set_adapter(remaining)
+
     def add_weighted_adapter(self, *_args: Any, **_options: Any) -> None:
         """Not for every method; a tuner whose method can sum adapters overrides it.
 
