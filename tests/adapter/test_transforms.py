@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch.func import functional_call, grad, vmap
 
-from every_method import METHODS, config
+from every_method import METHODS, adapted, config
 from kinds import KINDS
 from networks import FAMILIES, Net, random_config, rows
+from randlora.errors import UpdateError
 
 TARGETS = ["a", "b", "c"]
 
@@ -39,6 +40,17 @@ def test_gradients_by_sample(model):
         expected = torch.autograd.grad(loss(trained, row), list(trained.values()))
         for name, gradient in zip(trained, expected, strict=True):
             torch.testing.assert_close(found[name][number], gradient)
+
+
+@pytest.mark.parametrize("method", ["randlora", "hybrid", "spectral", "nola", "hydralora"])
+def test_a_batch_of_gradients(method):
+    is_refused = method in ("randlora", "hybrid", "spectral")
+    if is_refused:
+        with pytest.raises(UpdateError, match=r"batched gradients.*strategy='reference'"):
+            torch.autograd.functional.jacobian(adapted(method), rows(), vectorize=True)
+    model = adapted(method, **({"strategy": "reference"} if is_refused else {}))
+    expected = torch.autograd.functional.jacobian(model, rows())
+    torch.testing.assert_close(torch.autograd.functional.jacobian(model, rows(), vectorize=True), expected)
 
 
 def test_other_kinds_of_layers(kind):
