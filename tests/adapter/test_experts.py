@@ -94,6 +94,19 @@ def test_an_adapter_of_another_name_is_active_and_saved_by_transformers(tmp_path
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_deleted_by_transformers_the_other_one_is_active_with_its_head():
+    model = mixtral()
+    expected = {}
+    for name in ("first", "second"):
+        model.add_adapter(random_config(target_parameters=TARGETS, modules_to_save=["lm_head"]), adapter_name=name)
+        with torch.no_grad():
+            model.lm_head.modules_to_save[name].weight.normal_()
+        expected[name] = model.eval()(token_ids()).logits
+    model.delete_adapter("second")
+    assert model.active_adapters() == model.lm_head.active_adapters == ["first"]
+    torch.testing.assert_close(model(token_ids()).logits, expected["first"])
+
+
 def test_beside_target_modules_and_with_patterns():
     model = adapted(
         mixtral, target_modules=["q_proj"], rank_pattern={"down_proj": 2}, alpha_pattern={"experts.gate_up_proj": 1.0}

@@ -109,6 +109,12 @@ class AdaptedModule(nn.Module, MergingLayer):
         active: str | list[str] = layers[0].active_adapter
         return active
 
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Delete an adapter from the adapter layers, so that the module knows at once which is active then."""
+        layers: list[Any] = self._layers()
+        for layer in layers:
+            layer.delete_adapter(adapter_name)
+
     @property
     def merged_adapters(self) -> list[str]:
         """Adapters that are in the base weights."""
