@@ -3,7 +3,8 @@
 import peft
 import pytest
 import torch
-from torch.func import functional_call, grad, vmap
+from torch.autograd import forward_ad
+from torch.func import functional_call, grad, jvp, vmap
 
 from every_method import METHODS, adapted, config
 from kinds import KINDS
@@ -51,6 +52,21 @@ def test_a_batch_of_gradients(method):
     model = adapted(method, **({"strategy": "reference"} if is_refused else {}))
     expected = torch.autograd.functional.jacobian(model, rows())
     torch.testing.assert_close(torch.autograd.functional.jacobian(model, rows(), vectorize=True), expected)
+
+
+def test_forward_mode(model):
+    trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    x, direction = rows().double(), torch.ones(5, 13, dtype=torch.float64)
+
+    def output(parameters, inputs):
+        return functional_call(model, parameters, (inputs,))
+
+    along = {name: torch.ones_like(p) for name, p in trained.items()}
+    _, expected = jvp(output, (trained, x), (along, direction))
+    with forward_ad.dual_level():
+        duals = {name: forward_ad.make_dual(p, along[name]) for name, p in trained.items()}
+        found = forward_ad.unpack_dual(output(duals, forward_ad.make_dual(x, direction))).tangent
+    torch.testing.assert_close(found, expected)
 
 
 def test_other_kinds_of_layers(kind):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor
+from torch.autograd import forward_ad
 
 from randlora.errors import UpdateError
 
@@ -14,8 +15,13 @@ Backward = Callable[..., tuple[Tensor | None, ...]]
 
 
 def in_transform() -> bool:
-    """Whether a transform of torch.func is running; a custom autograd function would need rules of its own for it."""
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    """Whether a transform of torch.func, or differentiation in forward mode, is running.
+
+    A custom autograd function would need rules of its own for them.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 class _FirstDerivative(torch.autograd.Function):
