@@ -1,5 +1,7 @@
 """fold_once: how often it folds, that it changes nothing, and that it can be left."""
 
+import copy
+import pickle
 from collections import Counter
 
 import peft
@@ -132,6 +134,16 @@ def test_an_error_inside_and_one_inside_the_other_leave_nothing():
             model(rows())
         assert model.base_model.model.a.folded_weights
     assert model.base_model.model.a.folded_weights is None
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])  # noqa: S301
+def test_a_copy_made_inside_is_outside(copied):
+    model = _net()
+    with fold_once(model):
+        expected = model(rows())
+        other = copied(model)
+    assert other.base_model.model.a.folded_weights is None
+    torch.testing.assert_close(other(rows()), expected)
 
 
 def test_a_strategy_for_one_layer():

@@ -30,6 +30,9 @@ class RandLoraLayer(RandLoraState):
     folded_weights: dict[Any, Any] | None = None
     """Folded weights by adapter and dtype, with the state they were folded from; None outside of `fold_once`."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "folded_weights"}  # a copy is outside
+
     def _add_updates(self, adapter_names: list[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if len(adapter_names) == 1 and not args and not kwargs and self._is_one_step(adapter_names[0], x):
             return self._adapted(adapter_names[0], x)
