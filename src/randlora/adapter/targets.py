@@ -13,15 +13,25 @@ from randlora.adapter.weights import innermost
 from randlora.adapter_config import AdapterConfig
 from randlora.errors import ConfigError, LayerError
 
-# Of transformers; MHAttentionMap is the end of several names.
-_READERS = ("WavLMAttention", "DisentangledSelfAttention", "MHAttentionMap")
+# Of transformers; MHAttentionMap, ShortConv and ShortConvolution are the ends of several names.
+_READERS = (
+    "WavLMAttention",
+    "DisentangledSelfAttention",
+    "MHAttentionMap",
+    "ShortConv",
+    "ShortConvolution",
+    "RecurrentGemmaRecurrentBlock",
+    "LongcatFlashTopkRouter",
+    "MobileBertLMPredictionHead",
+    "NeoMMEForMaskedLM",
+)
 
 
 def reads_weights(module: nn.Module) -> bool:
     """Whether the code of a module reads the weights of layers in it, which it then need not call.
 
     Known are the fast path of nn.TransformerEncoderLayer, the mixers of Mamba and its kin, which have an A_log, and
-    some attention modules of transformers.
+    some modules of transformers: attention, short convolutions, a router, heads.
     """
     is_known = isinstance(module, nn.TransformerEncoderLayer) or type(module).__name__.endswith(_READERS)
     return is_known or hasattr(module, "A_log")
