@@ -15,6 +15,7 @@ from transformers import (
     RecurrentGemmaConfig,
     RecurrentGemmaForCausalLM,
     WavLMConfig,
+    WavLMForXVector,
     WavLMModel,
 )
 
@@ -57,10 +58,15 @@ def mamba():
     return MambaForCausalLM(config).eval()
 
 
-def wavlm():
+def x_vector():
+    sizes = {"tdnn_dim": (16, 12), "tdnn_kernel": (3, 1), "tdnn_dilation": (1, 1), "xvector_output_dim": 8}
+    return wavlm(WavLMForXVector, **sizes)
+
+
+def wavlm(model_class=WavLMModel, **options):
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 20}
     convolutions = {"conv_dim": (8,), "conv_stride": (5,), "conv_kernel": (10,), "num_conv_pos_embeddings": 4}
-    return WavLMModel(WavLMConfig(**sizes, **convolutions, num_conv_pos_embedding_groups=2)).eval()
+    return model_class(WavLMConfig(**sizes, **convolutions, **options, num_conv_pos_embedding_groups=2)).eval()
 
 
 def lfm2():
@@ -85,12 +91,13 @@ def mobile_bert():
 @pytest.mark.parametrize(
     ("build", "target"),
     [(mamba, name) for name in ("conv1d", "x_proj", "dt_proj", "out_proj")]
-    + [(wavlm, "q_proj"), (wavlm, "out_proj"), (lfm2, "conv.conv"), (longcat, "classifier")]
+    + [(wavlm, "q_proj"), (wavlm, "out_proj"), (x_vector, "kernel"), (lfm2, "conv.conv"), (longcat, "classifier")]
     + [(mobile_bert, "predictions.dense"), (mobile_bert, "decoder")],
 )
 def test_a_weight_that_is_read_in_place_of_calling_the_layer(build, target):
     def output(model):
-        return model(token_ids()).logits if build is not wavlm else model(torch.sin(torch.arange(60.0))[None])[0]
+        is_audio = build in (wavlm, x_vector)
+        return model(torch.sin(torch.arange(60.0))[None] if is_audio else token_ids())[0]
 
     torch.manual_seed(1)
     base = build()

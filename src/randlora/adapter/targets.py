@@ -21,6 +21,7 @@ _READERS = (
     "ShortConv",
     "ShortConvolution",
     "RecurrentGemmaRecurrentBlock",
+    "TDNNLayer",
     "LongcatFlashTopkRouter",
     "MobileBertLMPredictionHead",
     "NeoMMEForMaskedLM",
