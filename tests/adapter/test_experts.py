@@ -81,6 +81,32 @@ def test_one_update_per_expert_in_a_language_model(build, experts, tmp_path):
     torch.testing.assert_close(loaded.merge_and_unload(safe_merge=True)(token_ids()).logits, expected, **NEAR)
 
 
+def test_an_adapter_of_another_name_is_active_and_saved_by_transformers(tmp_path):
+    model = mixtral()
+    model.add_adapter(random_config(target_parameters=TARGETS), adapter_name="mine")
+    model.save_pretrained(tmp_path / "mine")
+    loaded = mixtral()
+    loaded.load_adapter(str(tmp_path / "mine"), adapter_name="again")
+    assert loaded.active_adapters() == ["again"]
+    loaded.save_pretrained(tmp_path / "again")
+    first, second = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("mine", "again"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_deleted_by_transformers_the_other_one_is_active_with_its_head():
+    model = mixtral()
+    expected = {}
+    for name in ("first", "second"):
+        model.add_adapter(random_config(target_parameters=TARGETS, modules_to_save=["lm_head"]), adapter_name=name)
+        with torch.no_grad():
+            model.lm_head.modules_to_save[name].weight.normal_()
+        expected[name] = model.eval()(token_ids()).logits
+    model.delete_adapter("second")
+    assert model.active_adapters() == model.lm_head.active_adapters == ["first"]
+    torch.testing.assert_close(model(token_ids()).logits, expected["first"])
+
+
 def test_beside_target_modules_and_with_patterns():
     model = adapted(
         mixtral, target_modules=["q_proj"], rank_pattern={"down_proj": 2}, alpha_pattern={"experts.gate_up_proj": 1.0}
@@ -100,6 +126,7 @@ def test_adapters_on_different_parameters_of_one_module():
     model.add_adapter("second", random_config(target_parameters=TARGETS[1:], task_type="CAUSAL_LM"))
     torch.testing.assert_close(model(token_ids()).logits, first)
     model.set_adapter("second")
+    assert model.get_model_status().active_adapters == ["second"]
     assert (model(token_ids()).logits - first).abs().max() > 1e-2
     names = {n.split("updates.")[1] for n, p in model.named_parameters() if p.requires_grad}
     assert names == {"down_proj.randlora_lambda.second.weight", "down_proj.randlora_gamma.second.weight"}

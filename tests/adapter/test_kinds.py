@@ -3,7 +3,21 @@
 import peft
 import pytest
 import torch
-from transformers import MambaConfig, MambaForCausalLM, WavLMConfig, WavLMModel
+from transformers import (
+    Lfm2Config,
+    Lfm2ForCausalLM,
+    LongcatFlashConfig,
+    LongcatFlashForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MobileBertConfig,
+    MobileBertForMaskedLM,
+    RecurrentGemmaConfig,
+    RecurrentGemmaForCausalLM,
+    WavLMConfig,
+    WavLMForXVector,
+    WavLMModel,
+)
 
 from kinds import KINDS
 from literal import literal_output
@@ -44,19 +58,46 @@ def mamba():
     return MambaForCausalLM(config).eval()
 
 
-def wavlm():
+def x_vector():
+    sizes = {"tdnn_dim": (16, 12), "tdnn_kernel": (3, 1), "tdnn_dilation": (1, 1), "xvector_output_dim": 8}
+    return wavlm(WavLMForXVector, **sizes)
+
+
+def wavlm(model_class=WavLMModel, **options):
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 20}
     convolutions = {"conv_dim": (8,), "conv_stride": (5,), "conv_kernel": (10,), "num_conv_pos_embeddings": 4}
-    return WavLMModel(WavLMConfig(**sizes, **convolutions, num_conv_pos_embedding_groups=2)).eval()
+    return model_class(WavLMConfig(**sizes, **convolutions, **options, num_conv_pos_embedding_groups=2)).eval()
+
+
+def lfm2():
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_key_value_heads": 1}
+    kinds = {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"], "tie_word_embeddings": False}
+    return Lfm2ForCausalLM(Lfm2Config(**sizes, **kinds, vocab_size=50)).eval()
+
+
+def longcat():
+    sizes = {"hidden_size": 16, "ffn_hidden_size": 24, "expert_ffn_hidden_size": 12, "num_layers": 1, "vocab_size": 50}
+    ranks = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
+    heads = {"num_attention_heads": 2, "head_dim": 8, "n_routed_experts": 4, "zero_expert_num": 2, "moe_topk": 2}
+    return LongcatFlashForCausalLM(LongcatFlashConfig(**sizes, **ranks, **heads)).eval()
+
+
+def mobile_bert():
+    sizes = {"hidden_size": 24, "embedding_size": 16, "intermediate_size": 24, "intra_bottleneck_size": 16}
+    heads = {"num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50, "tie_word_embeddings": False}
+    return MobileBertForMaskedLM(MobileBertConfig(**sizes, **heads)).eval()
 
 
 @pytest.mark.parametrize(
     ("build", "target"),
-    [(mamba, name) for name in ("conv1d", "x_proj", "dt_proj", "out_proj")] + [(wavlm, "q_proj"), (wavlm, "out_proj")],
+    [(mamba, name) for name in ("conv1d", "x_proj", "dt_proj", "out_proj")]
+    + [(wavlm, "q_proj"), (wavlm, "out_proj"), (x_vector, "kernel"), (lfm2, "conv.conv"), (longcat, "classifier")]
+    + [(mobile_bert, "predictions.dense"), (mobile_bert, "decoder")],
 )
 def test_a_weight_that_is_read_in_place_of_calling_the_layer(build, target):
     def output(model):
-        return model(token_ids()).logits if build is mamba else model(torch.sin(torch.arange(60.0))[None])[0]
+        is_audio = build in (wavlm, x_vector)
+        return model(torch.sin(torch.arange(60.0))[None] if is_audio else token_ids())[0]
 
     torch.manual_seed(1)
     base = build()
@@ -67,6 +108,21 @@ def test_a_weight_that_is_read_in_place_of_calling_the_layer(build, target):
     expected.sum().backward()
     assert all(p.grad.abs().max() > 0 for p in trained(model))
     torch.testing.assert_close(output(model.merge_and_unload()), expected, **NEAR)
+
+
+def test_a_convolution_that_is_called_for_the_prompt_and_read_in_decoding():
+    sizes = {"hidden_size": 16, "lru_width": 16, "intermediate_size": 48, "head_dim": 8, "vocab_size": 50}
+    heads = {"num_hidden_layers": 3, "num_attention_heads": 2, "attention_window_size": 8, "pad_token_id": 0}
+    torch.manual_seed(1)
+    base = RecurrentGemmaForCausalLM(RecurrentGemmaConfig(**sizes, **heads)).eval()
+    model = peft.get_peft_model(base, random_config(target_modules=["conv_1d"])).eval()
+
+    def decoded(model):
+        options = {"max_new_tokens": 4, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+        return torch.stack(model.generate(input_ids=token_ids(), **options).logits)
+
+    expected = decoded(model)
+    torch.testing.assert_close(decoded(model.merge_and_unload()), expected, **NEAR)
 
 
 def test_where_a_weight_is_read_dropout_and_adapters_by_sample_are_refused():

@@ -24,6 +24,14 @@ class Tripled(nn.Linear):
         return factor * super().forward(x)
 
 
+class Router(nn.Linear):
+    """Of Llama 4 and PhiMoE: scores and logits."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return logits.sigmoid(), logits
+
+
 class Normed(nn.Embedding):
     """Of Inkling: rows of one length."""
 
@@ -116,6 +124,20 @@ def test_beside_a_linear_layer_with_a_forward_of_its_own_until_it_is_merged(meth
     with pytest.warns(UserWarning, match=r"module '0'.*Tripled.*forward of its own"):
         merged = model.merge_and_unload()
     torch.testing.assert_close(merged(x), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", REPRESENTATIVES)
+def test_a_layer_that_gives_more_than_a_tensor_is_named(method):
+    model = adapted(method, nn.Sequential(Router(6, 4)), target_modules=["0"])
+    x = torch.randn(5, 6)
+    for names in (None, ["default"] * 5):
+        with pytest.raises(UpdateError, match=r"Router: expected a layer whose output is one tensor, .*got tuple"):
+            model(x) if names is None else model(x, adapter_names=names)
+    with model.disable_adapter():
+        assert len(model(x)) == 2
+    if method in MERGEABLE:
+        model.merge_adapter()
+        assert len(model(x)) == 2
 
 
 @pytest.mark.parametrize("build", [nn.Linear, FalconLinear])

@@ -1,5 +1,7 @@
 """Models that accelerate has spread or offloaded, and models without memory."""
 
+import copy
+
 import accelerate
 import peft
 import pytest
@@ -7,6 +9,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from every_method import METHODS
+from every_method import adapted as adapted_by
 from networks import FAMILIES, Net, llama, random_config, rows, token_ids
 from randlora.methods.randlora import RandLoraLayer
 
@@ -67,3 +71,12 @@ def test_low_cpu_mem_usage_puts_the_adapter_beside_its_layer(bases, tmp_path):
             for kind in ("randlora_lambda", "randlora_gamma"):
                 assert torch.equal(getattr(layer, kind)["default"].weight, saved[f"base_model.model.{name}.{kind}"])
     assert loaded(rows().bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_memory_that_is_filled_from_a_state_dict(method):
+    model = adapted_by(method)
+    expected = model(rows())
+    state = copy.deepcopy(model.state_dict())
+    model.to_empty(device="cpu").load_state_dict(state)
+    assert torch.equal(model(rows()), expected)

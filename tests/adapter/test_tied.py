@@ -128,6 +128,29 @@ def test_unmerging_ties_again_to_the_last_bit(name, where):
         assert torch.equal(logits(base), plain)
 
 
+@pytest.mark.parametrize("unload", ["merge_and_unload", "unload"])
+@pytest.mark.parametrize("where", ["embedding", "head"])
+@pytest.mark.parametrize("name", ["Llama", "Bart", "SwitchTransformers"])
+def test_merged_first_and_unloaded_then_a_model_is_untied_too(name, where, unload, tmp_path):
+    base, model = adapted(name, where)
+    expected = logits(base)
+    model.merge_adapter()
+    merged = getattr(model, unload)()
+    merged.tie_weights()
+    near(logits(merged), expected)
+    merged.save_pretrained(tmp_path)
+    near(logits(type(merged).from_pretrained(tmp_path).eval()), expected)
+
+
+def test_merged_in_inference_mode_it_can_be_trained():
+    _, model = adapted("Llama", "both")
+    with torch.inference_mode():
+        merged = model.merge_and_unload()
+    merged.requires_grad_(True)
+    merged(TOKENS, labels=TOKENS).loss.backward()
+    assert merged.lm_head.weight.grad.any()
+
+
 def test_what_moves_while_merged_is_tied_again():
     base, model = adapted("Llama", "both")
     model.merge_adapter()

@@ -3,11 +3,13 @@
 import peft
 import pytest
 import torch
-from torch.func import functional_call, grad, vmap
+from torch.autograd import forward_ad
+from torch.func import functional_call, grad, jvp, vmap
 
-from every_method import METHODS, config
+from every_method import METHODS, adapted, config
 from kinds import KINDS
 from networks import FAMILIES, Net, random_config, rows
+from randlora.errors import UpdateError
 
 TARGETS = ["a", "b", "c"]
 
@@ -39,6 +41,32 @@ def test_gradients_by_sample(model):
         expected = torch.autograd.grad(loss(trained, row), list(trained.values()))
         for name, gradient in zip(trained, expected, strict=True):
             torch.testing.assert_close(found[name][number], gradient)
+
+
+@pytest.mark.parametrize("method", ["randlora", "hybrid", "spectral", "nola", "hydralora"])
+def test_a_batch_of_gradients(method):
+    is_refused = method in ("randlora", "hybrid", "spectral")
+    if is_refused:
+        with pytest.raises(UpdateError, match=r"batched gradients.*strategy='reference'"):
+            torch.autograd.functional.jacobian(adapted(method), rows(), vectorize=True)
+    model = adapted(method, **({"strategy": "reference"} if is_refused else {}))
+    expected = torch.autograd.functional.jacobian(model, rows())
+    torch.testing.assert_close(torch.autograd.functional.jacobian(model, rows(), vectorize=True), expected)
+
+
+def test_forward_mode(model):
+    trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    x, direction = rows().double(), torch.ones(5, 13, dtype=torch.float64)
+
+    def output(parameters, inputs):
+        return functional_call(model, parameters, (inputs,))
+
+    along = {name: torch.ones_like(p) for name, p in trained.items()}
+    _, expected = jvp(output, (trained, x), (along, direction))
+    with forward_ad.dual_level():
+        duals = {name: forward_ad.make_dual(p, along[name]) for name, p in trained.items()}
+        found = forward_ad.unpack_dual(output(duals, forward_ad.make_dual(x, direction))).tangent
+    torch.testing.assert_close(found, expected)
 
 
 def test_other_kinds_of_layers(kind):

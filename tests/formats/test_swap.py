@@ -5,17 +5,17 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from networks import FAMILIES, Net, random_config, rows
+from networks import FAMILIES, Net, llama, random_config, rows, token_ids
 from randlora import swap_adapter
 from randlora.errors import CheckpointError, ConfigError, UpdateError
 
 TARGETS = ["a", "b", "c"]
 
 
-def adapted(start=0, targets=TARGETS, **options):
-    config = random_config(target_modules=targets, **options)
+def adapted(start=0, targets=TARGETS, build=Net, **options):
+    base, config = build(), random_config(target_modules=targets, **options)
     torch.manual_seed(start)
-    return peft.get_peft_model(Net(), config).eval()
+    return peft.get_peft_model(base, config).eval()
 
 
 @pytest.mark.parametrize("bases", FAMILIES)
@@ -70,6 +70,7 @@ def test_a_compiled_model_is_not_compiled_again(tmp_path):
         ({"targets": ["a"]}, r"\.b\."),
         ({"bias": "all"}, "bias of the adapter"),  # they would stay when the next adapter is swapped in
         ({"modules_to_save": None}, r"a tensor .*c\.weight"),
+        ({"targets": ["a"], "modules_to_save": ["b", "c"]}, r"b\.\w+: expected none that the loaded adapter lacks"),
     ],
 )
 def test_adapters_that_do_not_fit(tmp_path, options, message):
@@ -80,6 +81,25 @@ def test_adapters_that_do_not_fit(tmp_path, options, message):
     with pytest.raises(CheckpointError, match=message):
         swap_adapter(model, tmp_path)
     assert torch.equal(model(rows()), before)
+
+
+def test_a_module_that_only_the_other_one_trained_is_left_as_it_is(tmp_path):
+    adapted(1, modules_to_save=["c"], targets=["a", "b"]).save_pretrained(tmp_path)
+    model = adapted(2, targets=["a", "b"])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"c\.weight: expected none that the loaded adapter lacks"):
+        swap_adapter(model, tmp_path)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("save_embedding_layers", [True, False])
+def test_beside_the_base_tables(tmp_path, save_embedding_layers):
+    other, model = (adapted(start, ["embed_tokens", "q_proj"], llama) for start in (1, 2))
+    expected = other(token_ids()).logits
+    assert not torch.allclose(model(token_ids()).logits, expected)
+    other.save_pretrained(tmp_path, save_embedding_layers=save_embedding_layers)
+    swap_adapter(model, tmp_path)
+    assert torch.equal(model(token_ids()).logits, expected)
 
 
 def test_other_refusals(tmp_path):

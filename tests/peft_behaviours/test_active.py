@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from every_method import adapted, config, fill, layers, trained_names, with_second
+from kinds import KINDS
 from networks import Net, bert, rows, token_ids
+from randlora.errors import LayerError
 
 
 def owners(model):
@@ -126,3 +128,42 @@ def test_other_methods_on_the_same_model_are_refused(method):
     with pytest.raises(ValueError, match="PeftMixedModel"):
         peft.get_peft_model(Net(), config(method), mixed=True)
     assert torch.equal(model(rows()), expected)
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to modify")
+def test_a_second_method_lies_around_the_first():
+    model = adapted("nola")
+    expected = model(rows())
+    assert torch.equal(peft.get_peft_model(model, config("randlora")).eval()(rows()), expected)
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to modify")
+@pytest.mark.parametrize(
+    ("there", "method"), [("randlora", "hybrid"), ("hybrid", "randlora"), ("spectral", "randlora")]
+)
+def test_a_method_made_of_the_first_is_refused(there, method):
+    model = adapted(there)
+    expected = model(rows())
+    with pytest.raises(LayerError, match=r"module '.*\.a': expected no adapter of another method on it, got"):
+        peft.get_peft_model(model, config(method))
+    assert torch.equal(model(rows()), expected)
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to modify")
+@pytest.mark.parametrize(
+    ("kind", "options"), [("attention", {"target_modules": ["packed"]}), ("experts", {"target_parameters": ["down"]})]
+)
+def test_a_second_method_on_parameters_is_refused(kind, options):
+    model = KINDS[kind].adapted()
+    x = KINDS[kind].batch()
+    expected = model(x)
+    with pytest.raises(LayerError, match="expected no adapter of another method on it, got RandLoraLayer"):
+        peft.get_peft_model(model, config("nola", **{"target_modules": None, **options}))
+    assert torch.equal(model(x), expected)
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to modify")
+def test_an_attention_module_with_pefts_lora_is_refused():
+    attention = peft.get_peft_model(KINDS["attention"].plain(), peft.LoraConfig(target_modules=["packed"]))
+    with pytest.raises(LayerError, match=r"'.*packed': expected no adapter of another method on it, got Multihead"):
+        peft.get_peft_model(attention, config("randlora", target_modules=["packed"]))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from every_method import adapted, config, fill, layers, with_second
+from every_method import adapted, config, fill, layers, trained_names, with_second
 from networks import Net, rows
 
 
@@ -30,6 +30,18 @@ def test_the_other_one_is_active_and_unchanged(method, deleted):
     assert model.active_adapters == [kept]
     assert remains(model, deleted) == []
     assert torch.equal(model(rows()), expected)
+
+
+@pytest.mark.parametrize("targets", [["a"], ["b"]])
+def test_one_adapter_is_active_on_all_layers_then(method, targets):
+    model = with_second(method, target_modules=targets, second={"target_modules": ["b" if targets == ["a"] else "a"]})
+    expected = model(rows())
+    model.add_adapter("third", config(method, target_modules=["a", "b", "c"]))
+    model.set_adapter("third")
+    model.delete_adapter("third")
+    assert model.active_adapters == ["default"]
+    assert torch.equal(model.eval()(rows()), expected)
+    assert {name.split(".")[-2] for name in trained_names(model)} == {"default"}
 
 
 def test_an_inactive_one_then_the_last_one(method):
@@ -74,7 +86,6 @@ def test_modules_that_were_trained_whole_follow(method):
     head = model.base_model.model.c
     assert not head.modules_to_save["default"].weight.requires_grad
     model.delete_adapter("other")
-    model.set_adapter("default")  # PEFT 0.21.2 itself leaves the module off until then
     assert model.active_adapters == head.active_adapters == ["default"]
     assert head.modules_to_save["default"].weight.requires_grad
     assert torch.equal(model(rows()), expected)

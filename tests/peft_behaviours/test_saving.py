@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from every_method import METHODS, adapted, config, fill, layers, trained_names, with_second
 from networks import Net, llama, rows, token_ids
 from randlora import load_adapter
-from randlora.errors import CheckpointError
+from randlora.errors import CheckpointError, UpdateError
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -164,6 +164,21 @@ def test_saved_while_merged(mergeable, tmp_path):
     model.merge_adapter()
     model.save_pretrained(tmp_path)
     assert torch.equal(peft.PeftModel.from_pretrained(Net(), tmp_path)(rows()), expected)
+
+
+def test_nothing_is_loaded_into_a_merged_adapter(mergeable, tmp_path):
+    model = adapted(mergeable)
+    expected = model(rows())
+    model.save_pretrained(tmp_path)
+    model.merge_adapter()
+    for load in (
+        lambda: model.load_adapter(tmp_path, "default"),
+        lambda: set_peft_model_state_dict(model, get_peft_model_state_dict(model)),
+    ):
+        with pytest.raises(UpdateError, match="adapter 'default': expected an unmerged one"):
+            load()
+    model.unmerge_adapter()
+    torch.testing.assert_close(model(rows()), expected)
 
 
 def test_modules_whose_names_begin_alike(method, tmp_path):

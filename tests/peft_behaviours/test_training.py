@@ -125,6 +125,15 @@ def test_hooks(method):
     doubled.remove()
 
 
+@pytest.mark.parametrize("register", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+def test_hooks_on_the_gradients_of_the_base_layer(method, register):
+    model = adapted(method)
+    seen = []
+    getattr(layers(model)[0].base_layer, register)(lambda *_: seen.append("base"))
+    model(rows().requires_grad_()).sum().backward()
+    assert seen == ["base"]
+
+
 def test_autocast(any_method):
     model = adapted(any_method)
     exact = model(rows())

@@ -242,8 +242,9 @@ class AdapterLayer(nn.Module, MergingLayer, ScalingLayer):
     def base_has_hooks(self) -> bool:
         """Whether calling the base layer does more than its arithmetic, or another adapter lies around it."""
         base = self.base_layer
-        hooks = base._forward_hooks or base._forward_pre_hooks or hasattr(base, "_hf_hook")
-        return bool(hooks) or isinstance(base, BaseTunerLayer)
+        around_forward = base._forward_hooks or base._forward_pre_hooks or hasattr(base, "_hf_hook")
+        around_backward = base._backward_hooks or base._backward_pre_hooks
+        return bool(around_forward or around_backward) or isinstance(base, BaseTunerLayer)
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
         """ΔW of an adapter in the layout of the base layer's weight: (out, in), for Conv1D (in, out).

@@ -18,6 +18,7 @@ from randlora.adapter.mixed_batch import adapters_by_sample
 from randlora.adapter.parameters import AdaptedModule
 from randlora.adapter.state_dict import check_state_dict
 from randlora.adapter.targets import (
+    adapter_in_the_way,
     is_target_module,
     matched_parameters,
     outer_modules,
@@ -107,9 +108,23 @@ class AdapterTuner(MergingTuner):
                     )
                 layers |= stacked_weights(name, layer) if isinstance(layer, nn.MultiheadAttention) else {name: layer}
         layers |= matched_parameters(config, model, set(layers))
+        cls._check_others(model, {id(getattr(layer, "owner", layer)) for layer in layers.values()})
         for name, layer in layers.items():
             cls._check_layer(config, name, layer)
         return layers
+
+    @classmethod
+    def _check_others(cls, model: nn.Module, matched: set[int]) -> None:
+        """Raise a LayerError where a matched module has an adapter of a method that this one does not go with."""
+        for name, module in outer_modules(model):
+            other = adapter_in_the_way(module, cls.tuner_layer_cls) if id(innermost(module)) in matched else None
+            if other is not None:
+                raise LayerError(
+                    f"module {name!r}",
+                    expected="no adapter of another method on it",
+                    got=type(other).__name__,
+                    hint="merge or unload that one first",
+                )
 
     @classmethod
     def _check_layer(cls, config: Any, name: str, layer: nn.Module) -> None:
@@ -185,6 +200,19 @@ class AdapterTuner(MergingTuner):
             setattr(parent, child_name, new_module)
         else:
             super()._replace_module(parent, child_name, new_module, child)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """PEFT's, after which the same adapters are active on all layers: each would choose among its own.
+
+        Args:
+            adapter_name: The adapter to delete.
+        """
+        others = [name for name in self.active_adapters if name != adapter_name]
+        was_active = adapter_name in self.active_adapters
+        super().delete_adapter(adapter_name)
+        remaining = others or sorted(self.peft_config)[:1]
+        if was_active and remaining:
+            self.set_adapter(remaining)
 
     def add_weighted_adapter(self, *_args: Any, **_options: Any) -> None:
         """Not for every method; a tuner whose method can sum adapters overrides it.

@@ -150,19 +150,19 @@ class MergingTuner(BaseTuner):
         safe_merge: bool = False,
         adapter_names: list[str] | None = None,
     ) -> nn.Module:
-        if not merge:
-            return super()._unload_and_optionally_merge(merge, progressbar)
-        self._check_merge(adapter_names, exact=safe_merge)
-        untied = self._untie(adapter_names)
-        if not untied:
+        if merge:
+            self._check_merge(adapter_names, exact=safe_merge)
+        untied = self._untie(adapter_names) if merge else []
+        if all(layer.tied_weight is None for layer in self._merging_layers()):  # untied by no earlier merge either
             return super()._unload_and_optionally_merge(merge, progressbar, adapter_names=adapter_names)
         with kept_ties(self.model), warnings.catch_warnings():
             # PEFT's, which writes into the config what is settled here.
             warnings.filterwarnings("ignore", message="Input and output embeddings are no longer tied")
-            merged = super()._unload_and_optionally_merge(merge, progressbar, adapter_names=adapter_names)
-        settle_untied(merged)
-        _warn_untied(untied, "and each has its own now, which is saved")
-        return merged
+            unloaded = super()._unload_and_optionally_merge(merge, progressbar, adapter_names=adapter_names)
+        settle_untied(unloaded)
+        if untied:
+            _warn_untied(untied, "and each has its own now, which is saved")
+        return unloaded
 
     def _adapted(self) -> list[MergingLayer]:
         return [module for _, module in outer_modules(self.model) if isinstance(module, MergingLayer)]
@@ -204,14 +204,17 @@ class MergingTuner(BaseTuner):
 
     def _written(self, adapter_names: list[str] | None) -> list[MergingLayer]:
         """The layers, of modules with adapted parameters those of the parameters, that a merge writes into."""
-        layers: list[Any] = [module for module in self.model.modules() if isinstance(module, MergingLayer)]
         return [
             layer
-            for layer in layers
+            for layer in self._merging_layers()
             if not set(layer.active_adapters if adapter_names is None else adapter_names).isdisjoint(
                 getattr(layer, "adapter_dropout", ())
             )
         ]
+
+    def _merging_layers(self) -> list[MergingLayer]:
+        layers: list[Any] = [module for module in self.model.modules() if isinstance(module, MergingLayer)]
+        return layers
 
     def _check_merge_allowed(self) -> None:
         """PEFT's hook, which warns of tied weights: here they are untied."""

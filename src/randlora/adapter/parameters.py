@@ -103,6 +103,19 @@ class AdaptedModule(nn.Module, MergingLayer):
         """As `set_scale`."""
 
     @property
+    def active_adapter(self) -> str | list[str]:
+        """Those of the adapter layers of the parameters, which PEFT sets; all have the same."""
+        layers: list[Any] = self._layers()
+        active: str | list[str] = layers[0].active_adapter
+        return active
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Delete an adapter from the adapter layers, so that the module knows at once which is active then."""
+        layers: list[Any] = self._layers()
+        for layer in layers:
+            layer.delete_adapter(adapter_name)
+
+    @property
     def merged_adapters(self) -> list[str]:
         """Adapters that are in the base weights."""
         return list(dict.fromkeys(name for layer in self._layers() for name in layer.merged_adapters))

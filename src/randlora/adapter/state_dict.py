@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from randlora.adapter.base_layer import AdapterLayer
-from randlora.errors import CheckpointError
+from randlora.errors import CheckpointError, UpdateError
 
 
 def check_state_dict(
@@ -19,14 +19,9 @@ def check_state_dict(
 
     Raises:
         CheckpointError: Something is missing, too much, or of another shape.
+        UpdateError: The adapter is merged: to unmerge it takes the numbers that were merged.
     """
-    expected = {}
-    for module_name, module in model.named_modules():
-        if isinstance(module, layer_class):
-            for kind in module.adapter_layer_names:
-                tensors = getattr(module, kind)
-                if adapter_name in tensors:
-                    expected[f"{module_name}.{kind}.{adapter_name}.weight"] = tensors[adapter_name].weight.shape
+    expected = _expected_shapes(model, layer_class, adapter_name)
     trained = tuple(f".{kind}." for kind in layer_class.adapter_layer_names)
     found = {n: tensor.shape for n, tensor in state_dict.items() if any(part in f"{n}." for part in trained)}
     advice = "the adapter was trained on another base model or with other target modules"
@@ -41,3 +36,21 @@ def check_state_dict(
     for name in state_dict:  # with bias="all" PEFT writes saved modules twice, once without the adapter's name
         if name not in (expected if name in found else known):
             raise CheckpointError(f"adapter tensor {name}", expected="a layer for it", got="none", hint=advice)
+
+
+def _expected_shapes(
+    model: nn.Module, layer_class: type[AdapterLayer], adapter_name: str
+) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every trained tensor of an adapter that is not merged."""
+    expected = {}
+    for module_name, module in model.named_modules():
+        if not isinstance(module, layer_class):
+            continue
+        if adapter_name in module.merged_adapters:
+            hint = "call unmerge_adapter() first"
+            raise UpdateError(f"adapter {adapter_name!r}", expected="an unmerged one", hint=hint)
+        for kind in module.adapter_layer_names:
+            tensors = getattr(module, kind)
+            if adapter_name in tensors:
+                expected[f"{module_name}.{kind}.{adapter_name}.weight"] = tuple(tensors[adapter_name].weight.shape)
+    return expected

@@ -13,15 +13,26 @@ from randlora.adapter.weights import innermost
 from randlora.adapter_config import AdapterConfig
 from randlora.errors import ConfigError, LayerError
 
-# Of transformers; MHAttentionMap is the end of several names.
-_READERS = ("WavLMAttention", "DisentangledSelfAttention", "MHAttentionMap")
+# Of transformers; MHAttentionMap, ShortConv and ShortConvolution are the ends of several names.
+_READERS = (
+    "WavLMAttention",
+    "DisentangledSelfAttention",
+    "MHAttentionMap",
+    "ShortConv",
+    "ShortConvolution",
+    "RecurrentGemmaRecurrentBlock",
+    "TDNNLayer",
+    "LongcatFlashTopkRouter",
+    "MobileBertLMPredictionHead",
+    "NeoMMEForMaskedLM",
+)
 
 
 def reads_weights(module: nn.Module) -> bool:
     """Whether the code of a module reads the weights of layers in it, which it then need not call.
 
     Known are the fast path of nn.TransformerEncoderLayer, the mixers of Mamba and its kin, which have an A_log, and
-    some attention modules of transformers.
+    some modules of transformers: attention, short convolutions, a router, heads.
     """
     is_known = isinstance(module, nn.TransformerEncoderLayer) or type(module).__name__.endswith(_READERS)
     return is_known or hasattr(module, "A_log")
@@ -36,6 +47,25 @@ def outer_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         if isinstance(module, BaseTunerLayer):
             adapted = (f"{name}.",)
         yield name, module
+
+
+def adapter_in_the_way(module: nn.Module, layer_class: type[BaseTunerLayer]) -> BaseTunerLayer | None:
+    """The adapter of another method on a module, where a new one can neither join it nor lie around it.
+
+    Layers in general have one around the other. But a method made of another one (hybrid of RandLoRA) takes the other's
+    layers for its own, and attention modules and parameters have no place for a second method.
+
+    Args:
+        module: The module, adapted or not.
+        layer_class: The adapter layers of the new one.
+    """
+    updates = module.updates.values() if isinstance(module, BaseTunerLayer) and hasattr(module, "updates") else [module]
+    for layer in updates:
+        if isinstance(layer, BaseTunerLayer) and type(layer) is not layer_class:
+            is_alone = layer is not module or isinstance(innermost(module), nn.MultiheadAttention)
+            if is_alone or isinstance(layer, layer_class) or issubclass(layer_class, type(layer)):
+                return layer
+    return None
 
 
 def stacked_weights(name: str, attention: nn.MultiheadAttention) -> dict[str, StackedWeight]:

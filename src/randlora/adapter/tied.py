@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -131,7 +132,8 @@ def _say_untied(config: PreTrainedConfig) -> None:
 
 
 def _copy(weight: Tensor) -> nn.Parameter:
-    return nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
+    with torch.inference_mode(mode=False):  # merged in inference, the weight must serve training too
+        return nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
 
 
 def _memory(weight: Any) -> int:

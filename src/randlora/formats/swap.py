@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from peft import PeftConfig, PeftModel, set_peft_model_state_dict
-from torch import nn
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor, nn
 
 from randlora.adapter.base_layer import AdapterLayer
 from randlora.adapter.base_shapes import check_shapes
@@ -77,9 +77,23 @@ def swap_adapter(model: nn.Module, folder: str | Path, adapter_name: str = "defa
         raise UpdateError(f"adapter {adapter_name!r}", expected="an unmerged one", hint="call unmerge_adapter()")
     _check_config(config, folder)
     tensors = read_tensors(Path(folder) / WEIGHTS_FILE)
+    _check_names(model, tensors, adapter_name)
     # PEFT's load copies into the parameters, after the tuner has compared all names and shapes.
     with missing_tensor_errors(folder):
         set_peft_model_state_dict(model, tensors, adapter_name)
+
+
+def _check_names(model: Any, tensors: dict[str, Tensor], adapter_name: str) -> None:
+    """Raise where a tensor is none of the loaded adapter's: a module that only the other one trained is the base's."""
+    tables = hasattr(model, "get_input_embeddings")  # which PEFT may have saved beside the other one
+    own = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=tables)
+    for name in tensors:
+        if name not in own:
+            raise CheckpointError(
+                f"adapter tensor {name}",
+                expected="none that the loaded adapter lacks",
+                hint="load it as a further adapter instead",
+            )
 
 
 def _check_config(loaded: AdapterConfig, folder: str | Path) -> None:

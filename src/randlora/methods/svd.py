@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from randlora.adapter import AdapterLayer, AdapterTuner
 from randlora.adapter.kinds import StackedWeight
-from randlora.adapter.placement import weight_device
+from randlora.adapter.placement import weight_device, weight_dtype
 from randlora.adapter.quantized import quantized_format
 from randlora.adapter.weights import layer_shape, read_weight
 from randlora.adapter_config import AdapterConfig
@@ -76,7 +76,12 @@ class SvdLayer(AdapterLayer):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SvdLayer":
         super()._apply(fn, recurse)
-        self.factors = {name: Factors(*map(fn, factors)) for name, factors in self.factors.items()}
+        base = self.get_base_layer()
+        options: dict[str, Any] = {"device": weight_device(base), "dtype": weight_dtype(base)}
+        if options["device"].type != "meta":  # they follow the weight, but are in no state dict to be filled from
+            self.factors = {
+                name: Factors(*(part.to(**options) for part in factors)) for name, factors in self.factors.items()
+            }
         return self
 
     def factors_like(self, adapter_name: str, like: Tensor) -> Factors:

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
+from torch.autograd import forward_ad
 
 from randlora.errors import UpdateError
 
@@ -13,8 +15,13 @@ Backward = Callable[..., tuple[Tensor | None, ...]]
 
 
 def in_transform() -> bool:
-    """Whether a transform of torch.func is running; a custom autograd function would need rules of its own for it."""
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    """Whether a transform of torch.func, or differentiation in forward mode, is running.
+
+    A custom autograd function would need rules of its own for them.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 class _FirstDerivative(torch.autograd.Function):
@@ -34,7 +41,7 @@ class _FirstDerivative(torch.autograd.Function):
 
 
 def first_derivative_only(backward: Backward) -> Backward:
-    """Let a `backward` run once; differentiating its result raises an UpdateError.
+    """Let a `backward` run once, for one gradient; differentiating its result, or a batch, raises an UpdateError.
 
     torch's `once_differentiable` ties the result to nothing, so `torch.autograd.grad(..., inputs)` leaves the second
     derivative out without a word where another path leads to the inputs.
@@ -45,9 +52,16 @@ def first_derivative_only(backward: Backward) -> Backward:
 
     @wraps(backward)
     def checked(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        is_compiling = torch.compiler.is_compiling()
+        if not is_compiling and any(map(is_legacy_batchedtensor, gradients)):
+            raise UpdateError(
+                "batched gradients of a RandLoRA update",
+                expected="one gradient at a time",
+                hint="strategy='reference' and torch.func support is_grads_batched and vectorize",
+            )
         with torch.no_grad():
             results = backward(ctx, *gradients)
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if is_compiling or not torch.is_grad_enabled():
             return results
         sources = [t for t in (*gradients, *ctx.saved_tensors) if t is not None and t.requires_grad]
         return _FirstDerivative.apply(len(results), *results, *sources)

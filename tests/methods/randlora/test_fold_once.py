@@ -1,10 +1,13 @@
 """fold_once: how often it folds, that it changes nothing, and that it can be left."""
 
+import copy
+import pickle
 from collections import Counter
 
 import peft
 import pytest
 import torch
+from torch.func import functional_call
 
 from networks import Net, random_config, rows
 from randlora import fold_once
@@ -48,9 +51,10 @@ def test_inference_folds_once_and_can_be_left(folds, bases, mode):
     assert all(getattr(module, "kept", None) is None for module in model.modules())
 
 
-def test_gradient_accumulation_folds_once_a_step(folds):
+@pytest.mark.parametrize("fused", [False, True])
+def test_gradient_accumulation_folds_once_a_step(folds, fused):
     def train(model, steps=3, parts=4):
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, fused=fused)
         for _ in range(steps):
             for _ in range(parts):
                 model(rows()).square().mean().backward()
@@ -74,6 +78,29 @@ def test_gradient_checkpointing_folds_no_more_than_once(folds):
     with fold_once(model):
         torch.utils.checkpoint.checkpoint(model, rows(), use_reentrant=False).sum().backward()
     assert folds["folds"] == LAYERS
+
+
+def test_inference_first_and_training_then(folds):
+    model = _net(strategy="folded")
+    with fold_once(model):
+        with torch.inference_mode():
+            model(rows())
+        model(rows()).sum().backward()
+    assert folds["folds"] == LAYERS
+
+
+def test_a_tensor_in_the_place_of_a_freed_one_is_another_one():
+    model = _net(init_weights=False).double().eval()
+    name = "base_model.model.a.randlora_gamma.default.weight"
+    gamma = model.get_parameter(name).detach()
+
+    def outputs():
+        return [functional_call(model, {name: k * gamma}, (rows().double(),)).sum().item() for k in range(8)]
+
+    with torch.no_grad():
+        expected = outputs()
+        with fold_once(model):
+            assert outputs() == pytest.approx(expected)
 
 
 def test_a_change_is_seen(folds):
@@ -107,6 +134,16 @@ def test_an_error_inside_and_one_inside_the_other_leave_nothing():
             model(rows())
         assert model.base_model.model.a.folded_weights
     assert model.base_model.model.a.folded_weights is None
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])  # noqa: S301
+def test_a_copy_made_inside_is_outside(copied):
+    model = _net()
+    with fold_once(model):
+        expected = model(rows())
+        other = copied(model)
+    assert other.base_model.model.a.folded_weights is None
+    torch.testing.assert_close(other(rows()), expected)
 
 
 def test_a_strategy_for_one_layer():

@@ -15,6 +15,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from randlora.adapter.placement import compute_dtype
 from randlora.adapter.quantized import is_torchao
+from randlora.errors import UpdateError
 
 _RECOMPUTED = {"weight_g", "weight_orig"}
 """Parameters from which hooks of torch.nn.utils compute the weight anew in every forward pass."""
@@ -130,6 +131,7 @@ class LayerKind:
         """The base layer's output plus the update of every adapter named."""
         result: Tensor = adapter.base_layer(x, *args, **kwargs)
         for name in adapter_names:
+            _check_output(adapter, result)
             result = result + adapter.update(name, x).to(result.dtype)
         return result
 
@@ -145,6 +147,7 @@ class LayerKind:
             adapter_name: The adapter.
             x: The whole batch.
         """
+        _check_output(adapter, result)
         return result.index_add(0, rows, adapter.update(adapter_name, x[rows]).to(result.dtype))
 
     def update(self, adapter: Adapter, adapter_name: str, x: Tensor) -> Tensor:
@@ -157,3 +160,14 @@ class LayerKind:
     def apply_delta(self, adapter: Adapter, adapter_name: str, x: Tensor) -> Tensor:
         """The layer's arithmetic with ΔW in place of the weight and no bias, in the dtype of x."""
         raise NotImplementedError
+
+
+def _check_output(adapter: Adapter, result: Any) -> None:
+    """Raise an UpdateError where a forward of the layer's own gives more than a tensor: what is the update added to?"""
+    if not isinstance(result, Tensor):
+        raise UpdateError(
+            type(adapter.get_base_layer()).__name__,
+            expected="a layer whose output is one tensor, to add the update to it",
+            got=type(result).__name__,
+            hint="narrow target_modules, or name it in exclude_modules",
+        )

@@ -30,6 +30,9 @@ class RandLoraLayer(RandLoraState):
     folded_weights: dict[Any, Any] | None = None
     """Folded weights by adapter and dtype, with the state they were folded from; None outside of `fold_once`."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "folded_weights"}  # a copy is outside
+
     def _add_updates(self, adapter_names: list[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if len(adapter_names) == 1 and not args and not kwargs and self._is_one_step(adapter_names[0], x):
             return self._adapted(adapter_names[0], x)
@@ -74,7 +77,6 @@ class RandLoraLayer(RandLoraState):
         """A and B of a product of trained matrices that a linear layer adds to the update in the same step."""
         return None
 
-    @torch.no_grad()
     def _held_weight(self, held: dict[Any, Any], key: tuple[str, torch.dtype], *parts: Tensor) -> Tensor:
         name, dtype = key
         spec = self.update_spec(name)
@@ -82,9 +84,13 @@ class RandLoraLayer(RandLoraState):
         if key not in held or held[key][0] != state:
             weight, lambda_, gamma = parts
             form = self.form(name, weight.device, dtype)
-            held[key] = state, folded_weight(weight, spec, form, lambda_, gamma).contiguous()
-        folded: Tensor = held[key][1]
-        return folded
+            # A first use inside inference_mode must not make the weight unusable for training.
+            with torch.inference_mode(mode=False), torch.no_grad():
+                folded = folded_weight(weight, spec, form, lambda_, gamma).contiguous()
+            # The parts are held too, so that no other tensor comes to lie where they are.
+            held[key] = state, folded, [t.detach() for t in parts]
+        kept: Tensor = held[key][1]
+        return kept
 
     def _by_delta_weight(self, adapter_name: str) -> bool:
         """Whether the update is a product with ΔW as a whole, by torch's own operations."""
