@@ -9,6 +9,7 @@ from networks import Net, rows
 from randlora import export_lora, fit_rank, fold_once, write_model_card
 from randlora.errors import ConfigError, LayerError
 from randlora.methods import HybridConfig
+from randlora.methods.hybrid import METHOD
 from randlora.methods.randlora import RandLoraLayer
 from randlora.training.inspection import inspect_adapter
 
@@ -103,6 +104,13 @@ def test_an_adapter_on_disk_is_described_whole(tmp_path):
     assert found.title == "RANDLORA_HYBRID, bases structured"
     assert found.trained == sum(p.numel() for p in trained(model))
     assert [layer.rank for layer in found.layers] == [2 * 3 + 2] * 3
+
+
+@pytest.mark.parametrize(("options", "rank"), [({}, 11), ({"num_bases": 2}, 8), ({"rank_fraction": 0.4}, 6)])
+def test_the_catalogue_knows_the_rank_of_both_parts(options, rank):
+    layer = adapted(Net().double(), **options).base_model.model.c
+    assert METHOD.rank(config(**options), 11, 11) == rank
+    assert torch.linalg.matrix_rank(layer.get_delta_weight("default")) == rank
 
 
 def test_its_card_has_both_parts(tmp_path):
