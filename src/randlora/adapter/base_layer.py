@@ -243,7 +243,8 @@ class AdapterLayer(nn.Module, MergingLayer, ScalingLayer):
         """Whether calling the base layer does more than its arithmetic, or another adapter lies around it."""
         base = self.base_layer
         hooks = base._forward_hooks or base._forward_pre_hooks or hasattr(base, "_hf_hook")
-        return bool(hooks) or isinstance(base, BaseTunerLayer)
+        is_patched = "forward" in base.__dict__  # which hides that of its class
+        return bool(hooks) or is_patched or isinstance(base, BaseTunerLayer)
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
         """ΔW of an adapter in the layout of the base layer's weight: (out, in), for Conv1D (in, out).
