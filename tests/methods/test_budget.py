@@ -98,6 +98,18 @@ def test_every_method_of_the_catalogue(method):
 
 
 @pytest.mark.parametrize(
+    "method", [m for m in CATALOGUE if m.name in ("hydralora", "randlora", "randlora_a", "hybrid")]
+)
+@pytest.mark.parametrize("budget", [300, 3000])
+def test_a_narrow_layer_does_not_bound_the_rank_of_the_others(method, budget):
+    net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 2))
+    config = method.config(target_modules=["0", "1"], **method.start)
+    found = fit_rank(config, net, parameters=budget)
+    counts = [count_trained(replace(config, r=r), net) for r in range(1, 65)]
+    assert abs(count_trained(found, net) - budget) == min(abs(count - budget) for count in counts)
+
+
+@pytest.mark.parametrize(
     ("options", "budget", "message"),
     [
         ({}, {}, "one of parameters and lora_rank"),

@@ -16,6 +16,7 @@ from randlora.methods import CATALOGUE
 from randlora.methods.catalogue import Method
 from randlora.methods.randlora import RandLoraConfig, default_alpha
 from randlora.methods.randlora.config import by_pattern
+from randlora.methods.svd import SvdConfig
 
 Config = TypeVar("Config", bound=AdapterConfig)
 _Layers: TypeAlias = Counter[tuple[tuple[int, int], int | None]]
@@ -72,8 +73,8 @@ def fit_rank(
     if lora_rank is not None:
         budget = lora_rank * sum(count * sum(shape) for (shape, _), count in layers.items())
     sides = [min(shape) for shape, _ in layers]
-    # RandLoRA's bases are no larger than a layer's smaller side whatever r says; other methods refuse such an r.
-    largest = max if isinstance(config, RandLoraConfig) else min
+    # There are no more singular vectors than the smallest layer has; other methods take any r.
+    largest = min if isinstance(config, SvdConfig) else max
     totals = {r: _trained(method, _with(config, r=r), layers) for r in range(1, largest(sides) + 1)}
     near = [r for r in totals if abs(totals[r] - budget) <= within * budget]
 
