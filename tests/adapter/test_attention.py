@@ -9,7 +9,7 @@ from kinds import KINDS, adapted_layers
 from networks import random_config
 from randlora import RandLoraConfig
 from randlora.adapter.parameters import AdaptedModule
-from randlora.errors import ConfigError, LayerError, RandLoraError, UpdateError
+from randlora.errors import CheckpointError, ConfigError, LayerError, RandLoraError, UpdateError
 
 NEAR = {"rtol": 1e-4, "atol": 1e-4}
 
@@ -106,6 +106,13 @@ def test_in_a_transformer_with_decoder_and_masks():
 def test_ranks_by_the_name_of_the_attention_module():
     model = encoder(target_modules=["self_attn"], rank_pattern={"0.self_attn": 2})
     assert {name.split(".")[1]: layer.r["default"] for name, layer in adapted_layers(model).items()} == {"0": 2, "1": 4}
+
+
+def test_bases_of_the_first_version_are_judged_by_the_rank_of_the_module():
+    options = {"target_modules": ["self_attn"], "bases": "structured", "bases_version": 1}
+    encoder(**options, r=3, rank_pattern={"self_attn": 2})  # 2 divides 8: these are the same in both versions
+    with pytest.raises(CheckpointError, match=r"in_proj_weight' of shape .*r=3 does not give this layer full rank"):
+        encoder(**options, r=2, rank_pattern={"self_attn": 3})
 
 
 def test_a_batch_of_several_adapters_is_refused():

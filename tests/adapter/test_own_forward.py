@@ -140,6 +140,19 @@ def test_a_layer_that_gives_more_than_a_tensor_is_named(method):
         assert len(model(x)) == 2
 
 
+@pytest.mark.parametrize(("kind", "method"), pairs({"linear": None, "conv2d": None}, SORTS))
+def test_beside_a_layer_whose_own_forward_was_replaced(kind, method):
+    torch.manual_seed(1)
+    layer, x = (
+        (nn.Linear(6, 9), torch.randn(5, 6)) if kind == "linear" else (nn.Conv2d(2, 5, 3), torch.randn(3, 2, 6, 6))
+    )
+    plain = layer.forward
+    model = adapted(method, nn.Sequential(layer), target_modules=["0"])
+    update = model(x) - layer(x)
+    layer.forward = lambda x: 2 * plain(x)  # as packages do that patch a layer
+    torch.testing.assert_close(model(x), 2 * plain(x) + update, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("build", [nn.Linear, FalconLinear])
 def test_no_such_warning_for_a_plain_product(build, recwarn):
     adapted("randlora", nn.Sequential(build(6, 9)), target_modules=["0"]).merge_and_unload()

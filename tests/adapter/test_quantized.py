@@ -269,16 +269,20 @@ def test_reading_and_writing_a_4_bit_weight_that_inference_has_repacked():
         assert layer.weight.quant_state.dtype == torch.float32
 
 
-def test_a_linear_layer_with_a_forward_of_its_own_is_called():
-    class Clipped(nn.Linear):
-        def forward(self, x):
-            return super().forward(x).clamp(-0.1, 0.1)
+class Clipped(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).clamp(-0.1, 0.1)
 
+
+@pytest.mark.parametrize("quantize", [lambda layer: layer, FORMATS["int8 of torchao"].quantize], ids=["plain", "int8"])
+def test_a_linear_layer_with_a_forward_of_its_own_is_called(quantize):
     torch.manual_seed(0)
-    layer = Clipped(40, 64)
+    layer = quantize(Clipped(40, 64))
     model = peft.get_peft_model(nn.Sequential(layer), random_config(target_modules=["0"], strategy="folded"))
     update = batch() @ model.base_model.model[0].get_delta_weight("default").T
     torch.testing.assert_close(model(batch()), layer(batch()) + update, rtol=1e-4, atol=1e-4)
+    with pytest.warns(UserWarning, match="Clipped has a forward of its own"):
+        model.merge_adapter()
 
 
 def test_a_quantized_layer_that_is_no_linear_one_is_refused():

@@ -54,6 +54,26 @@ def test_peft_tuners(method):
         assert layer.delta.abs().max() > 0
 
 
+@pytest.mark.parametrize("method", PEFT)
+def test_of_a_base_in_16_bits_the_rounding_of_a_merge_is_no_part(method):
+    torch.manual_seed(1)
+    model = peft.get_peft_model(_net().bfloat16(), PEFT[method])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and "magnitude" not in name:
+                parameter.mul_(0.05)  # as small as after a training
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = [layer for _, layers in AdapterDeltas(model) for layer in layers]
+    for name, tensor in model.state_dict().items():
+        assert tensor.dtype == state[name].dtype
+        assert torch.equal(tensor, state[name])
+    for layer, wanted in zip(
+        found, (layer for _, layers in AdapterDeltas(model.float()) for layer in layers), strict=True
+    ):
+        torch.testing.assert_close(layer.weight, wanted.weight, check_dtype=False)
+        assert (layer.delta - wanted.delta).norm() <= 1e-4 * wanted.delta.norm()
+
+
 @pytest.mark.parametrize("method", MERGEABLE)
 def test_every_method_of_the_catalogue(method):
     net = torch.nn.Sequential(torch.nn.Linear(8, 12)).double()

@@ -40,6 +40,21 @@ def test_at_full_rank_the_outputs_are_the_same(tmp_path, name):
     assert (build()(token_ids()).logits - expected).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize(("targets", "blocks"), [(["b", "c"], [0, 2]), (["0.c", "1.c"], 1), (r".*[bc]", [1])])
+def test_the_lora_is_on_the_layers_of_the_chosen_blocks(tmp_path, targets, blocks):
+    def build():  # blocks at the root, where PEFT finds none
+        return nn.Sequential(*(Net() for _ in range(3)))
+
+    config = random_config(target_modules=targets, layers_to_transform=blocks)
+    model = peft.get_peft_model(build(), config)
+    with torch.no_grad():
+        expected = [block(rows()) for block in model.get_base_model()]
+    export_lora(model, 11, tmp_path / "lora")
+    lora = peft.PeftModel.from_pretrained(build(), tmp_path / "lora").get_base_model()
+    for block, wanted in zip(lora, expected, strict=True):
+        torch.testing.assert_close(block(rows()), wanted, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("bases", ["structured", "uniform", "peft"])
 def test_the_energy_is_that_of_the_exact_decomposition(tmp_path, bases):
     model = adapted(bases=bases)

@@ -61,6 +61,20 @@ def test_facts_of_other_adapters(tmp_path):
     assert facts["base model"] == "not recorded"
 
 
+@pytest.mark.parametrize(
+    ("options", "update", "r"),
+    [
+        ({"use_rslora": True}, "ΔW = (alpha/√r)·B·A", "3"),
+        ({"use_dora": True}, "ΔW = magnitude · (W₀ + (alpha/r)·B·A) / its norms - W₀", "3"),
+        ({"rank_pattern": {"b": 2}}, "ΔW = (alpha/r)·B·A", "3, by layer in the config"),
+    ],
+)
+def test_a_lora_is_described_as_it_is_scaled(tmp_path, options, update, r):
+    config = peft.LoraConfig(r=3, target_modules=["a", "b"], **options)
+    _, _, facts, _ = saved(Net(), tmp_path, config)
+    assert (facts["update"], facts["r"]) == (update, r)
+
+
 def test_names_from_outside_stay_text(tmp_path):
     evil = 'x`"\u202e\n---\nlicense: mit\n# A | <script>[y](z)\n```\n'
     base = bert()

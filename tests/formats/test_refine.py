@@ -40,6 +40,14 @@ def test_the_fresh_adapter_starts_where_the_lora_stopped(tmp_path, name, options
     assert all(torch.equal(ours[n if n in ours else heads[n]], tensor) for n, tensor in merged.items())
 
 
+def test_the_fresh_adapter_is_where_peft_had_the_lora_with_chosen_blocks(tmp_path):
+    named = [f"model.layers.{block}.self_attn.q_proj" for block in (0, 1)]  # full names hold for PEFT, whatever block
+    lora = save_lora(tmp_path / "lora", llama, target_modules=named, layers_to_transform=[0])
+    assert [n for n, module in lora.get_base_model().named_modules() if hasattr(module, "lora_A")] == named
+    model = refine_lora(llama(), tmp_path / "lora", RandLoraConfig(r=4)).eval()
+    assert [n for n, module in model.get_base_model().named_modules() if hasattr(module, "kind")] == named
+
+
 def test_it_trains_and_is_read_again_on_the_merged_weights(tmp_path):
     llama().save_pretrained(tmp_path / "base")
     base = lambda: type(llama()).from_pretrained(tmp_path / "base").eval()  # noqa: E731

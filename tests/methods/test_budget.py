@@ -13,6 +13,7 @@ from networks import Net
 from randlora import RandLoraConfig, fit_rank
 from randlora.errors import ConfigError
 from randlora.methods import CATALOGUE
+from randlora.methods.budget import count_trained
 
 TARGETS = ["a", "b", "c"]
 
@@ -60,6 +61,22 @@ def test_what_is_asked_stays_and_a_default_alpha_follows_the_rank():
     assert fit_rank(RandLoraConfig(target_modules=TARGETS, alpha=3.0), Net(), lora_rank=2).alpha == 3.0
 
 
+@pytest.mark.parametrize("budget", [1, 100, 150, 300])
+def test_layers_with_a_rank_of_their_own_keep_it(budget):
+    config = RandLoraConfig(target_modules=TARGETS, rank_pattern={"b": 2})
+    counts = {r: _trained(replace(config, r=r)) for r in range(1, 14)}
+    assert {r: count_trained(replace(config, r=r), Net()) for r in counts} == counts
+    found = fit_rank(config, Net(), parameters=budget)
+    assert abs(counts[found.r] - budget) == min(abs(count - budget) for count in counts.values())
+
+
+def test_ranks_by_the_name_of_an_attention_module_count():
+    kind = KINDS["attention"]
+    config = RandLoraConfig(r=4, rank_pattern={"packed": 1, "apart": 2}, **kind.options)
+    model = peft.get_peft_model(kind.plain(), config)
+    assert count_trained(config, kind.plain()) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
 def test_every_matrix_of_a_stack_counts():
     kind = KINDS["experts"]
     found = fit_rank(RandLoraConfig(r=1, **kind.options), kind.plain(), parameters=100)
@@ -78,6 +95,18 @@ def test_every_method_of_the_catalogue(method):
     budget = _trained(peft.LoraConfig(r=2, target_modules=TARGETS))
     others = [replace(found, r=found.r + step) for step in (-1, 1) if 1 <= found.r + step <= 8]
     assert all(abs(_trained(found) - budget) <= abs(_trained(other) - budget) for other in others)
+
+
+@pytest.mark.parametrize(
+    "method", [m for m in CATALOGUE if m.name in ("hydralora", "randlora", "randlora_a", "hybrid")]
+)
+@pytest.mark.parametrize("budget", [300, 3000])
+def test_a_narrow_layer_does_not_bound_the_rank_of_the_others(method, budget):
+    net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 2))
+    config = method.config(target_modules=["0", "1"], **method.start)
+    found = fit_rank(config, net, parameters=budget)
+    counts = [count_trained(replace(config, r=r), net) for r in range(1, 65)]
+    assert abs(count_trained(found, net) - budget) == min(abs(count - budget) for count in counts)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,12 @@ import pytest
 import torch
 from torch import nn
 
+from kinds import KINDS, adapted_layers
 from networks import Net, rows
 from randlora import export_lora, fit_rank, fold_once, write_model_card
 from randlora.errors import ConfigError, LayerError
 from randlora.methods import HybridConfig
+from randlora.methods.hybrid import METHOD
 from randlora.methods.randlora import RandLoraLayer
 from randlora.training.inspection import inspect_adapter
 
@@ -103,6 +105,25 @@ def test_an_adapter_on_disk_is_described_whole(tmp_path):
     assert found.title == "RANDLORA_HYBRID, bases structured"
     assert found.trained == sum(p.numel() for p in trained(model))
     assert [layer.rank for layer in found.layers] == [2 * 3 + 2] * 3
+
+
+def test_of_a_stack_every_matrix_has_both_parts_of_the_rank(tmp_path):
+    kind = KINDS["experts"]
+    model = peft.get_peft_model(kind.plain().double(), config(r=2, num_bases=1, lora_r=1, **kind.options))
+    model.save_pretrained(tmp_path)
+    ranks = {
+        tuple(torch.linalg.matrix_rank(layer.delta_weight("default")).tolist())
+        for layer in adapted_layers(model).values()
+    }
+    assert ranks == {(3, 3, 3), (3,)}
+    assert [layer.rank for layer in inspect_adapter(tmp_path).layers] == [3, 3, 3]
+
+
+@pytest.mark.parametrize(("options", "rank"), [({}, 11), ({"num_bases": 2}, 8), ({"rank_fraction": 0.4}, 6)])
+def test_the_catalogue_knows_the_rank_of_both_parts(options, rank):
+    layer = adapted(Net().double(), **options).base_model.model.c
+    assert METHOD.rank(config(**options), 11, 11) == rank
+    assert torch.linalg.matrix_rank(layer.get_delta_weight("default")) == rank
 
 
 def test_its_card_has_both_parts(tmp_path):

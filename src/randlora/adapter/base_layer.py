@@ -244,7 +244,8 @@ class AdapterLayer(nn.Module, MergingLayer, ScalingLayer):
         base = self.base_layer
         around_forward = base._forward_hooks or base._forward_pre_hooks or hasattr(base, "_hf_hook")
         around_backward = base._backward_hooks or base._backward_pre_hooks
-        return bool(around_forward or around_backward) or isinstance(base, BaseTunerLayer)
+        is_patched = "forward" in base.__dict__  # which hides that of its class
+        return bool(around_forward or around_backward) or is_patched or isinstance(base, BaseTunerLayer)
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
         """ΔW of an adapter in the layout of the base layer's weight: (out, in), for Conv1D (in, out).

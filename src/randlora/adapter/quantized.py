@@ -175,8 +175,8 @@ def _can_requantize(weight: Any) -> bool:
 
 
 def _torchao_multiplies_as_read(layer: Any, _dtype: torch.dtype) -> bool:
-    """Whether a torchao tensor that is known leaves the activations as they are."""
-    quantizes = layer.weight.act_quant_kwargs is not None
+    """Whether a torchao tensor that is known leaves the activations as they are, in a layer that does no more."""
+    quantizes = layer.weight.act_quant_kwargs is not None or type(layer).forward is not nn.Linear.forward
     return not quantizes and type(layer.weight).__name__ == "Int8Tensor" and not torch.compiler.is_compiling()
 
 

@@ -78,6 +78,17 @@ def stacked_weights(name: str, attention: nn.MultiheadAttention) -> dict[str, St
     return {f"{name}.{parameter}": StackedWeight(attention, parameter, count) for parameter, count in counts.items()}
 
 
+def pattern_name(name: str, layer: nn.Module) -> str:
+    """The name by which the patterns of a config know a base layer: of a matrix of attention, that of its module.
+
+    Args:
+        name: The base layer's, as `stacked_weights` and `matched_parameters` give it where it is a parameter.
+        layer: The base layer.
+    """
+    in_attention = isinstance(layer, StackedWeight) and isinstance(layer.owner, nn.MultiheadAttention)
+    return name.removesuffix(f".{layer.name}") if in_attention else name
+
+
 def settle_targets(config: AdapterConfig, model: nn.Module) -> None:
     """Write the names that "all-linear" stands for, in the chosen blocks, into a config.
 

@@ -136,20 +136,24 @@ class AdapterDeltas(Deltas):
         return self._difference_of_merge(layer, base)
 
     def _difference_of_merge(self, layer: Any, base: nn.Module) -> tuple[Tensor, Tensor]:
-        """W₀ and what a merge adds to it; the layer is left as it was, to the bit."""
+        """W₀ and what a merge adds to it in float32; the layer is left as it was, to the bit."""
         if quantized_format(base) is not None:
             expected = "a layer that is not quantized, where ΔW is known by a merge alone"
             raise LayerError(type(base).__name__, expected=expected)
         kind = kind_of(base)
         before = kind.read(base).clone()
+        kept = [(part, part.data) for part in base.parameters()]
+        for part, numbers in kept:  # rounded to 16 bits, the sum would have more of the rounding in it than of ΔW
+            part.data = numbers.to(torch.promote_types(numbers.dtype, torch.float32), copy=True)
         try:
             layer.merge(adapter_names=[self.adapter_name])
+            return before, kind.read(base).double() - before.double()
         except NotImplementedError as error:  # PEFT's, as of grouped convolutions
             raise LayerError(type(base).__name__, expected="a layer that can be merged", got=str(error)) from error
-        delta = kind.read(base).double() - before.double()
-        kind.write(base, before)
-        layer.merged_adapters.clear()
-        return before, delta
+        finally:
+            for part, numbers in kept:
+                part.data = numbers
+            layer.merged_adapters.clear()
 
 
 class FullDeltas(Deltas):

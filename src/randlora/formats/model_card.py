@@ -87,11 +87,13 @@ def _update(config: Any) -> dict[str, str]:
     if isinstance(config, OwnConfig):
         return config.describe()
     if config.peft_type == "LORA":
+        product = f"(alpha/{'√r' if config.use_rslora else 'r'})·B·A"
+        dora = f"magnitude · (W₀ + {product}) / its norms - W₀"
         return {
             "method": "LoRA ([Hu et al., 2021](https://arxiv.org/abs/2106.09685))",
-            "update": "ΔW = (alpha/r)·B·A",
-            "r": str(config.r),
-            "alpha": str(config.lora_alpha),
+            "update": f"ΔW = {dora if config.use_dora else product}",
+            "r": f"{config.r}{', by layer in the config' if config.rank_pattern else ''}",
+            "alpha": f"{config.lora_alpha}{', by layer in the config' if config.alpha_pattern else ''}",
         }
     return {}
 

@@ -47,7 +47,8 @@ def trained_numbers(peft_type: str, shapes: Mapping[str, tuple[int, ...]], start
     prefix = PEFT_TYPE_TO_PREFIX_MAPPING[peft_type]
     layer_class = getattr(PEFT_TYPE_TO_TUNER_MAPPING[peft_type], "tuner_layer_cls", None)
     frozen = {name for name in getattr(layer_class, "other_param_names", ()) if "_" in name}  # r may be a module's name
-    frozen |= {"lora_velora_embed", *_OF_VARIANTS.get(str(start), ())}  # the projections of VeLoRA are no parameters
+    # The projections of VeLoRA, and those of PEFT's RandLora that no draw gives, are buffers.
+    frozen |= {"lora_velora_embed", "randlora_stored", *_OF_VARIANTS.get(str(start), ())}
     by_layer: Counter[str] = Counter()
     whole = 0
     for name, shape in shapes.items():

@@ -65,8 +65,10 @@ def refine_lora(model: nn.Module, lora: str | Path, config: AdapterConfig) -> pe
     old = read_adapter_config(lora)
     missing = [name for name in _CARRIED if getattr(config, name) is None]
     fields: dict[str, Any] = {name: old.get(name) for name in (*_TARGETS, *missing)}
+    layers = _check_lora(model, Path(lora))
+    if fields["layers_to_transform"] is not None:  # which PEFT's LoRA reads in another way
+        fields |= {"target_modules": layers, "layers_to_transform": None, "layers_pattern": None}
     fresh = replace(config, **fields)
-    _check_lora(model, Path(lora))
     tuner: type[AdapterTuner] = PEFT_TYPE_TO_TUNER_MAPPING[fresh.peft_type]
     tuner.matched_layers(fresh, model)  # what it refuses, it refuses before the LoRA is merged
     return peft.get_peft_model(merge_lora(model, lora), fresh)
@@ -107,7 +109,8 @@ def merge_lora(model: nn.Module, lora: str | Path) -> nn.Module:
     return merged
 
 
-def _check_lora(model: nn.Module, folder: Path) -> None:
+def _check_lora(model: nn.Module, folder: Path) -> list[str]:
+    """Names of the LoRA's layers."""
     if isinstance(model, peft.PeftModel):
         raise ConfigError("model", expected="a base model", got="a PeftModel", hint="merge its adapter first")
     config = read_adapter_config(folder)
@@ -117,12 +120,15 @@ def _check_lora(model: nn.Module, folder: Path) -> None:
         raise CheckpointError(str(folder), expected="a LoRA that can be merged", got="an activated LoRA (aLoRA)")
     read_tensor_shapes(folder / WEIGHTS_FILE)
     tensors = load_file(folder / WEIGHTS_FILE)
+    layers = set()
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"adapter tensor {name}", expected="finite numbers", got="NaN or infinity")
         layer, _, part = name.removeprefix("base_model.model.").partition(".lora_")
         if part:
             _check_layer(model, layer, part, tensor)
+            layers.add(layer)
+    return sorted(layers)
 
 
 def _check_layer(model: nn.Module, name: str, part: str, tensor: Tensor) -> None:

@@ -3,19 +3,24 @@
 import math
 from collections import Counter
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from torch import nn
 
+from randlora.adapter.targets import pattern_name
 from randlora.adapter.weights import layer_shape, stack_shape
 from randlora.adapter_config import AdapterConfig
 from randlora.errors import ConfigError
 from randlora.methods import CATALOGUE
 from randlora.methods.catalogue import Method
 from randlora.methods.randlora import RandLoraConfig, default_alpha
+from randlora.methods.randlora.config import by_pattern
+from randlora.methods.svd import SvdConfig
 
 Config = TypeVar("Config", bound=AdapterConfig)
+_Layers: TypeAlias = Counter[tuple[tuple[int, int], int | None]]
+"""(out, in), and the r that a rank_pattern gives, None without -> how many matrices there are of them."""
 
 
 def fits_budget(config: type) -> bool:
@@ -35,7 +40,7 @@ def fit_rank(
 
     Args:
         config: Of a method of this package whose r sets how many numbers it trains; r is replaced, a hybrid
-            adapter's lora_r is not.
+            adapter's lora_r is not, nor what a rank_pattern says of some layers.
         model: The base model, not changed.
         parameters: The budget, in trained numbers.
         lora_rank: Or: as many as LoRA of this rank on the same layers.
@@ -64,21 +69,17 @@ def fit_rank(
     name, budget = ("parameters", parameters) if lora_rank is None else ("lora_rank", lora_rank)
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise ConfigError(name, expected="an integer of 1 or more", got=repr(budget))
-    shapes = _shapes(_with(config, r=1), model)
+    layers = _layers(_with(config, r=1), model)
     if lora_rank is not None:
-        budget = lora_rank * sum(count * sum(shape) for shape, count in shapes.items())
-
-    def trained(r: int) -> int:
-        fitted = _with(config, r=r)
-        return sum(count * method.trained(fitted, *shape) for shape, count in shapes.items())
-
-    # RandLoRA's bases are no larger than a layer's smaller side whatever r says; other methods refuse such an r.
-    largest = max if isinstance(config, RandLoraConfig) else min
-    totals = {r: trained(r) for r in range(1, largest(map(min, shapes)) + 1)}
+        budget = lora_rank * sum(count * sum(shape) for (shape, _), count in layers.items())
+    sides = [min(shape) for shape, _ in layers]
+    # There are no more singular vectors than the smallest layer has; other methods take any r.
+    largest = min if isinstance(config, SvdConfig) else max
+    totals = {r: _trained(method, _with(config, r=r), layers) for r in range(1, largest(sides) + 1)}
     near = [r for r in totals if abs(totals[r] - budget) <= within * budget]
 
     def uneven(r: int) -> int:
-        return sum(count for shape, count in shapes.items() if min(shape) % r)
+        return sum(count for (shape, own), count in layers.items() if own is None and min(shape) % r)
 
     best = min(near or totals, key=lambda r: (uneven(r) if near else 0, abs(totals[r] - budget)))
     if isinstance(config, RandLoraConfig) and config.alpha == default_alpha(config.bases, config.r):
@@ -97,19 +98,27 @@ def count_trained(config: AdapterConfig, model: nn.Module) -> int:
         ConfigError: Nothing in the model matches.
     """
     method = next(method for method in CATALOGUE if method.config is type(config))
-    return sum(count * method.trained(config, *shape) for shape, count in _shapes(config, model).items())
+    return _trained(method, config, _layers(config, model))
 
 
-def _shapes(config: Any, model: nn.Module) -> Counter[tuple[int, int]]:
-    """(out, in) of the layers that a config matches -> how many matrices of that shape."""
+def _trained(method: Method, config: AdapterConfig, layers: _Layers) -> int:
+    return sum(
+        count * method.trained(config if own is None else _with(config, r=own), *shape)
+        for (shape, own), count in layers.items()
+    )
+
+
+def _layers(config: Any, model: nn.Module) -> _Layers:
+    """The layers that a config matches."""
     tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
     targeted = config.target_modules or config.target_parameters
-    shapes: Counter[tuple[int, int]] = Counter()
-    for layer in (tuner.matched_layers(config, model) if targeted else {}).values():
-        shapes[layer_shape(layer)] += math.prod(stack_shape(layer))  # the matrices of a stack have λ and γ of their own
-    if not shapes:
+    layers: _Layers = Counter()
+    for name, layer in (tuner.matched_layers(config, model) if targeted else {}).items():
+        own = by_pattern(getattr(config, "rank_pattern", {}), pattern_name(name, layer), None)
+        layers[layer_shape(layer), own] += math.prod(stack_shape(layer))  # each of a stack has λ and γ of its own
+    if not layers:
         raise ConfigError("target_modules", expected="names of layers of the model", got=repr(config.target_modules))
-    return shapes
+    return layers
 
 
 def _method(config: Any) -> Method | None:

@@ -15,6 +15,7 @@ from randlora.adapter_config import check_count, check_positive
 from randlora.errors import ConfigError
 from randlora.methods.catalogue import HIGHEST_LORA_RATE, Method, Shown
 from randlora.methods.randlora import RandLoraConfig, RandLoraLayer, RandLoraTuner
+from randlora.methods.randlora.method import highest_rank
 
 
 @dataclass
@@ -148,7 +149,7 @@ METHOD = Method(
     tuner=HybridTuner,
     equation="s·B·A + g·Σ_j B_j·Λ_j·A_R·Γ_j",
     trained=lambda config, out, inner: config.trained_numbers((out, inner), config.r),
-    rank=lambda _, out, inner: min(out, inner),
+    rank=lambda config, out, inner: min(out, inner, highest_rank(config, out, inner) + config.lora_r),
     shown=(Shown("hybrid r=60, lora_r=16", {"r": 60, "lora_r": 16}),),
     as_lora=lambda rank: {"lora_r": max(1, rank // 2)},
     highest_rate=HIGHEST_LORA_RATE,

@@ -89,7 +89,7 @@ def inspect_adapter(folder: str | Path) -> Inspection:
             own = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
             if config["peft_type"] == "RANDLORA":  # whose λ is (r, n)
                 own["randlora_lambda"] = own["randlora_lambda"][::-1]
-            layers.append(_inspect_layer(layer, own, found.by_layer[layer]))
+            layers.append(_inspect_layer(layer, own, found.by_layer[layer], config.get("terms", 1)))
     # Beside prompts an adapter of the weights may be saved.
     trained = found.adapter + (found.whole if config.get("adapter") else 0)
     title = f"{config['peft_type']}, bases {config['bases']}" if "bases" in config else str(config["peft_type"])
@@ -120,8 +120,8 @@ def inspect_run(config: TrainConfig) -> Inspection:
     bases = {id(b): b for layer in adapted.values() for b in layer.randlora_bases.values()}
     bases_bytes = sum(b.stored_bytes() for b in bases.values())
     layers = [
-        _inspect_layer(name, shapes, sum(math.prod(shape) for shape in shapes.values()))
-        for name, shapes in ((name, _shapes(layer)) for name, layer in adapted.items())
+        _inspect_layer(name, shapes, sum(math.prod(shape) for shape in shapes.values()), terms)
+        for name, shapes, terms in ((name, *_shapes(layer)) for name, layer in adapted.items())
     ]
     title = f"{method.name}, bases {method.bases}" if adapted and "bases" in METHODS[method.name].keys else method.name
     return Inspection(
@@ -154,11 +154,12 @@ def _with_data(config: TrainConfig) -> Task | None:
     return task
 
 
-def _inspect_layer(name: str, shapes: Mapping[str, tuple[int, ...]], trained: int) -> LayerInspection:
-    """From the shapes of a layer's trained tensors, by name."""
-    bases_count, r = shapes["randlora_lambda"][-2:]
+def _inspect_layer(name: str, shapes: Mapping[str, tuple[int, ...]], trained: int, terms: int) -> LayerInspection:
+    """From the shapes of a layer's trained tensors, by name; the updates that are summed have the same bases."""
+    rows, r = shapes["randlora_lambda"][-2:]
+    bases_count = rows // terms
     small = shapes["randlora_gamma"][-1]
-    lora_rank = shapes.get("randlora_lora_A", (0,))[0]
+    lora_rank = shapes.get("randlora_lora_A", (0, 0))[-2]  # of a stack, that of each matrix
     return LayerInspection(name, r, bases_count, trained, min(small, r * bases_count + lora_rank))
 
 
@@ -172,6 +173,8 @@ def _loras(shapes: Mapping[str, tuple[int, ...]]) -> list[LayerInspection]:
     return layers
 
 
-def _shapes(layer: RandLoraLayer) -> dict[str, tuple[int, ...]]:
+def _shapes(layer: RandLoraLayer) -> tuple[dict[str, tuple[int, ...]], int]:
+    """Of a layer's trained tensors, by name, and how many updates are summed."""
     (adapter,) = layer.r
-    return {name: tuple(getattr(layer, name)[adapter].weight.shape) for name in layer.adapter_layer_names}
+    shapes = {name: tuple(getattr(layer, name)[adapter].weight.shape) for name in layer.adapter_layer_names}
+    return shapes, shapes["randlora_lambda"][-2] // layer.num_bases[adapter]

@@ -12,6 +12,7 @@ from torch import nn
 from randlora import RandLoraConfig
 from randlora.errors import CheckpointError, OutputError
 from randlora.methods.randlora.convert import convert
+from randlora.training.inspection import inspect_adapter
 
 
 class Net(nn.Module):
@@ -79,7 +80,12 @@ def test_from_peft_and_back(tmp_path, sparsity, stored, low_cpu_mem_usage):
 def test_projections_that_no_draw_reproduces_stay_stored(tmp_path, sparsity):
     expected = peft_adapter(tmp_path / "peft", sparsity, change=lambda projection: projection.mul_(1.01))
     convert(tmp_path / "peft", tmp_path / "ours")
-    assert_same(peft.PeftModel.from_pretrained(Net(), tmp_path / "ours")(X), expected)
+    model = peft.PeftModel.from_pretrained(Net(), tmp_path / "ours", is_trainable=True)
+    assert_same(model(X), expected)
+    model.save_pretrained(tmp_path / "again")
+    assert_same(peft.PeftModel.from_pretrained(Net(), tmp_path / "again")(X), expected)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert {inspect_adapter(tmp_path / name).trained for name in ("peft", "ours", "again")} == {trained}
     convert(tmp_path / "ours", tmp_path / "back")
     assert_same(peft.PeftModel.from_pretrained(Net(), tmp_path / "back")(X), expected)
 

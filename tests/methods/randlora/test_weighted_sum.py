@@ -9,6 +9,7 @@ from every_method import METHODS, with_second
 from networks import FAMILIES, Net, random_config, rows
 from randlora.errors import ConfigError
 from randlora.methods.randlora import RandLoraLayer
+from randlora.training.inspection import inspect_adapter
 
 TARGETS = ["a", "b", "c"]
 
@@ -48,6 +49,15 @@ def test_a_sum_of_sums():
     expected = 2 * layer.get_delta_weight("one") + 3 * layer.get_delta_weight("two")
     torch.testing.assert_close(layer.get_delta_weight("more"), expected, rtol=1e-6, atol=1e-8)
     assert not layer.randlora_gamma["more"].weight.requires_grad
+
+
+def test_a_sum_is_described_with_the_bases_and_the_rank_that_it_has(tmp_path):
+    model = _model(r=3, num_bases=2)
+    model.base_model.add_weighted_adapter(["one", "two"], [1.0, -2.0], "sum")
+    model.save_pretrained(tmp_path, selected_adapters=["sum"])
+    described = inspect_adapter(tmp_path / "sum").layers
+    ranks = [torch.linalg.matrix_rank(getattr(model, name).get_delta_weight("sum")) for name in TARGETS]
+    assert [(layer.num_bases, layer.rank) for layer in described] == [(2, rank) for rank in ranks] == [(2, 6)] * 3
 
 
 @pytest.mark.parametrize(

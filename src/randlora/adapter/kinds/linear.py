@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from randlora.adapter.kinds.kind import Adapter, LayerKind
-from randlora.adapter.quantized import quantized_format
+from randlora.adapter.quantized import is_torchao, quantized_format
 from randlora.errors import LayerError
 
 LINEARS = (nn.Linear, Conv1D)
@@ -28,9 +28,13 @@ class LinearKind(LayerKind):
         return "" if quantized_format(layer) is not None else super().refusal(layer)
 
     def is_plain(self, layer: nn.Module) -> bool:
-        """Also transformers' FalconLinear, which rounds between product and bias."""
+        """Also transformers' FalconLinear, which rounds between product and bias, and layers made to be quantized.
+
+        torchao puts its weights into the layers that are there, which may have a forward of their own.
+        """
         is_falcon = type(layer).__name__ == "FalconLinear"
-        return super().is_plain(layer) or is_falcon or quantized_format(layer) is not None
+        is_made_for_it = quantized_format(layer) is not None and not is_torchao(getattr(layer, "weight", None))
+        return super().is_plain(layer) or is_falcon or is_made_for_it
 
     def shape(self, layer: Any) -> tuple[int, int]:
         """(out, in)."""

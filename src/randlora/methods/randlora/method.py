@@ -9,7 +9,8 @@ def _trained(config: RandLoraConfig, out: int, inner: int) -> int:
     return config.trained_numbers((out, inner), config.r)
 
 
-def _rank(config: RandLoraConfig, out: int, inner: int) -> int:
+def highest_rank(config: RandLoraConfig, out: int, inner: int) -> int:
+    """See `Method.rank`."""
     sizes = config.basis_sizes((out, inner), config.r)
     return min(out, inner, sizes.r * sizes.num_bases)
 
@@ -20,7 +21,7 @@ METHOD = Method(
     tuner=RandLoraTuner,
     equation="g·Σ_j B_j·Λ_j·A·Γ_j",
     trained=_trained,
-    rank=_rank,
+    rank=highest_rank,
     shown=(
         Shown("randlora r=60", {"r": 60, "bases": "structured"}, paper=0.36),
         Shown("randlora r=30", {"r": 30, "bases": "structured"}, paper=0.7),
@@ -33,7 +34,7 @@ HALF = Method(
     tuner=RandLoraTuner,
     equation="g·Σ_j B_j·Λ_j·A·Γ_j with rank r/2 each",
     trained=_trained,
-    rank=_rank,
+    rank=highest_rank,
     shown=(Shown("randlora_b r=30", {"r": 30, "bases": "structured"}),),
     start={"rank_fraction": 0.5},
 )

@@ -7,6 +7,7 @@ from torch import nn
 
 from randlora.adapter.base_tuner import AdapterTuner, check_adapter_name
 from randlora.adapter.kinds import LINEARS
+from randlora.adapter.targets import pattern_name
 from randlora.adapter.weights import layer_shape
 from randlora.bases import Bases, StoredBases
 from randlora.errors import ConfigError
@@ -28,7 +29,9 @@ class RandLoraTuner(AdapterTuner):
             if config.bases == "peft" and not isinstance(layer, LINEARS):
                 raise ConfigError("bases", expected="other than 'peft', which has linear layers only", got=name)
         shapes = {name: layer_shape(layer) for name, layer in layers.items()}
-        ranks = {name: by_pattern(config.rank_pattern, name, config.r) for name in shapes}
+        ranks = {
+            name: by_pattern(config.rank_pattern, pattern_name(name, layer), config.r) for name, layer in layers.items()
+        }
         self._bases: Bases = resolve_bases(config, {name: (shape, ranks[name]) for name, shape in shapes.items()})
         for name, shape in shapes.items():
             self._bases.reserve(config.basis_sizes(shape, ranks[name]))
