@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from networks import llama, random_config, token_ids
 from randlora import RandLoraConfig
 from randlora.errors import CheckpointError, OutputError
 from randlora.methods.randlora.convert import convert
@@ -88,6 +89,27 @@ def test_projections_that_no_draw_reproduces_stay_stored(tmp_path, sparsity):
     assert {inspect_adapter(tmp_path / name).trained for name in ("peft", "ours", "again")} == {trained}
     convert(tmp_path / "ours", tmp_path / "back")
     assert_same(peft.PeftModel.from_pretrained(Net(), tmp_path / "back")(X), expected)
+
+
+def test_of_chosen_blocks_the_layers_stay_the_same(tmp_path):
+    named = [f"model.layers.{block}.self_attn.q_proj" for block in (0, 1)]  # full names hold for PEFT, whatever block
+    theirs = peft.RandLoraConfig(r=3, target_modules=named, layers_to_transform=[0], init_weights=False)
+    model = peft.get_peft_model(llama(), theirs)
+    model.save_pretrained(tmp_path / "peft")
+    convert(tmp_path / "peft", tmp_path / "ours")
+    loaded = peft.PeftModel.from_pretrained(llama(), tmp_path / "ours")
+    torch.testing.assert_close(loaded(token_ids()).logits, model(token_ids()).logits, rtol=1e-4, atol=1e-4)
+
+    # An expression holds for PEFT whatever block.
+    model = peft.get_peft_model(
+        llama(), random_config(bases="peft", target_modules=r".*[qk]_proj", layers_to_transform=1)
+    )
+    model.save_pretrained(tmp_path / "chosen")
+    convert(tmp_path / "chosen", tmp_path / "back")
+    back = peft.PeftModel.from_pretrained(llama(), tmp_path / "back")
+    torch.testing.assert_close(back(token_ids()).logits, model(token_ids()).logits, rtol=1e-4, atol=1e-4)
+    layers = [name for name, module in back.get_base_model().named_modules() if hasattr(module, "randlora_lambda")]
+    assert layers == ["model.layers.1.self_attn.q_proj", "model.layers.1.self_attn.k_proj"]
 
 
 def test_the_way_back_works_in_a_process_without_randlora(tmp_path, without_randlora):

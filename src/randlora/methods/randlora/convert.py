@@ -76,6 +76,10 @@ def convert(source: str | Path, output: str | Path) -> str:
         raise CheckpointError(
             str(source), expected=f"peft_type {PeftType.RANDLORA.value} or {PEFT_TYPE}", got=str(config["peft_type"])
         )
+    if converted.get("layers_to_transform") is not None:  # which the two sides read in different ways
+        layers = (name.removesuffix(_LAMBDA) for name in tensors if name.endswith(_LAMBDA))
+        names = sorted(layer.removeprefix("base_model.model.") for layer in layers)
+        converted |= {"target_modules": names, "layers_to_transform": None, "layers_pattern": None}
     with new_folder(output) as folder:
         (folder / CONFIG_FILE).write_text(json.dumps(converted, indent=2, sort_keys=True), encoding="utf-8")
         save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
