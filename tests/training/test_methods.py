@@ -1,10 +1,11 @@
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertModel, CLIPModel
 
-from randlora.tasks import TextData
+from randlora.tasks import ImageTextData, TextData
 from randlora.training.config import MethodConfig, OptimizationConfig, TrainConfig, resolve
 from randlora.training.methods import build, is_head
 from randlora.training.run.arguments import training_arguments
@@ -50,6 +51,23 @@ def test_full_trains_everything_and_head_the_head_only(task):
     model = build(task, resolved(name="full"))
     assert trained(model) == {name for name, _ in model.named_parameters()}
     assert trained(build(task, resolved(name="head"))) == {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["randlora", "lora", "full", "head"])
+@pytest.mark.parametrize("kind", ["model", "mean", "clip"])
+def test_a_classifier_whose_file_has_16_bits_is_trained_in_float32(request, tmp_path, kind, name, dtype):
+    source = request.getfixturevalue("clip" if kind == "clip" else "bert")
+    shutil.copytree(source, tmp_path / "model")
+    (CLIPModel if kind == "clip" else BertModel).from_pretrained(source, dtype=dtype).save_pretrained(tmp_path / "model")
+    config = TrainConfig(model=str(tmp_path / "model"), data=TextData(max_length=16))
+    if kind == "clip":
+        config = replace(config, task="image-text", data=ImageTextData())
+    else:
+        config.data.pooling = kind
+    task = task_of(config, ["a", "b"])
+    model = build(task, resolved(name=name, r=4))
+    assert {part.dtype for part in model.parameters()} == {torch.float32}
 
 
 def test_the_head_has_a_learning_rate_of_its_own(task, tmp_path):
