@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from randlora.errors import DataError
 from randlora.tasks import ClassificationData
-from randlora.tasks.classification.images import ImageRows, Preprocessing
+from randlora.tasks.classification.images import ImageRows
 from randlora.tasks.classification.labelled import load_training, require_texts
+from randlora.tasks.classification.preprocessing import Preprocessing
 
 ROWS = [{"text": f'text "{row}",\nmore', "label": "ab"[row % 2]} for row in range(6)]
 PLAIN = Preprocessing(resize=8, crop=(8, 8), resample=2, mean=(0.0,) * 3, std=(1.0,) * 3)

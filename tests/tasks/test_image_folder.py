@@ -10,8 +10,9 @@ import torch
 
 from randlora.errors import DataError
 from randlora.tasks import ClassificationData
-from randlora.tasks.classification.images import LARGEST, ImageRows, Preprocessing
+from randlora.tasks.classification.images import ImageRows
 from randlora.tasks.classification.labelled import load_training, require_texts
+from randlora.tasks.classification.preprocessing import LARGEST, Preprocessing
 
 PLAIN = Preprocessing(resize=8, crop=(8, 8), resample=2, mean=(0.0,) * 3, std=(1.0,) * 3)
 COLOURS = {"cat": 255, "dog": 0}

@@ -10,8 +10,9 @@ from transformers import AutoImageProcessor
 
 from randlora.errors import ConfigError, DataError
 from randlora.tasks import ClassificationData
-from randlora.tasks.classification.images import ImageRows, Preprocessing
+from randlora.tasks.classification.images import ImageRows
 from randlora.tasks.classification.labelled import load_training
+from randlora.tasks.classification.preprocessing import Preprocessing
 
 PLAIN = Preprocessing(resize=8, crop=(8, 8), resample=2, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
@@ -129,6 +130,19 @@ def test_preprocessing_that_lacks_a_number(tmp_path):
             "resample": 3,
         },
         {"image_processor_type": "ViTImageProcessor", "size": {"height": 16, "width": 16}, "do_normalize": False},
+        {"feature_extractor_type": "ViTFeatureExtractor", "size": 16},
+        {"feature_extractor_type": "DeiTFeatureExtractor", "size": 20, "crop_size": 16, "do_center_crop": True},
+        {"feature_extractor_type": "CLIPFeatureExtractor", "size": 16, "crop_size": 16, "do_center_crop": True},
+        {"feature_extractor_type": "LevitFeatureExtractor", "size": 14, "crop_size": {"height": 14, "width": 14}},
+        {
+            "image_processor_type": "EfficientNetImageProcessor",
+            "size": {"height": 16, "width": 16},
+            "include_top": True,
+            "rescale_factor": 1 / 127.5,
+            "rescale_offset": True,
+        },
+        {"image_processor_type": "ViTImageProcessor", "size": {"height": 16, "width": 16}, "rescale_factor": 1 / 127.5},
+        {"image_processor_type": "ViTImageProcessor", "size": {"height": 16, "width": 16}, "do_rescale": False},
     ],
 )
 def test_preprocessing_is_that_of_transformers(tmp_path, content):

@@ -1,10 +1,12 @@
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertModel, CLIPModel
 
-from randlora.tasks import TextData
+from randlora.tasks import ImageTextData, TextData
+from randlora.tasks.classification.text_options import regression_loss
 from randlora.training.config import MethodConfig, OptimizationConfig, TrainConfig, resolve
 from randlora.training.methods import build, is_head
 from randlora.training.run.arguments import training_arguments
@@ -52,6 +54,24 @@ def test_full_trains_everything_and_head_the_head_only(task):
     assert trained(build(task, resolved(name="head"))) == {"classifier.weight", "classifier.bias"}
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["randlora", "lora", "full", "head"])
+@pytest.mark.parametrize("kind", ["model", "mean", "clip"])
+def test_a_classifier_whose_file_has_16_bits_is_trained_in_float32(request, tmp_path, kind, name, dtype):
+    source = request.getfixturevalue("clip" if kind == "clip" else "bert")
+    shutil.copytree(source, tmp_path / "model")
+    architecture = CLIPModel if kind == "clip" else BertModel
+    architecture.from_pretrained(source, dtype=dtype).save_pretrained(tmp_path / "model")
+    config = TrainConfig(model=str(tmp_path / "model"), data=TextData(max_length=16))
+    if kind == "clip":
+        config = replace(config, task="image-text", data=ImageTextData())
+    else:
+        config.data.pooling = kind
+    task = task_of(config, ["a", "b"])
+    model = build(task, resolved(name=name, r=4))
+    assert {part.dtype for part in model.parameters()} == {torch.float32}
+
+
 def test_the_head_has_a_learning_rate_of_its_own(task, tmp_path):
     config = resolve(TrainConfig(optimization=OptimizationConfig(device="cpu", precision="fp32")))
     model = build(task, resolved(r=4))
@@ -81,3 +101,11 @@ def test_a_tokenizer_without_padding_token_pads_with_its_end_token(bert, tmp_pat
     task = task_of(TrainConfig(model=str(model)), ["a", "b"])
     assert task.tokenizer.pad_token == "</s>"  # noqa: S105 - no secret
     assert task.backbone.config.pad_token_id == 3
+
+
+def test_of_numbers_to_predict_minus_100_counts_like_others(task, tmp_path):
+    config = resolve(TrainConfig(optimization=OptimizationConfig(device="cpu", precision="fp32")))
+    arguments = training_arguments(config, task, tmp_path)
+    trainer = RunTrainer(model=task.backbone, args=arguments, compute_loss_func=regression_loss)
+    batches = [{"labels": torch.tensor([-100.0, 1.0])}, {"labels": torch.tensor([-100.0])}]
+    assert trainer._get_num_items_in_batch(batches, torch.device("cpu")) == 3

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load_file
+from torch import nn
 
 from randlora.errors import ConfigError, DataError
 from randlora.training import MethodConfig, PreferenceData, evaluate, train
+from randlora.training.run.trainer import RunTrainer
 
 pytestmark = pytest.mark.slow
 
@@ -89,6 +91,24 @@ def test_from_an_sft_run_the_loss_begins_at_ln_2_and_the_margin_grows(config, sf
     third = len(margins) // 3
     assert 0.1 < np.mean(margins[third:-third]) < np.mean(margins[-third:])
     assert steps[-1]["loss"] < 0.6
+
+
+@pytest.mark.parametrize("method", ["randlora", "lora", "hybrid"])
+def test_the_adapters_dropout_is_that_of_the_config_and_its_starts_has_none(config, sft_config, method, monkeypatch):
+    seen = []
+
+    def note(self, *args, **kwargs):
+        seen.extend((name, part.p) for name, part in self.model.named_modules() if isinstance(part, nn.Dropout))
+        return ordinary(self, *args, **kwargs)
+
+    sft_config.method.name, sft_config.method.dropout = method, 0.25
+    train(sft_config)
+    config = replace(config, start_from=sft_config.output, method=MethodConfig())
+    ordinary = RunTrainer.training_step
+    monkeypatch.setattr(RunTrainer, "training_step", note)
+    train(config)
+    assert {share for name, share in seen if name.endswith(".default")} == {0.25}
+    assert {share for name, share in seen if not name.endswith(".default")} <= {0}
 
 
 def test_data_of_the_other_task_are_refused(config, sft_config):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import AutoConfig
 
@@ -14,7 +15,10 @@ from randlora.tasks.sources import load
 def load_classifier(
     architecture: Any, model: str, label_names: Sequence[str], *, trust_remote_code: bool
 ) -> tuple[Any, Mapping[str, Any], list[str] | None]:
-    """Load a model of transformers for the data's classes.
+    """Load a model of transformers for the data's classes, in float32.
+
+    Left to itself transformers would take the dtype of the file: a head, or all weights, trained in 16 bits lose the
+    small steps.
 
     Args:
         architecture: An auto class of transformers.
@@ -35,6 +39,7 @@ def load_classifier(
         model,
         what="weights",
         use_safetensors=True,
+        dtype=torch.float32,
         id2label=dict(enumerate(label_names)),
         label2id={name: index for index, name in enumerate(label_names)},
         # A head for other classes starts anew; nothing else may, see `head_of`.

@@ -12,7 +12,7 @@ from randlora.messages import note
 from randlora.tasks.classification.classifiers import fit_loaded_head, head_of, load_classifier
 from randlora.tasks.classification.config import ImageData
 from randlora.tasks.classification.image_task import ImageTask
-from randlora.tasks.classification.images import Preprocessing
+from randlora.tasks.classification.preprocessing import Preprocessing
 from randlora.tasks.sources import BaseModel
 from randlora.tasks.task import Split
 

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from randlora.tasks.classification.config import ImageData
-from randlora.tasks.classification.images import ImageRows, Preprocessing, require_image_files
+from randlora.tasks.classification.images import ImageRows, require_image_files
+from randlora.tasks.classification.preprocessing import Preprocessing
 from randlora.tasks.classification.task import Classification, labels_of
 from randlora.tasks.task import Split
 

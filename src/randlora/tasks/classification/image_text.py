@@ -19,8 +19,9 @@ from randlora.tasks.classification.captions import captions, names_of
 from randlora.tasks.classification.config import ImageTextData
 from randlora.tasks.classification.feature_cache import CachedFeatures
 from randlora.tasks.classification.image_task import ImageTask
-from randlora.tasks.classification.images import ImageRows, Preprocessing
+from randlora.tasks.classification.images import ImageRows
 from randlora.tasks.classification.labelled import Examples
+from randlora.tasks.classification.preprocessing import Preprocessing
 from randlora.tasks.classification.prompted import PromptClassifier
 from randlora.tasks.classification.zero_shot import ZeroShotClassifier, caption_features
 from randlora.tasks.sources import BaseModel, load
@@ -80,7 +81,7 @@ class ImageText(ImageTask):
         return names_of(self.data, self.label_names)
 
     def load_model(self, base: BaseModel) -> None:
-        """See `Task.load_model`: a `CLIPModel`."""
+        """See `Task.load_model`: a `CLIPModel`, in float32 whatever its file has."""
         model, trust_remote_code = base.name, base.trust_remote_code
         config = load(AutoConfig.from_pretrained, model, what="config", trust_remote_code=trust_remote_code)
         if config.model_type != "clip":
@@ -90,7 +91,9 @@ class ImageText(ImageTask):
         tokenizer: Any = load(
             AutoTokenizer.from_pretrained, model, what="tokenizer", trust_remote_code=trust_remote_code
         )
-        self.backbone = load(CLIPModel.from_pretrained, model, what="weights", use_safetensors=True)
+        self.backbone = load(
+            CLIPModel.from_pretrained, model, what="weights", use_safetensors=True, dtype=torch.float32
+        )
         if self.data.encoders == "vision":
             self.frozen = ("text_model", "text_projection", "logit_scale")
         self.tokenizer = tokenizer

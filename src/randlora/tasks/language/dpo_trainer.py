@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
+from torch import nn
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from randlora.formats.checkpoint import WEIGHTS_FILE, check_filled
@@ -15,6 +16,11 @@ from randlora.tasks.language.shared_batches import shared_batches
 
 REFERENCE = "ref"
 """TRL's name of the adapter that keeps the start: a copy of the trained one, and not of the model."""
+
+
+def _is_adapters(name: str, part: nn.Module) -> bool:
+    """Whether a module is the dropout of the adapter that is trained."""
+    return isinstance(part, nn.Dropout) and name.endswith(".default")
 
 
 class DpoTrainer(ExactNumbers, DPOTrainer):
@@ -32,7 +38,11 @@ class DpoTrainer(ExactNumbers, DPOTrainer):
                 model without its adapter.
             rest: Passed on.
         """
+        # TRL turns every dropout off. The adapter's was asked for; what the answers are held to has none.
+        asked = {name: part.p for name, part in model.named_modules() if _is_adapters(name, part)}
         super().__init__(model, **rest)
+        for name, share in asked.items():
+            model.get_submodule(name).p = share
         if isinstance(model, PeftModel) and start is None:
             model.delete_adapter(REFERENCE)
         elif isinstance(model, PeftModel):

@@ -136,7 +136,7 @@ def _check_base(config: TrainConfig) -> None:
     """Check that the dtype and the quantization of the base model have a use."""
     for key in ("dtype", "quantization"):
         if getattr(config, key) is not None and not TASKS[config.task].takes_dtype:
-            hint = f"{config.task} loads its model as it is"
+            hint = f"{config.task} loads its model in float32"
             raise ConfigError(key, expected="none", got=repr(getattr(config, key)), hint=hint)
     if config.quantization is not None:
         if config.method.name not in METHODS:

@@ -151,7 +151,13 @@ class RunTrainer(Trainer):
         return found
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        """The Trainer's; a batch that is scored is not divided by what other processes score."""
+        """The Trainer's; a batch that is scored is not divided by what other processes score.
+
+        Among numbers to predict, -100 is one like others, and not the mark of a label that does not count.
+        """
+        labels = [batch.get("labels") for batch in batch_samples]
+        if all(torch.is_tensor(part) and part.is_floating_point() for part in labels):
+            batch_samples = [{"labels": torch.zeros_like(part)} for part in labels]
         return None if self.scoring else super()._get_num_items_in_batch(batch_samples, device)
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
