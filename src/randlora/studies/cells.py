@@ -150,8 +150,18 @@ def _of_a_method(suite: Suite, task: str, shots: str | None, method: str) -> Ite
         with naming(", ".join(filter(None, (task, shots, row)))):
             config = _config(suite, task, shots, section, budget)
             _check(config, searched=len(ordered) > 1)
-        chosen_by = {"rate_seeds": suite.rate_seeds, "tolerance": suite.tolerance}
-        yield Cell(task, shots, method, budget, row, config, ordered, tuple(suite.seeds), **chosen_by)
+        yield Cell(
+            task,
+            shots,
+            method,
+            budget,
+            row,
+            config,
+            ordered,
+            tuple(suite.seeds),
+            rate_seeds=suite.rate_seeds,
+            tolerance=suite.tolerance,
+        )
 
 
 def _budgets(suite: Suite, section: dict[str, Any], where: str) -> list[Budget | None]:

@@ -126,7 +126,8 @@ def _search(cell: Cell, found: Progress, outcome_of: Callable[[Unit], Outcome]) 
             units = [_unit(cell, rate, seed, scores_test=False) for seed in cell.seeds[: cell.rate_seeds]]
             outcomes = [outcome_of(unit) for unit in units]
             found.units += zip(units, outcomes, strict=True)
-            found.scores[rate] = mean_score([outcome.record and outcome.record.after for outcome in outcomes])
+            records = [outcome.record for outcome in outcomes]
+            found.scores[rate] = mean_score([record.after if record else None for record in records])
         if found.count("missing", "running", "failed") or all(score is None for score in found.scores.values()):
             return None
         found.scores = dict(sorted(found.scores.items()))

@@ -96,7 +96,9 @@ def search(
     tried: dict[float, list[Record | None]] = {}
     while rates:
         tried |= {rate: [_attempt(_variant(config, rate, seed)) for seed in seeds[:rate_seeds]] for rate in rates}
-        scores = {rate: mean_score([run and run.after for run in runs]) for rate, runs in sorted(tried.items())}
+        scores = {
+            rate: mean_score([run.after if run else None for run in runs]) for rate, runs in sorted(tried.items())
+        }
         rates = rates_beyond(scores, goal, len(learning_rates))
     best = best_rate(scores, goal, tolerance)
     found = Found(
