@@ -107,6 +107,9 @@ def test_a_method_may_have_two_names():
 def test_unknown_methods_and_foreign_files_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"--methods: expected some of lora, ours, full, got 'loar' \(did you"):
         ranks_across({"a": FIRST}, [["loar"], ["ours"]])
+    for twice in ([["lora"], ["lora"]], [["ours", "lora"], ["lora"]]):
+        with pytest.raises(ConfigError, match=r"--methods: expected every name once, got lora, 2 times"):
+            ranks_across({"a": FIRST}, twice)
     path = tmp_path / "t.json"
     empty = '{"suite": "a", "cells": [{}]}'
     for content, got in (("{", "JSONDecodeError"), ("[]", "TypeError"), (empty, "without row")):

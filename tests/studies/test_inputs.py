@@ -2,14 +2,17 @@
 
 import json
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
 import pytest
+import yaml
 
 from randlora.errors import OutputError
 from randlora.studies.study import Study
 from randlora.studies.worker import work
+from randlora.training.run.folder import CONFIG, as_dict
 from study_stand_in import failing_at, suite, train
 
 LORA = {"lora": {"name": "lora"}}
@@ -77,6 +80,25 @@ def test_data_that_change_under_a_worker_stop_it_before_its_next_run(tmp_path):
         work(study, run=run)
     assert [entry.count("done", "missing", "failed", "running") for entry in study.progress()] == [2]
     assert [entry.count("done") for entry in study.progress()] == [1]
+
+
+def test_runs_of_cells_that_the_plan_has_no_more_count_too(tmp_path):
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("text,label\nx,1\ny,0\n")
+    data = {"train": str(tmp_path / "a.csv"), "test": str(tmp_path / "b.csv")}
+
+    def planned(seeds):
+        own = {"tasks": {"one": {"data": data}}, "base": {"model": "m"}, "methods": LORA, "learning_rates": [1e-3]}
+        return Study(suite(**own, seeds=seeds), tmp_path / "s", begin=True)
+
+    def run(config, *, score_test):
+        train(config, score_test=score_test)
+        (Path(config.output) / CONFIG).write_text(yaml.safe_dump(as_dict(config)))
+
+    work(planned([0]), run=run)
+    (tmp_path / "a.csv").write_text("text,label\nx,1\nz,0\n")
+    with pytest.raises(OutputError, match=r"a\.csv: expected what runs of small were trained on"):
+        work(planned([1]), run=run)  # else [0, 1] would show them as seeds of one run
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def test_a_suite_is_read_as_it_was_written(write):
 
 def test_words_take_precedence(write):
     words = ["--base.data.train", "c.csv", "--tasks.two.data.test=010", "--seeds", "[7]", "--base.num_epochs", "4"]
-    words += ["--methods.lora.alpha", "5"]
+    words += ["--methods.lora.alpha", "5", "--methods.lora.options.bias", "all"]
     found = load_suite(write(), words)
     cells = {(cell.task, cell.method): cell for cell in cells_of(found)}
     assert found.seeds == [7]
@@ -41,6 +41,16 @@ def test_words_take_precedence(write):
     assert cells["two", "lora"].config.data.test == "010"
     assert cells["one", "randlora"].config.optimization.epochs == 4.0
     assert (cells["one", "lora"].config.method.alpha, cells["one", "full"].config.method.alpha) == (5.0, None)
+    assert cells["one", "lora"].config.method.options == {"bias": "all"}
+
+
+def test_options_of_a_method_are_replaced_one_by_one_dotted_or_nested(write):
+    lora = {"name": "lora", "target_modules": ["query"], "options": {"layers_to_transform": [0]}, "options.bias": "all"}
+    path = write(methods={"nola": {"name": "nola", "options": {"num_bases": 8}}, "lora": lora}, budgets=[])
+    for words, number in (([], 8), (["--methods.nola.options.num_bases", "16"], 16)):
+        one, two = cells_of(load_suite(path, words))[:2]
+        assert one.config.method.options == {"num_bases": number}
+        assert two.config.method.options == {"layers_to_transform": [0], "bias": "all"}
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,12 @@ def test_without_weights_the_step_is_the_same(request, kind, method):
     assert (found.step_bytes, found.assumed) == (expected.step_bytes, expected.assumed)
 
 
+def test_a_model_in_the_folder_where_one_is_is_no_name_on_the_hub(sft_config, llama, monkeypatch):
+    monkeypatch.chdir(llama.parent)
+    config = resolve(replace(sft_config, model=llama.name))
+    assert predict_from_config(config).step_bytes == predict_from_config(replace(config, model=str(llama))).step_bytes
+
+
 def test_weights_count_where_there_are_none_yet(long_sft, monkeypatch):
     monkeypatch.setattr(step, "current_bytes", lambda _: 0)
     data = SftData(train="somebody/something", max_length=60)

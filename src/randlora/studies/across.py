@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,11 @@ def ranks_across(tables: _Tables, methods: Sequence[Sequence[str]] = ()) -> Resu
         "row", "trained", "shown", "unit" and "rank". `data` has both.
 
     Raises:
-        ConfigError: A method is unknown, or fewer than two can be ranked.
+        ConfigError: A method is unknown or there twice, or fewer than two can be ranked.
     """
     names = {known: own[0] for own in methods for known in own}
     known = list(dict.fromkeys(cell["method"] for table in tables.values() for cell in table["cells"]))
-    _check_names(names, known)
+    _check_names([name for own in methods for name in own], known)
     columns: Columns = {}
     for study, table in tables.items():
         columns |= columns_of(study, table["cells"], names)
@@ -86,9 +86,11 @@ def ranks_across(tables: _Tables, methods: Sequence[Sequence[str]] = ()) -> Resu
     return Result("ranks", f"Mean ranks over {', '.join(tables)}", summary, rows, data, {"columns": lines})
 
 
-def _check_names(names: Iterable[str], known: Sequence[str]) -> None:
-    """Check that the studies have the methods that are asked for."""
-    for name in names:
+def _check_names(names: Sequence[str], known: Sequence[str]) -> None:
+    """Check that the studies have the methods that are asked for, each of which is asked for once."""
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ConfigError("--methods", expected="every name once", got=f"{name}, {count} times")
         if name not in known:
             near = closest(name, known)
             hint = f"did you mean {near}?" if near else ""

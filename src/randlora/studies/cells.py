@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -186,9 +187,9 @@ def _config(suite: Suite, task: str, shots: str | None, section: dict[str, Any],
     if budget is not None:
         as_rank = isinstance(budget, dict) and section["name"] in LORAS
         method["r"] = budget["as_lora"] if as_rank else budget  # type: ignore[index]
-    values: dict[str, Any] = {"method": method}
-    for key, value in keys.items():
-        put(values, key, value)
+    values: dict[str, Any] = {}
+    for key, value in [*((f"method.{name}", value) for name, value in method.items()), *keys.items()]:
+        put(values, key, deepcopy(value))  # into which a dotted key may be put
     return config_of(values)
 
 

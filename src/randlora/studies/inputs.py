@@ -25,6 +25,8 @@ from randlora.tasks.rows import is_local
 from randlora.tasks.sources import locate
 from randlora.tasks.task import SPLITS
 from randlora.training.config import TrainConfig
+from randlora.training.config.file import load_config
+from randlora.training.run.folder import CONFIG
 
 FILE_NAME = "inputs.json"
 
@@ -43,12 +45,13 @@ def check_inputs(study: Study, found: Sequence[Progress], configs: Iterable[Trai
         configs: Of the runs whose inputs are looked at.
 
     Raises:
+        ConfigError: The config of a run in the folder is damaged.
         OutputError: Something has changed that a run was trained on, or the folder cannot be written.
     """
     now = {source: content for config in configs for source, content in _digests(study, config)}
     with _kept(study) as known:
         changed = {source for source, content in now.items() if known.get(source, content) != content}
-        done = (entry.cell.config for entry in found if changed and entry.count("done", "running"))
+        done = _trained(study, found) if changed else ()
         for source in (source for config in done for source, _ in _digests(study, config)):
             if source in changed:
                 hint = "choose another --output, or put the content back that the other runs were trained on"
@@ -56,6 +59,13 @@ def check_inputs(study: Study, found: Sequence[Progress], configs: Iterable[Trai
                 expected = f"what runs of {study.suite.name} were trained on"
                 raise OutputError(source, expected=expected, got=got, hint=hint)
         known.update(now)
+
+
+def _trained(study: Study, found: Sequence[Progress]) -> Iterator[TrainConfig]:
+    """Configs of what was trained, or is: also of cells that the plan has no more, as it may have them again."""
+    yield from (entry.cell.config for entry in found if entry.count("done", "running"))
+    for path in (study.folder / "runs").glob(f"*/{CONFIG}"):
+        yield load_config(path)
 
 
 def at_commits(study: Study, config: TrainConfig) -> TrainConfig:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -18,7 +19,7 @@ from randlora.studies.scores import check_score
 from randlora.studies.suite import Name, Score, Suite
 from randlora.training.config.file import pairs, read_mapping, typed
 from randlora.training.config.schema import check_value, describe, keys
-from randlora.training.config.synonyms import ours
+from randlora.training.config.synonyms import ours, put
 
 _SUITE: TypeAdapter[Suite] = TypeAdapter(Suite)
 _KINDS = get_type_hints(Suite, include_extras=True)
@@ -124,7 +125,8 @@ def _override(values: dict[str, Any], key: str, text: str) -> None:
     elif part != "base":
         raise _unknown(key, _KINDS)
     if section is values[key.partition(".")[0]] and key.startswith("methods."):
-        section[part] = {**section[part], rest: typed(key, text, Any)}
+        section[part] = deepcopy(section[part])
+        put(section[part], rest, typed(key, text, Any), replace=True)
         return
     given = flat(section[part], part)
     task = str(given.get("task", flat(values["base"], "base").get("task", "")))

@@ -1,6 +1,7 @@
 """The same prediction before a model is there: from its config, tokenizer and preprocessing, without a weight."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -46,7 +47,7 @@ def _on_this_machine(model: str) -> str:
         ConfigError: It is in none.
     """
     location = locate(model)
-    if location != model or location.startswith((".", "/", "~")):
+    if location != model or Path(location).exists():
         return location
     try:
         return snapshot_download(model, local_files_only=True)
