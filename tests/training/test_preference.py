@@ -2,11 +2,13 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 from torch import nn
 
@@ -109,6 +111,30 @@ def test_the_adapters_dropout_is_that_of_the_config_and_its_starts_has_none(conf
     train(config)
     assert {share for name, share in seen if name.endswith(".default")} == {0.25}
     assert {share for name, share in seen if not name.endswith(".default")} <= {0}
+
+
+def test_every_loss_is_one_of_its_own(config, tmp_path):
+    (kinds,) = (entry.type for entry in fields(PreferenceData) if entry.name == "loss_type")
+    config.optimization.max_steps = 1
+    found = {}
+    for kind in get_args(kinds):
+        data = replace(config.data, loss_type=kind)
+        record = train(replace(config, data=data, output=str(tmp_path / kind)))
+        found[kind] = round(record.metrics["test_loss"], 4)
+    assert len(set(found.values())) == len(found)
+
+
+def test_batches_of_a_step_count_by_their_pairs(config, tmp_path):
+    pairs = Path(config.data.train)
+    pairs.write_text("\n".join(pairs.read_text(encoding="utf-8").splitlines()[:7]), encoding="utf-8")
+    plain = replace(config.optimization, optimizer="sgd", epochs=1, warmup_ratio=0, max_grad_norm=0)
+    whole = replace(config, optimization=replace(plain, batch_size=8), output=str(tmp_path / "whole"))
+    parts = replace(plain, batch_size=4, gradient_accumulation_steps=2)  # of 4 and 3 pairs
+    records = [train(whole), train(replace(config, optimization=parts, output=str(tmp_path / "parts")))]
+    assert records[0].metrics["train_loss"] == pytest.approx(records[1].metrics["train_loss"], rel=1e-5)
+    first, second = tensors(tmp_path / "whole"), tensors(tmp_path / "parts")
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-5, atol=1e-6)
 
 
 def test_data_of_the_other_task_are_refused(config, sft_config):

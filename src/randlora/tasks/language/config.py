@@ -95,4 +95,4 @@ class PreferenceData(LanguageData):
     """
 
     beta: Positive = 0.1
-    loss_type: Literal["sigmoid", "hinge", "ipo", "robust"] = "sigmoid"
+    loss_type: Literal["sigmoid", "hinge", "ipo"] = "sigmoid"

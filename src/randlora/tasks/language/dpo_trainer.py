@@ -28,6 +28,8 @@ class DpoTrainer(ExactNumbers, DPOTrainer):
 
     control: Any
     _metrics: dict[str, dict[str, list[float]]]
+    _usual_rows: float | None = None
+    """Mean number of rows in the batches that make up a step; each counts as the share that it has of all."""
 
     def __init__(self, model: Any, *, start: str | None = None, **rest: Any) -> None:
         """As TRL's.
@@ -52,6 +54,21 @@ class DpoTrainer(ExactNumbers, DPOTrainer):
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        """TRL's; of a step of several batches the last may have fewer pairs."""
+        batches, count = super().get_batch_samples(*args, **kwargs)
+        if batches:
+            self._usual_rows = sum(len(batch["input_ids"]) for batch in batches) / len(batches)
+        return batches, count
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **rest: Any) -> Any:
+        """TRL's, a mean over pairs; in training such that a step is the mean over all of its pairs."""
+        found = super().compute_loss(model, inputs, return_outputs, **rest)
+        if not model.training or self._usual_rows is None:
+            return found
+        weight = len(inputs["input_ids"]) / self._usual_rows
+        return (found[0] * weight, found[1]) if return_outputs else found * weight
 
     @torch.no_grad()
     def evaluate(
