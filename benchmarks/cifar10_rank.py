@@ -2,11 +2,11 @@
 
     python benchmarks/cifar10_rank.py --train train.parquet --test test.parquet
 
-The CLIP (width 128, four blocks, patches of 8 of 32 pixels) is pre-trained here on drawn glyphs, as the demo's is, so
-that photographs are new to it; then both towers are adapted to CIFAR-10 (columns `image` and `label`). RandLoRA has
-bases of rank 4; every other method but full fine-tuning trains about as many numbers. A tenth of the training data is
-set apart. Each method is tried at three learning rates with the first seed, and beyond them while the best on that
-tenth is at an edge; its best one is repeated with the other seeds, and only these runs are scored on the test data.
+The CLIP is that of `glyph_clip.py`, to which photographs are new; both its towers are adapted to CIFAR-10 (columns
+`image` and `label`). RandLoRA has bases of rank 4; every other method but full fine-tuning trains about as many
+numbers. A tenth of the training data is set apart. Each method is tried at three learning rates with the first seed,
+and beyond them while the best on that tenth is at an edge; its best one is repeated with the other seeds, and only
+these runs are scored on the test data.
 Runs are kept in --runs and not repeated; the summary goes to benchmarks/results/cifar10_rank.json. A method that is in
 there keeps its rate and gets the seeds that it lacks.
 """
@@ -14,14 +14,13 @@ there keeps its rate and gets the seeds that it lacks.
 from dataclasses import replace
 
 from accuracy import SUITES, at_best_rate, command_line, report, reported, with_lora_merged, with_more_seeds
-from randlora.demo.pretrain import PretrainRecipe, pretrained_clip
+from glyph_clip import RECIPE
+from randlora.demo.pretrain import pretrained_clip
 from randlora.training import MethodConfig, TrainConfig, load_config
 
 VALIDATION = 0.1
 LORA_PART = 5  # rank of the LoRA in "hybrid" and before "refine"
 RATES = (1e-3, 3e-3, 1e-2)
-CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
-PRETRAINING = PretrainRecipe(image_size=32, patch_size=8, width=128, layers=4, steps=300, words=(CLASSES,))
 
 
 def _randlora(bases: str, sparsity: float | str | None = None) -> MethodConfig:
@@ -56,7 +55,7 @@ METHODS = {
 def base_config(train: str, test: str) -> TrainConfig:
     """What all runs share: the suite, with the CLIP that has seen glyphs only and CIFAR-10 from files."""
     overrides = {
-        "model": str(pretrained_clip(PRETRAINING)),
+        "model": str(pretrained_clip(RECIPE)),
         "data.train": train,
         "data.test": test,
         "data.validation": str(VALIDATION),
