@@ -18,6 +18,7 @@ from randlora.cli import main
 from randlora.training import load_config
 from randlora.training.run.evaluation import trained_model
 from randlora.training.run.folder import RunFolder, as_dict
+from refusals import assert_says
 from tiny import task_of
 
 
@@ -109,6 +110,18 @@ def test_a_plan_is_inspected_before_anything_is_trained(config_file, capsys, tmp
     assert "expected memory" in out
     assert "query" in out
     assert not (tmp_path / "unused").exists()
+
+
+def test_what_was_trained_is_not_inspected_with_other_values(run, capsys):
+    line = refused(capsys, "inspect", run, "--method.r", "8")
+    assert_says(line, r"--method\.r: expected a config file with it, got .*, whose training is over")
+
+
+def test_a_run_without_an_adapter_is_inspected_by_its_config(config_file, capsys, tmp_path):
+    assert main(["train", str(config_file), "--method.name", "head", "--output", str(tmp_path / "head")]) == 0
+    line = refused(capsys, "inspect", tmp_path / "head")
+    assert_says(line, r"head/adapter: expected an adapter, got weights of a method without one \(the config\.yaml")
+    assert main(["inspect", str(tmp_path / "head/config.yaml")]) == 0
 
 
 def test_doctor_finds_everything_well(capsys):

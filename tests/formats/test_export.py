@@ -106,7 +106,7 @@ def test_other_methods_of_peft(tmp_path):
     assert all(layer.energy == pytest.approx(1, abs=1e-6) for layer in exported.layers)
     torch.testing.assert_close(peft.PeftModel.from_pretrained(Net(), tmp_path / "lora")(rows()), model(rows()))
     rotation = peft.get_peft_model(Net(), peft.OFTConfig(target_modules=["b"], oft_block_size=0, r=1))
-    with pytest.raises(LayerError, match="adds a ΔW"):
+    with pytest.raises(LayerError, match=r"b: expected an update that adds a ΔW .*, got Linear of OFT \(merge the ad"):
         export_lora(rotation, 2, tmp_path / "none")
 
 
@@ -143,10 +143,12 @@ def test_refusals_write_nothing(tmp_path, options, rank, adapter, message):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("options", [{"use_dora": True}, {"alora_invocation_tokens": [1]}])
-def test_variants_of_lora_that_do_more_than_add_are_refused(tmp_path, options):
+@pytest.mark.parametrize(
+    ("options", "kind"), [({"use_dora": True}, "DoraLinear"), ({"alora_invocation_tokens": [1]}, "ALoraLinear")]
+)
+def test_variants_of_lora_that_do_more_than_add_are_refused(tmp_path, options, kind):
     model = peft.get_peft_model(Net(), peft.LoraConfig(r=2, target_modules=["a"], **options))
-    with pytest.raises(LayerError, match="expected an update that adds a ΔW to the weight"):
+    with pytest.raises(LayerError, match=f"expected an update that adds a ΔW to the weight, got {kind}Variant of LORA"):
         export_lora(model, 2, tmp_path / "lora")
     assert not (tmp_path / "lora").exists()
 

@@ -140,7 +140,7 @@ def _adapted_layers(model: peft.PeftModel, adapter_name: str) -> dict[str, BaseT
         known = ", ".join(map(repr, model.peft_config))
         raise ConfigError("adapter_name", expected=f"one of {known}", got=repr(adapter_name))
     _check_config(model.peft_config[adapter_name])
-    layers = {}
+    layers, method = {}, model.peft_config[adapter_name].peft_type.value
     for name, module in model.named_modules():
         if not isinstance(module, BaseTunerLayer) or adapter_name not in module._get_available_adapters():
             continue
@@ -148,10 +148,13 @@ def _adapted_layers(model: peft.PeftModel, adapter_name: str) -> dict[str, BaseT
         if not isinstance(base_layer, (nn.Linear, Conv1D)):
             raise LayerError(name, expected="a linear layer", got=type(base_layer).__name__)
         if not adds_delta(module, adapter_name):
-            raise LayerError(name, expected="an update that adds a ΔW to the weight", got=type(module).__name__)
+            layer = getattr(module, "lora_variant", {}).get(adapter_name, module)
+            got = f"{type(layer).__name__} of {method}"  # PEFT's classes often say but `Linear`
+            hint = "merge the adapter, or keep it beside the model"
+            raise LayerError(name, expected="an update that adds a ΔW to the weight", got=got, hint=hint)
         layers[name] = module
     if not layers or not hasattr(model.peft_config[adapter_name], "target_modules"):
-        got = f"{model.peft_config[adapter_name].peft_type.value}, which changes no weight"
+        got = f"{method}, which changes no weight"
         raise LayerError("the adapter", expected="one with a ΔW for each of some layers", got=got)
     return layers
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from randlora.errors import DataError
+from randlora.errors import CheckpointError, DataError
 from randlora.formats.checkpoint import WEIGHTS_FILE, adapter_file_errors, read_adapter_config, read_tensor_shapes
 from randlora.formats.numbers import trained_numbers
 from randlora.methods.randlora import RandLoraLayer
@@ -20,6 +20,7 @@ from randlora.training.config.sections import TrainConfig, resolve
 from randlora.training.config.start import adapter_of, searches_ranks, with_start
 from randlora.training.methods import build, is_head, load_model
 from randlora.training.prediction import Prediction, predict
+from randlora.training.run.weights import FILE_NAME as TRAINED
 
 _LAMBDA = ".randlora_lambda"
 _LORA_A, _LORA_B = ".lora_A.weight", ".lora_B.weight"
@@ -76,8 +77,11 @@ def inspect_adapter(folder: str | Path) -> Inspection:
     """Describe an adapter folder; no model is loaded.
 
     Raises:
-        CheckpointError: It is missing or damaged.
+        CheckpointError: It is missing or damaged, or holds the weights of a method without an adapter.
     """
+    if (Path(folder) / TRAINED).is_file():
+        hint = "the config.yaml of its run can be inspected in its place"
+        raise CheckpointError(str(folder), expected="an adapter", got="weights of a method without one", hint=hint)
     config = read_adapter_config(folder)
     path = Path(folder) / WEIGHTS_FILE
     shapes = read_tensor_shapes(path)

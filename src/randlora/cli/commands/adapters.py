@@ -93,6 +93,8 @@ def inspect(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     if target.is_file():
         config = load_config(target, overrides)
         found = inspect_run(replace(config, trust_remote_code=arguments.trust_remote_code))
+    elif overrides:
+        raise ConfigError(overrides[0], expected="a config file with it", got=f"{target}, whose training is over")
     else:
         found = inspect_adapter(target / "adapter" if (target / "adapter").is_dir() else target)
     if found.layers:
