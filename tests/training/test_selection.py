@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from randlora.errors import ConfigError
 from randlora.training import evaluate, train, validate
+from randlora.training.run.trainer import RunTrainer
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +64,44 @@ def test_training_stops_when_nothing_gets_better(config):
     record = train(config)
     steps = [entry["step"] for entry in record.history if "validation_accuracy" in entry]
     assert steps == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("step", [2, 3, 4])
+def test_a_resumed_run_is_not_patient_anew(config, tmp_path, monkeypatch, step):
+    config.optimization = replace(config.optimization, learning_rate=1e-9, epochs=9, save_steps=1, early_stopping=3)
+    whole = train(replace(config, output=str(tmp_path / "whole")))
+
+    def stop(self, *args, **kwargs):
+        ordinary(self, *args, **kwargs)
+        if self.state.global_step == step:
+            raise KeyboardInterrupt
+
+    ordinary = RunTrainer._save_checkpoint
+    with monkeypatch.context() as patch:
+        patch.setattr(RunTrainer, "_save_checkpoint", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    record = train(config)
+    assert [entry["step"] for entry in record.history] == [entry["step"] for entry in whole.history]
+    assert record.metrics == whole.metrics
+
+
+@pytest.mark.parametrize("length", [{"max_steps": 3}, {"epochs": 1.5}])
+def test_a_run_that_was_ended_behind_its_last_checkpoint_takes_no_step_more(config, tmp_path, monkeypatch, length):
+    config.optimization = replace(config.optimization, scheduler="constant", **length)
+    whole = train(replace(config, output=str(tmp_path / "whole")))
+
+    def stop(self, *args, **kwargs):
+        ordinary(self, *args, **kwargs)
+        if self.state.global_step == self.state.max_steps:
+            raise KeyboardInterrupt
+
+    ordinary = RunTrainer._save_checkpoint
+    with monkeypatch.context() as patch:
+        patch.setattr(RunTrainer, "_save_checkpoint", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    assert train(config).metrics == whole.metrics
 
 
 def test_a_resumed_selection_ends_with_the_same_bits(config, tmp_path, interrupted):

@@ -1,10 +1,10 @@
-"""What the Trainer is told to do beside training: show progress, tell the data the epoch."""
+"""What the Trainer is told to do beside training: show progress, tell the data the epoch, stop early."""
 
 from collections.abc import Callable
 from typing import Any
 
 from tqdm.auto import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from randlora.tasks.bars import progress_bar
 from randlora.training.run.memory import current_bytes
@@ -101,3 +101,14 @@ class EpochOfData(TrainerCallback):
         del args, control
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(int(state.epoch or 0))
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """The Trainer's, which a resumed run goes on counting: the Trainer itself would be patient anew."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Take the count of the checkpoint that the run resumes from."""
+        super().on_train_begin(args, state, control)
+        saved = state.stateful_callbacks.get(type(self).__name__)
+        if isinstance(saved, dict):
+            self.early_stopping_patience_counter = saved["attributes"]["early_stopping_patience_counter"]

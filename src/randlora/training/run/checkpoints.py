@@ -1,7 +1,11 @@
-"""Whether a checkpoint is whole: its last file lists the others, with sizes and digests."""
+"""Whether a checkpoint is whole: its last file lists the others, with sizes and digests; whether it is the last."""
 
 import json
 from pathlib import Path
+from typing import Any
+
+from transformers import TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from randlora.files import digest
 
@@ -33,3 +37,10 @@ def damage(checkpoint: Path) -> str | None:
         if found[name] != listed.get(name):
             return f"{name} is not what was written"
     return None
+
+
+def has_stopped(checkpoint: Path) -> bool:
+    """Whether a checkpoint is the training's last: of its last step, or of an early stop."""
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    control: Any = state.stateful_callbacks.get("TrainerControl", {})
+    return bool(control.get("args", {}).get("should_training_stop"))

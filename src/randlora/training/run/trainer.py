@@ -10,7 +10,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import EarlyStoppingCallback, Trainer
+from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
@@ -21,7 +21,8 @@ from randlora.tasks.shares import own_rows
 from randlora.tasks.task import NOT_METRICS
 from randlora.training.config.sections import OptimizationConfig
 from randlora.training.run.adalora import RankBudget, find_adalora, orthogonality, without_own_penalty
-from randlora.training.run.callbacks import EpochOfData, ProgressBar
+from randlora.training.run.callbacks import EarlyStopping, EpochOfData, ProgressBar
+from randlora.training.run.checkpoints import has_stopped
 from randlora.training.run.epoch_average import EpochAverage, find_averaged
 from randlora.training.run.progress import Progress
 from randlora.training.run.stopwatch import Stopwatch
@@ -52,6 +53,8 @@ class RunTrainer(Trainer):
     progress: Progress
     is_head: Callable[[str], bool]
     head_learning_rate: float | None
+    stopped = False
+    """Whether the training was resumed from its own end."""
     scoring = False
     """While a batch is scored; the model's mode does not say it: the first batch after a score is drawn in its mode."""
 
@@ -73,7 +76,7 @@ class RunTrainer(Trainer):
         for callback in (self.stopwatch, ProgressBar(), EpochOfData(self.train_dataset)):
             self.add_callback(callback)
         if optimization and optimization.early_stopping:
-            self.add_callback(EarlyStoppingCallback(optimization.early_stopping))
+            self.add_callback(EarlyStopping(optimization.early_stopping))
         without_own_penalty(self.model)
         keep_unsent(self.model)
         self.adalora = find_adalora(self.model)
@@ -82,6 +85,18 @@ class RunTrainer(Trainer):
         averaged = find_averaged(self.model)
         if averaged is not None and optimization is not None:
             self.add_callback(EpochAverage(averaged))
+
+    def train(self, resume_from_checkpoint: str | None = None, **rest: Any) -> Any:
+        """The Trainer's; a checkpoint of the training's end is loaded and nothing more done."""
+        self.stopped = resume_from_checkpoint is not None and has_stopped(Path(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint, **rest)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """The Trainer's, which would take a step more where the last was not an epoch's last."""
+        if self.stopped:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """The Trainer's, without LoRA's copies of its inputs.
