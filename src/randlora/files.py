@@ -14,12 +14,12 @@ from randlora.errors import ConfigError, OutputError
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-def write_atomically(path: Path, content: str, *, shared: bool = False) -> None:
-    """Write a text file so that it is there whole or not at all; a link in the place of either name is replaced.
+def write_atomically(path: Path, content: str | bytes, *, shared: bool = False) -> None:
+    """Write a file so that it is there whole or not at all; a link in the place of either name is replaced.
 
     Args:
         path: The file.
-        content: What it is to hold.
+        content: What it is to hold; a text in UTF-8.
         shared: Whether other processes may write it now: each then has a temporary file of its own, since another's
             would be moved half written.
     """
@@ -27,8 +27,8 @@ def write_atomically(path: Path, content: str, *, shared: bool = False) -> None:
     temporary = path.with_name(f".{path.name}{own}.tmp")
     temporary.unlink(missing_ok=True)
     try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(content)
+        with temporary.open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -128,3 +128,12 @@ def test_two_at_once_do_not_meet_in_one_folder(text_config, tmp_path):
     analyze_landscape(runs, folder, grid=2, examples=2)
     assert [path.name for path in folder.iterdir()] == ["landscape.partial.json"]
     assert output_folder(folder) == folder
+
+
+def test_what_a_killed_analysis_leaves_behind_is_no_other_file(tmp_path):
+    for name in (".landscape.partial.json.tmp", ".theory.png.tmp"):
+        (tmp_path / name).touch()
+    assert output_folder(tmp_path) == tmp_path
+    (tmp_path / ".notes.md.tmp").touch()
+    with pytest.raises(OutputError, match=r"got one that holds \.notes\.md\.tmp"):
+        output_folder(tmp_path)

@@ -1,12 +1,16 @@
 """The pictures of analyses: whatever runs are called, all of a picture's words are in it and clear of its data."""
 
+import errno
 import io
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
+from randlora.errors import OutputError
+from randlora.report.analysis import write_result
 from randlora.report.analysis_plots import FIGURES
 from randlora.report.page.drawing import draw
 from randlora.report.plots import literal
@@ -107,3 +111,15 @@ def test_layers_are_counted_in_whole_numbers():
     for make in (cka, spectrum):
         for axes in FIGURES[make.__name__](make()).axes:
             assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
+def test_a_full_disk_leaves_no_part_of_a_picture(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(OutputError, match="No space left on device"):
+            write_result(theory(), tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+    assert [path.suffix for path in write_result(theory(), tmp_path / "out")] == [".png", ".svg", ".md", ".json"]

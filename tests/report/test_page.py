@@ -82,6 +82,27 @@ def test_other_data_are_another_task(tmp_path):
     ]
 
 
+def test_data_of_one_name_whose_content_changed_are_another_task(tmp_path):
+    def made(name, seed, **digests):
+        fingerprint = {"model": "m" * 64, **{f"{split} data": 64 * digit for split, digit in digests.items()}}
+        made_run(tmp_path / name, seed=seed, test=80.0, config={"fingerprint": fingerprint})
+
+    made("a", 0, training="1", test="1")
+    made("b", 1, training="2", test="1")  # another draw of the same
+    made("c", 0, training="3", test="1")  # the same draw of others
+    made("d", 2, training="4", test="5")
+    made_run(tmp_path / "e", seed=3)  # of which nothing is known
+    few = TextData(train="intents/train.csv", validation=0.1, test="intents/test.csv", shots=4)
+    made_run(tmp_path / "f", config={"data": few, "fingerprint": {"training data": 64 * "6"}})
+    title = "text-classification, intents "
+    assert {setting.title: [run.name for run in setting.runs] for setting in group(find([tmp_path]))} == {
+        f"{title}…all test #1111 training #1111": ["a", "b", "e"],
+        f"{title}…all test #1111 training #3333": ["c"],
+        f"{title}…all test #5555 training #4444": ["d"],
+        f"{title}shots=4": ["f"],
+    }
+
+
 def test_a_rate_at_which_a_search_diverged_is_crossed(tmp_path):
     for rate, value in ((1e-3, 80.0), (1e-2, 85.0)):
         made_run(tmp_path / "search" / f"lr{rate:g}", rate=rate, validation=value)

@@ -133,6 +133,11 @@ def test_of_the_paper_is_kept_what_words_leave(write):
     assert (paper.average, paper.columns) == ("Average", PAPER["columns"])
     (paper,) = load_suite(path, ["--tasks", "{two: {}}"]).paper
     assert (paper.average, paper.columns) == (None, {})
+    (paper,) = load_suite(path, ["--tasks", "{one: {}, two: {}, three: {}}"]).paper
+    assert (paper.average, paper.columns) == (
+        None,
+        PAPER["columns"],
+    )  # ours would be over a task that is not the paper's
     assert load_suite(path, ["--shots", "{few: {data.shots: 4}}"]).paper == []  # its setting is for all data
     with pytest.raises(ConfigError, match=r"column: expected a name in paper\.csv, got 'Mean'"):
         load_suite(write(paper=[{**PAPER, "average": "Mean"}]))

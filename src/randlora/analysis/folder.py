@@ -8,7 +8,9 @@ from randlora.locks import LOCK
 ANALYSES = ("spectrum", "cka", "landscape", "theory", "transfer")
 PARTIAL = "landscape.partial.json"
 """Grid points of a landscape that is not finished."""
-_OWN = {f"{name}.{ending}" for name in ANALYSES for ending in ("json", "md", "png", "svg", "html")} | {PARTIAL, LOCK}
+_FILES = {f"{name}.{ending}" for name in ANALYSES for ending in ("json", "md", "png", "svg", "html")} | {PARTIAL}
+_OWN = _FILES | {LOCK} | {f".{name}.tmp" for name in _FILES}
+"""Also what an analysis leaves behind that was killed as it wrote."""
 
 
 def output_folder(path: str | Path) -> Path:

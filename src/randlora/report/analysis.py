@@ -78,22 +78,18 @@ def write_result(result: Result, folder: str | Path) -> list[Path]:
     path = output_folder(folder)
     # Whatever can fail is done before the first file is written.
     pictures = {kind: _drawn(literal(FIGURES[result.name](result)), kind) for kind in ("png", "svg")}
-    page = in_markdown(result)
-    numbers = json.dumps(_numbers_of(result), indent=1) + "\n"
-    texts = {"md": page, "json": numbers}
+    contents: dict[str, str | bytes] = {**pictures}
     if result.name == "landscape" and importlib.util.find_spec("plotly") is not None:
         from randlora.report.surface import surface_page  # noqa: PLC0415 - plotly need not be there
 
-        texts = {"html": surface_page(result), **texts}
+        contents["html"] = surface_page(result)
+    contents |= {"md": in_markdown(result), "json": json.dumps(_numbers_of(result), indent=1) + "\n"}
     written: list[Path] = []
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-        for kind, content in pictures.items():
+        for kind, content in contents.items():
             written.append(path / f"{result.name}.{kind}")
-            _write_bytes(written[-1], content)
-        for kind, text in texts.items():
-            written.append(path / f"{result.name}.{kind}")
-            write_atomically(written[-1], text)
+            write_atomically(written[-1], content)
         if result.name == "landscape":
             (path / PARTIAL).unlink(missing_ok=True)
     return written
@@ -108,14 +104,6 @@ def _drawn(figure: Figure, kind: str) -> bytes:
     memory = io.BytesIO()
     figure.savefig(memory, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
     return memory.getvalue()
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    with temporary.open("xb") as file:
-        file.write(content)
-    temporary.replace(path)
 
 
 def files_in_words(written: Sequence[Path]) -> str:

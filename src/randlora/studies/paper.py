@@ -163,7 +163,7 @@ def places(suite: Suite) -> tuple[list[str], list[str]]:
 
 
 def left_of_paper(suite: Suite, written: Suite) -> list[Paper]:
-    """What still holds of a suite's `paper` when words of the command line have taken tasks, shots or methods away.
+    """What still holds of a suite's `paper` when words of the command line have changed its tasks, shots or methods.
 
     Args:
         suite: The suite.
@@ -181,7 +181,7 @@ def left_of_paper(suite: Suite, written: Suite) -> list[Paper]:
                 methods={row: name for row, name in paper.methods.items() if row in rows},
                 columns={task: name for task, name in paper.columns.items() if task in tasks},
                 settings={own: name for own, name in paper.settings.items() if own in shots},
-                average=paper.average if set(tasks) >= set(all_tasks) else None,
+                average=paper.average if set(tasks) == set(all_tasks) else None,
                 costs_of=paper.costs_of if paper.costs_of in rows else None,
             )
         )

@@ -1,5 +1,6 @@
 """Runs that can be compared, and runs that are one arm of a comparison: the same but for seed and learning rate."""
 
+import itertools
 import json
 import math
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from randlora.messages import short
+from randlora.report.page.content import of_one_content
 from randlora.report.page.finding import LARGEST, Findings, FoundRun
 from randlora.report.page.labels import data_name, distinguished, method_name
 from randlora.report.page.studies import StudyCell
@@ -171,11 +173,12 @@ def group(found: Findings) -> list[Setting]:
         config = as_dict(run.config)
         key = [run.record.goal, *(config[part] for part in ("task", "model", "data", "start_from"))]
         keyed.setdefault(json.dumps(key, sort_keys=True, default=str), []).append(run)
-    groups = list(keyed.values())
-    titles = distinguished(
-        [_title(runs) for runs in groups],
-        [{key: as_dict(runs[0].config)[key] for key in ("data", "model")} for runs in groups],
-    )
+    groups, telling = [], []
+    for runs, content in itertools.chain.from_iterable(map(of_one_content, keyed.values())):
+        config = as_dict(runs[0].config)
+        groups.append(runs)
+        telling.append({"data": config["data"], "model": config["model"], "content": content})
+    titles = distinguished([_title(runs) for runs in groups], telling)
     settings = [_setting(title, runs, found.diverged) for title, runs in zip(titles, groups, strict=True)]
     labels = sorted({arm.label for setting in settings for arm in setting.arms})
     for setting in settings:
