@@ -66,41 +66,44 @@ def test_training_stops_when_nothing_gets_better(config):
     assert steps == [1, 2, 3, 4]
 
 
+@pytest.fixture
+def end_behind_checkpoint(monkeypatch):
+    """Train until the checkpoint of a step, or of the last, is whole, and end there."""
+
+    def end(config, step=None):
+        def save(self, *args, **kwargs):
+            ordinary(self, *args, **kwargs)
+            if self.state.global_step == (self.state.max_steps if step is None else step):
+                raise KeyboardInterrupt
+
+        ordinary = RunTrainer._save_checkpoint
+        with monkeypatch.context() as patch:
+            patch.setattr(RunTrainer, "_save_checkpoint", save)
+            with pytest.raises(KeyboardInterrupt):
+                train(config)
+
+    return end
+
+
 @pytest.mark.parametrize("step", [2, 3, 4])
-def test_a_resumed_run_is_not_patient_anew(config, tmp_path, monkeypatch, step):
+def test_a_resumed_run_is_not_patient_anew(config, tmp_path, end_behind_checkpoint, step):
     config.optimization = replace(config.optimization, learning_rate=1e-9, epochs=9, save_steps=1, early_stopping=3)
     whole = train(replace(config, output=str(tmp_path / "whole")))
 
-    def stop(self, *args, **kwargs):
-        ordinary(self, *args, **kwargs)
-        if self.state.global_step == step:
-            raise KeyboardInterrupt
-
-    ordinary = RunTrainer._save_checkpoint
-    with monkeypatch.context() as patch:
-        patch.setattr(RunTrainer, "_save_checkpoint", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train(config)
+    end_behind_checkpoint(config, step)
     record = train(config)
     assert [entry["step"] for entry in record.history] == [entry["step"] for entry in whole.history]
     assert record.metrics == whole.metrics
 
 
 @pytest.mark.parametrize("length", [{"max_steps": 3}, {"epochs": 1.5}])
-def test_a_run_that_was_ended_behind_its_last_checkpoint_takes_no_step_more(config, tmp_path, monkeypatch, length):
+def test_a_run_that_was_ended_behind_its_last_checkpoint_takes_no_step_more(
+    config, tmp_path, end_behind_checkpoint, length
+):
     config.optimization = replace(config.optimization, scheduler="constant", **length)
     whole = train(replace(config, output=str(tmp_path / "whole")))
 
-    def stop(self, *args, **kwargs):
-        ordinary(self, *args, **kwargs)
-        if self.state.global_step == self.state.max_steps:
-            raise KeyboardInterrupt
-
-    ordinary = RunTrainer._save_checkpoint
-    with monkeypatch.context() as patch:
-        patch.setattr(RunTrainer, "_save_checkpoint", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train(config)
+    end_behind_checkpoint(config)
     assert train(config).metrics == whole.metrics
 
 

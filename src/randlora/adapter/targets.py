@@ -1,7 +1,7 @@
 """Find what a config names: modules outside of adapters, and parameters as stacks of matrices."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from copy import copy
 from typing import Any
 
@@ -87,6 +87,16 @@ def pattern_name(name: str, layer: nn.Module) -> str:
     """
     in_attention = isinstance(layer, StackedWeight) and isinstance(layer.owner, nn.MultiheadAttention)
     return name.removesuffix(f".{layer.name}") if in_attention else name
+
+
+def very_layers(names: Iterable[str]) -> dict[str, Any]:
+    """Fields of a config for the very layers of another one: PEFT reads `layers_to_transform` in another way.
+
+    Args:
+        names: Of the layers, in the base model or in the one around it.
+    """
+    own = sorted(name.removeprefix("base_model.model.") for name in names)
+    return {"target_modules": own, "layers_to_transform": None, "layers_pattern": None}
 
 
 def settle_targets(config: AdapterConfig, model: nn.Module) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from randlora.adapter.targets import very_layers
 from randlora.adapter_config import check_count
 from randlora.errors import ConfigError, LayerError
 from randlora.files import new_folder
@@ -220,9 +221,8 @@ def truncated_svd(
 
 def _lora_config(config: peft.PeftConfig, layers: dict[str, BaseTunerLayer], rank: int) -> peft.LoraConfig:
     shared = {name: getattr(config, name) for name in _SHARED_FIELDS if hasattr(config, name)}
-    if shared.get("layers_to_transform") is not None:  # which PEFT's LoRA reads in another way
-        names = [name.removeprefix("base_model.model.") for name in layers]
-        shared |= {"target_modules": names, "layers_to_transform": None, "layers_pattern": None}
+    if shared.get("layers_to_transform") is not None:
+        shared |= very_layers(layers)
     transposed = any(isinstance(layer.get_base_layer(), Conv1D) for layer in layers.values())
     return peft.LoraConfig(r=rank, lora_alpha=rank, fan_in_fan_out=transposed, inference_mode=True, **shared)
 

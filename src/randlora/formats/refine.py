@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from randlora.adapter.base_tuner import AdapterTuner
 from randlora.adapter.kinds import LINEARS, kind_of
+from randlora.adapter.targets import very_layers
 from randlora.adapter.weights import layer_shape
 from randlora.adapter_config import AdapterConfig
 from randlora.errors import CheckpointError, ConfigError, LayerError
@@ -66,8 +67,8 @@ def refine_lora(model: nn.Module, lora: str | Path, config: AdapterConfig) -> pe
     missing = [name for name in _CARRIED if getattr(config, name) is None]
     fields: dict[str, Any] = {name: old.get(name) for name in (*_TARGETS, *missing)}
     layers = _check_lora(model, Path(lora))
-    if fields["layers_to_transform"] is not None:  # which PEFT's LoRA reads in another way
-        fields |= {"target_modules": layers, "layers_to_transform": None, "layers_pattern": None}
+    if fields["layers_to_transform"] is not None:
+        fields |= very_layers(layers)
     fresh = replace(config, **fields)
     tuner: type[AdapterTuner] = PEFT_TYPE_TO_TUNER_MAPPING[fresh.peft_type]
     tuner.matched_layers(fresh, model)  # what it refuses, it refuses before the LoRA is merged
@@ -109,7 +110,7 @@ def merge_lora(model: nn.Module, lora: str | Path) -> nn.Module:
     return merged
 
 
-def _check_lora(model: nn.Module, folder: Path) -> list[str]:
+def _check_lora(model: nn.Module, folder: Path) -> set[str]:
     """Names of the LoRA's layers."""
     if isinstance(model, peft.PeftModel):
         raise ConfigError("model", expected="a base model", got="a PeftModel", hint="merge its adapter first")
@@ -128,7 +129,7 @@ def _check_lora(model: nn.Module, folder: Path) -> list[str]:
         if part:
             _check_layer(model, layer, part, tensor)
             layers.add(layer)
-    return sorted(layers)
+    return layers
 
 
 def _check_layer(model: nn.Module, name: str, part: str, tensor: Tensor) -> None:

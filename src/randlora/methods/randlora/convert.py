@@ -13,6 +13,7 @@ from peft import PeftType
 from safetensors.torch import save_file
 from torch import Tensor
 
+from randlora.adapter.targets import very_layers
 from randlora.bases.peft_draw import PeftSparsity, draw_pair
 from randlora.errors import CheckpointError
 from randlora.files import new_folder
@@ -76,10 +77,8 @@ def convert(source: str | Path, output: str | Path) -> str:
         raise CheckpointError(
             str(source), expected=f"peft_type {PeftType.RANDLORA.value} or {PEFT_TYPE}", got=str(config["peft_type"])
         )
-    if converted.get("layers_to_transform") is not None:  # which the two sides read in different ways
-        layers = (name.removesuffix(_LAMBDA) for name in tensors if name.endswith(_LAMBDA))
-        names = sorted(layer.removeprefix("base_model.model.") for layer in layers)
-        converted |= {"target_modules": names, "layers_to_transform": None, "layers_pattern": None}
+    if converted.get("layers_to_transform") is not None:
+        converted |= very_layers(name.removesuffix(_LAMBDA) for name in tensors if name.endswith(_LAMBDA))
     with new_folder(output) as folder:
         (folder / CONFIG_FILE).write_text(json.dumps(converted, indent=2, sort_keys=True), encoding="utf-8")
         save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
