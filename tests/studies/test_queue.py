@@ -155,6 +155,10 @@ def test_what_is_no_queue_of_a_study_is_one_line(tmp_path):
     (study.folder / "inputs.json").write_text("[1]")
     with pytest.raises(OutputError, match=r"inputs\.json: expected what a study writes"):
         work(study, run=train)
+    lines = (study.folder / "journal.log").read_text().splitlines(keepends=True)
+    (study.folder / "journal.log").write_text("".join([*lines[:3], "\0" * 8 + "\n", *lines[4:]]))  # as of a power cut
+    with pytest.raises(OutputError, match=r"journal\.log: expected a journal of Optuna.*remove it"):
+        Study(study.suite, study.folder)
     (study.folder / "journal.log").write_text("{no journal\n")
     with pytest.raises(OutputError, match=r"journal\.log: expected a journal of Optuna.*remove it"):
         Study(study.suite, study.folder)

@@ -206,6 +206,25 @@ def test_evaluation_can_take_other_data_but_not_another_method(text_config, text
         evaluate(text_config.output, ["--method.r", "8"])
 
 
+def test_evaluation_says_that_the_runs_data_have_changed(text_config, texts, caplog):
+    text_config.data.validation = 0.25
+    text_config.optimization.max_steps = 1
+    train(text_config)
+    caplog.clear()
+    for split in ("test", "validation"):
+        evaluate(text_config.output, split=split)
+    evaluate(text_config.output, ["--data.test", str(texts / "train.csv")])
+    assert "no longer those of the run" not in caplog.text
+    for name in ("train.csv", "test.csv"):
+        lines = (texts / name).read_text(encoding="utf-8").splitlines()
+        (texts / name).write_text("\n".join(lines[:-2]) + "\n", encoding="utf-8")
+    for split, more in (("test", "since"), ("validation", "since, and examples that it was trained on may be among t")):
+        caplog.clear()
+        evaluate(text_config.output, split=split)
+        assert f"data.{split}: no longer those of the run: their content has changed {more}" in caplog.text
+        assert ("among them" in caplog.text) == (split == "validation")
+
+
 def test_the_record_is_plain_json(text_config):
     text_config.optimization.max_steps = 1
     train(text_config)

@@ -127,6 +127,8 @@ def test_a_search_by_several_seeds_takes_the_rate_that_is_best_on_average(config
 def test_rates_that_two_digits_do_not_tell_apart_are_not_tried_without_end():
     assert rates_beyond({1e-3: 0.5, 1.01e-3: 0.6}, Goal("accuracy"), 2) == []
     assert rates_beyond({1e-3: 0.5, 1e-2: 0.5}, Goal("accuracy"), 2) == []
+    assert rates_beyond({1e-3: 0.5, 3e-3: 0.5, 1e-2: None}, Goal("accuracy"), 3) == []  # one that diverged is no way up
+    assert rates_beyond({1e-3: 0.5, 3e-3: None, 1e-2: None}, Goal("accuracy"), 3) == [3.3e-4]
     assert rates_beyond({1e-3: 0.6, 1.001e-3: 0.5}, Goal("accuracy"), 2) == []
     assert rates_beyond({1e-300: 0.6, 1e-3: 0.5}, Goal("accuracy"), 2) == []
     assert rates_beyond({1e-3: 0.5, 1e300: 0.6}, Goal("accuracy"), 2) == []

@@ -86,8 +86,9 @@ class Queue:
 
     def __init__(self, folder: Path, name: str, url: str | None = None) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._storage: Any = Database(url) if url is not None else _journal(folder)
+        database = None if url is None else Database(url)
         try:
+            self._storage: Any = _journal(folder) if database is None else database  # which is read as it is opened
             self._study = self._find(name)
         except (ValueError, KeyError, TypeError) as error:  # lines that no study has written
             hint = "remove it: what is finished is known by the runs' own records"

@@ -75,7 +75,9 @@ def rates_beyond(scores: Mapping[float, float | None], goal: Goal, begun: int) -
         begun: How many rates the search began with.
     """
     rates, best = sorted(scores), best_rate(scores, goal)
-    if len(rates) >= begun + WIDENINGS or len(set(scores.values())) == 1:  # all alike, there is no way that leads up
+    finite = [score for score in scores.values() if score is not None]
+    alike = len(finite) > 1 and len(set(finite)) == 1  # then no way leads up
+    if len(rates) >= begun + WIDENINGS or alike:
         return []
     neighbours = {rates[0]: rates[1], rates[-1]: rates[-2]}
     if best not in neighbours:

@@ -10,6 +10,7 @@ from torch import nn
 
 from randlora.errors import CheckpointError, ConfigError
 from randlora.formats import load_adapter
+from randlora.messages import note
 from randlora.tasks import TASKS, Split, Task
 from randlora.tasks.fingerprint import architecture_fingerprint
 from randlora.training.config.file import load_config
@@ -61,7 +62,11 @@ def evaluate(
     task = kind(config.data, seed=config.seed, facts=record.facts)
     if not task.has(split):
         raise ConfigError(f"data.{split}", expected="data to evaluate on", got="none")
-    task.fingerprint(split)  # data that do not fit are refused before the model is loaded
+    found = task.fingerprint(split)  # data that do not fit are refused before the model is loaded
+    asked = any(word.startswith("--data.") for word in overrides)
+    if not asked and found != config.fingerprint.get(f"{split} data", found):
+        trained_on = ", and examples that it was trained on may be among them" if split == "validation" else ""
+        note(f"data.{split}: no longer those of the run: their content has changed since{trained_on}")
     load_model(task, config)
     return score_model(task, trained_model(task, config, folder), config, split, record.started)
 
