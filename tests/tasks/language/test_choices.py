@@ -61,8 +61,29 @@ def test_questions_are_tokenized_as_in_training(chats, tmp_path):
     messages = rows[0]["messages"]
     ids = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True)["input_ids"]
     assert asker.prompt(question) == ids
-    assert asker.answered(question, "false") == (ids, tokenizer("false")["input_ids"])
+    assert asker.answered(question, ["false"]) == [(ids, tokenizer("false")["input_ids"])]
     assert (asker.answer(question), question.choice.right) == ("true", 0)
+
+
+@pytest.mark.parametrize("begins", ["{{ '' if m.role == 'user' else ' ' }}", "<|head|>{{ m.thoughts }}\n\n<|tail|>"])
+def test_what_a_template_writes_before_an_answer_is_no_part_of_it(chats, tmp_path, begins):
+    tokenizer = chats.make(template=chats.templates["chatml"].replace("{{ m['content'] }}", begins + "{{ m.content }}"))
+    messages = [{"role": "user", "content": "a or b?"}, {"role": "assistant", "content": "a"}]
+    (question,) = read_questions(pool_of(tmp_path, [{"messages": messages, "choices": ["a", "b"]}]), choose=True)
+    whole = tokenizer(tokenizer.apply_chat_template(messages, tokenize=False))["input_ids"]
+    asker = Asker(tokenizer)
+    (prompt, a), (_, b) = asker.answered(question, ["a", "b"])
+    assert whole[: len(prompt + a)] == prompt + a
+    assert tokenizer.decode(a).strip() == "a"
+    assert tokenizer.decode(b).strip() == "b"
+    assert asker.prompt(question) == prompt
+    messages[1]["thoughts"] = "surely a"
+    (question,) = read_questions(pool_of(tmp_path, [{"messages": messages}]))
+    if "thoughts" in begins:  # which the model would have to think by itself
+        with pytest.raises(DataError, match=r"line 1: expected an answer.*no thoughts.*leave data\.metrics out"):
+            asker.prompt(question)
+    else:
+        assert asker.prompt(question) == prompt
 
 
 def test_a_completion_is_opened_and_its_written_end_is_no_part_of_it(chats, tmp_path):
@@ -73,7 +94,7 @@ def test_a_completion_is_opened_and_its_written_end_is_no_part_of_it(chats, tmp_
     prompt, answer = tokenizer("the sun is")["input_ids"], tokenizer(" a star", add_special_tokens=False)["input_ids"]
     assert prompt[0] == tokenizer.bos_token_id
     assert asker.prompt(question) == prompt
-    assert asker.answered(question, asker.answer(question)) == (prompt, answer)
+    assert asker.answered(question, [asker.answer(question)]) == [(prompt, answer)]
 
 
 def test_csv_and_parquet_keep_the_choices(tmp_path):

@@ -11,6 +11,7 @@ from randlora.tasks.language import FORMS, Completion, Conversation, Preference,
 from randlora.tasks.language.alpaca import alpaca, llm_adapters
 
 USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+WORSE = {"role": "assistant", "content": "c"}
 
 
 def read(row, **options):
@@ -29,6 +30,14 @@ def test_a_form_is_known_by_its_columns(form):
         ({"text": "a"}, Text("a")),
         ({"messages": [USER, ANSWER]}, Conversation([USER, ANSWER])),
         ({"messages": [USER, ANSWER], "tools": '[{"name": "t"}]'}, Conversation([USER, ANSWER], tools=[{"name": "t"}])),
+        (
+            {"prompt": [USER], "completion": [ANSWER], "chat_template_kwargs": {"enable_thinking": False}},
+            Conversation([USER, ANSWER], given=1, options={"enable_thinking": False}),
+        ),
+        (
+            {"prompt": [USER], "chosen": [ANSWER], "rejected": [WORSE], "chat_template_kwargs": '{"a": 1}'},
+            Preference([USER], [ANSWER], [WORSE], options={"a": 1}),
+        ),
         ({"messages": [USER, {**ANSWER, "name": None}]}, Conversation([USER, ANSWER])),
         ({"messages": [USER, {**ANSWER, "weight": 0}]}, Conversation([USER, {**ANSWER, "weight": 0}])),
         ({"prompt": "a", "completion": "b"}, Completion("a", "b")),
@@ -160,6 +169,10 @@ def test_texts_that_come_in_parts_are_joined():
         ({"messages": [USER, {"role": "tool", "content": "x"}, ANSWER]}, "got one of 'tool'"),
         ({"messages": [USER, ANSWER], "tools": "{"}, "column 'tools': expected JSON"),
         ({"messages": [USER, ANSWER], "tools": {"a": 1}}, "expected a list of tools, got an object"),
+        (
+            {"messages": [USER, ANSWER], "chat_template_kwargs": [1]},
+            "column 'chat_template_kwargs': expected an object",
+        ),
         ({"prompt": "a", "completion": [ANSWER]}, "both as lists of messages, got a text and a list"),
         ({"prompt": "a", "completion": ""}, "column 'completion': expected a text, got an empty one"),
         ({"instruction": "a", "input": "b", "output": None}, "column 'output': expected a text, got nothing"),

@@ -270,9 +270,8 @@ def test_a_template_takes_options(chats, learned):
     template = chats.templates["chatml"].replace("assistant\n", "assistant\n{{ '' if thinks else '<|tail|>' }}")
     template = template.replace("{{ m['content'] }}", "{{ '<|tail|>' if m['role'] == 'assistant' }}{{ m['content'] }}")
     tokenizer = chats.make(template)
-    sample = Conversation(talk([("a", "b")]))
     for thinks, span in ((True, "<|tail|>b<|close|>"), (False, "b<|close|>")):
-        ids, labels = encode_one(tokenizer, sample, chat_template_kwargs={"thinks": thinks})
+        ids, labels = encode_one(tokenizer, Conversation(talk([("a", "b")]), options={"thinks": thinks}))
         assert learned(tokenizer, ids, labels) == [span]
 
 

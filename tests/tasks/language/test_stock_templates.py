@@ -1,5 +1,6 @@
 """Templates of well-known models, as TRL brings them: what is learned is what is said and an end, or an error."""
 
+import json
 import re
 from importlib import util
 from pathlib import Path
@@ -10,6 +11,9 @@ from transformers import PreTrainedTokenizerFast
 
 from randlora.errors import DataError
 from randlora.tasks.language import Conversation, Loss, encode
+from randlora.tasks.language.mixture import read_sources
+from randlora.tasks.language.pool import mix
+from randlora.tasks.language.questions import Asker, read_questions
 
 PACKAGE = util.find_spec("trl")
 FOLDER = Path(PACKAGE.submodule_search_locations[0]) / "chat_templates" if PACKAGE else Path("none")
@@ -70,3 +74,22 @@ def test_stock_templates(learned, path, last_only):
             or after.endswith("<|END_OF_TURN_TOKEN|>")
         )
         assert not any(message["content"] in before for message in SAYS)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.jinja")), ids=lambda path: path.stem)
+def test_a_question_and_its_answer_are_what_is_trained(path, tmp_path):
+    """Whatever a template writes before the answer: Qwen3's empty thoughts, the channel of gpt-oss."""
+    tokenizer, answer = read(path), SAYS[1]["content"]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": SAYS[:2], "choices": [answer, "No."]}))
+    (question,) = read_questions(mix(read_sources(str(tmp_path / "rows.jsonl")), wording=None)[0], choose=True)
+    try:
+        row = encode(tokenizer, [("here", question.sample)]).rows[0]
+    except DataError:  # see above
+        assert path.stem not in [*WHOLE, "qwen3"]
+        return
+    asker = Asker(tokenizer)
+    (prompt, said), (other, no) = asker.answered(question, question.choice.candidates)
+    assert row["input_ids"][: len(prompt + said)] == prompt + said
+    assert tokenizer.decode(said) == answer
+    assert (other, tokenizer.decode(no)) == (prompt, "No.")
+    assert asker.prompt(question) == prompt

@@ -59,7 +59,7 @@ def test_answers_and_likelihoods_are_those_of_each_prompt_alone(speaker, questio
     assert len({len(ids) for ids in prompts}) > 3
     literal = [spoken(speaker, ids, 12) for ids in prompts]
     assert len(set(literal)) > 3
-    pairs = [asker.answered(question, question.answer) for question in questions]
+    pairs = [asker.answered(question, [question.answer])[0] for question in questions]
     likely = [literal_likelihood(speaker, *pair) for pair in pairs]
     for size in (1, 3, 7):
         rooms = [12] * len(prompts)
@@ -70,7 +70,7 @@ def test_answers_and_likelihoods_are_those_of_each_prompt_alone(speaker, questio
 @torch.no_grad()
 def test_a_model_that_cannot_leave_logits_out_scores_the_same(speaker, questions, monkeypatch):
     asker = Asker(speaker.tokenizer)
-    pairs = [asker.answered(question, question.answer) for question in questions]
+    pairs = [asker.answered(question, [question.answer])[0] for question in questions]
     expected = log_likelihoods(speaker.model, pairs, batch_size=3)
     monkeypatch.setattr(speaker.model, "_supports_logits_to_keep", lambda: False)
     assert log_likelihoods(speaker.model, pairs, batch_size=3) == pytest.approx(expected, rel=1e-6)
@@ -85,7 +85,7 @@ def test_scores_count_what_the_literal_computation_finds(speaker, questions):
     by_sum = by_length = 0
     for number, question in enumerate(questions):
         candidates = (" d", question.answer, " abc abc abc")
-        likely = [literal_likelihood(speaker, *asker.answered(question, text)) for text in candidates]
+        likely = [literal_likelihood(speaker, *pair) for pair in asker.answered(question, candidates)]
         right = number % 3
         by_sum += likely.index(max(likely)) == right
         shares = [value / len(text) for value, text in zip(likely, candidates, strict=True)]

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from randlora.errors import ConfigError
+from randlora.tasks.language import Conversation
 from randlora.training.language import Chat, Decoding, generate, load_speaker
 from randlora.training.language.prompts import token_ids
 
@@ -26,7 +27,7 @@ def test_what_was_said_is_asked_with_again(speaker):
     first = chat.say("abc")
     messages = [{"role": "user", "content": "abc"}, {"role": "assistant", "content": first}]
     second = chat.say("d")
-    asked = token_ids(speaker, [*messages, {"role": "user", "content": "d"}], "here")
+    asked = token_ids(speaker, Conversation([*messages, {"role": "user", "content": "d"}]), "here")
     assert second == generate(speaker, [asked], Decoding(8))[0]
     assert [message["role"] for message in chat.history] == ["user", "assistant"] * 2
 

@@ -96,7 +96,7 @@ def likeliest(speaker, questions):
     for question in questions:
         sums = []
         for text in question.choice.candidates:
-            prompt, answer = Asker(speaker.tokenizer).answered(question, text)
+            prompt, answer = Asker(speaker.tokenizer).answered(question, [text])[0]
             logits = speaker.model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
             sums.append(sum(float(logits[len(prompt) + place - 1, token]) for place, token in enumerate(answer)))
         count += sums.index(max(sums)) == question.choice.right

@@ -8,6 +8,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from randlora.errors import CheckpointError, ConfigError, DataError
+from randlora.tasks.language import Conversation
 from randlora.training import train
 from randlora.training.adapted import load_adapted
 from randlora.training.language import Decoding, generate, load_speaker
@@ -93,7 +94,7 @@ def test_draws_follow_the_seed(speaker):
 def test_prompts_are_tokenized_as_in_training(speaker):
     messages = [{"role": "user", "content": "abc"}]
     own = speaker.tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
-    assert token_ids(speaker, "abc", "here") == token_ids(speaker, messages, "here") == own
+    assert token_ids(speaker, "abc", "here") == token_ids(speaker, Conversation(messages), "here") == own
     told = token_ids(speaker, "abc", "here", system="be")
     assert speaker.tokenizer.decode(told).startswith("<s> system : be </s>")
     assert token_ids(speaker, "abc", "here", raw=True) == speaker.tokenizer("abc")["input_ids"]
@@ -114,7 +115,7 @@ def test_a_raw_prompt_is_not_closed_before_it_is_gone_on_with(llama, tmp_path):
     with pytest.raises(ConfigError, match="--system: expected a chat template"):
         token_ids(speaker, "ab", "here", system="be")
     with pytest.raises(DataError, match="chat template"):
-        token_ids(speaker, [{"role": "user", "content": "a"}], "here")
+        token_ids(speaker, Conversation([{"role": "user", "content": "a"}]), "here")
 
 
 @pytest.mark.slow

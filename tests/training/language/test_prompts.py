@@ -3,6 +3,7 @@
 import pytest
 
 from randlora.errors import ConfigError, DataError
+from randlora.tasks.language import Conversation
 from randlora.training.language import read_prompts
 
 USER = {"role": "user", "content": "hi"}
@@ -20,9 +21,13 @@ def test_files(tmp_path):
         '{"prompt": "one"}',
         '{"prompt": [{"role": "user", "content": "hi"}], "completion": "x"}',
         '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]}',
+        '{"messages": [{"role": "user", "content": "hi"}], "tools": [{"name": "t"}]}',
+        '{"messages": [{"role": "user", "content": "hi"}], "chat_template_kwargs": {"enable_thinking": false}}',
     ]
+    told = [{}, {}, {"tools": [{"name": "t"}]}, {"options": {"enable_thinking": False}}]
+    expected = [Conversation([USER], **words) for words in told]
     (tmp_path / "p.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    assert read_prompts([], str(tmp_path / "p.jsonl")) == ["one", [USER], [USER]]
+    assert read_prompts([], str(tmp_path / "p.jsonl")) == ["one", *expected]
 
 
 @pytest.mark.parametrize(
@@ -30,7 +35,7 @@ def test_files(tmp_path):
     [
         ('{"prompt": 3}', "line 1, 'prompt': expected a text or a list of messages, got a number"),
         ('{"prompt": "a"}\n{"text": "b"}', "line 2: expected 'prompt' or 'messages', got 'text'"),
-        ('{"prompt": 3}', "line 1"),
+        ('{"messages": [{"role": "user", "content": "a"}], "tools": 1}', "line 1, column 'tools': expected a list"),
         ('{"prompt": " "}', "line 1, 'prompt'"),
         ('{"messages": [{"role": "assistant", "content": "yes"}]}', "line 1"),
         ("{", "line 1"),

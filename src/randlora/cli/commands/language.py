@@ -109,7 +109,8 @@ def generate(arguments: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _row(prompt: "Prompt", answer: str) -> str:
-    return json.dumps({"prompt": prompt, "completion": answer}, ensure_ascii=False)
+    asked = prompt if isinstance(prompt, str) else prompt.messages
+    return json.dumps({"prompt": asked, "completion": answer}, ensure_ascii=False)
 
 
 def _new_file(name: str) -> Path:

@@ -1,9 +1,8 @@
 """Samples to the columns `input_ids` and `labels`, which TRL's SFTTrainer takes as they are."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import datasets
 from transformers import PreTrainedTokenizerBase
@@ -44,7 +43,6 @@ def encode(
     loss: Loss | None = None,
     max_length: int | None = None,
     drop_empty: bool = False,
-    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Encoded:
     """Tokenize samples for supervised training.
 
@@ -57,7 +55,6 @@ def encode(
         loss: What is learned; None for completions, every turn of the assistant, and whole texts.
         max_length: Tokens that are kept of an example, from its beginning; None keeps all.
         drop_empty: Leave out examples that have no trained token within `max_length`, in place of an error.
-        chat_template_kwargs: What else the chat template is told, for example `enable_thinking`.
 
     Returns:
         A table of `input_ids` and `labels`, lists of equal lengths.
@@ -65,7 +62,7 @@ def encode(
     Raises:
         DataError: An example has no trained token, or cannot be rendered; the message names its row.
     """
-    renderer = Renderer(tokenizer, loss or Loss(), chat_template_kwargs)
+    renderer = Renderer(tokenizer, loss or Loss())
     encoder = Encoder(tokenizer)
     writer = TokenTable(("input_ids", "labels"))
     cut = dropped = 0

@@ -32,20 +32,23 @@ class Form:
 E2E = Form("e2e", ("mr", "ref"))
 """The E2E challenge's: a meaning representation, and a text that says it."""
 
-_COMPLETION = Form("completion", ("prompt", "completion"), ("tools",))
+_TOLD = "tools", "chat_template_kwargs"
+"""Columns for the chat template, as TRL has them."""
+
+_COMPLETION = Form("completion", ("prompt", "completion"), _TOLD)
 _TEXT = Form("text", ("text",))
 
 FORMS = (
-    Form("messages", ("messages",), ("tools",)),
+    Form("messages", ("messages",), _TOLD),
     _COMPLETION,
-    Form("preference", ("chosen", "rejected"), ("prompt", "tools")),
-    Form("alpaca", ("instruction", "output"), ("input",)),
-    Form("sharegpt", ("conversations",)),
+    Form("preference", ("chosen", "rejected"), ("prompt", *_TOLD)),
+    Form("alpaca", ("instruction", "output"), ("input", *_TOLD)),
+    Form("sharegpt", ("conversations",), _TOLD),
     E2E,
     _TEXT,
 )
 
-SHARED = frozenset({"tools", CHOICES})
+SHARED = frozenset({*_TOLD, CHOICES})
 """Columns that do not tell a form."""
 
 COLUMNS = SHARED.union(*((*form.needs, *form.may) for form in FORMS))
@@ -107,17 +110,16 @@ def normalise(row: Mapping[str, Any], form: Form, where: str, *, wording: Wordin
     if form.name == "alpaca":
         return _alpaca(row, where, wording)
     if form.name == "preference":
-        return read_preference(row, where, _tools(row, where))
+        return read_preference(row, where, told(row, where))
     if form in _TEXTS:
         return _TEXTS[form](row, where)
     if form.name == "sharegpt":
-        return _conversation(_from_sharegpt(row.get("conversations"), f"{where}, column 'conversations'"), where)
-    return _conversation(read_messages(row.get("messages"), f"{where}, column 'messages'"), where, _tools(row, where))
-
-
-def _conversation(messages: list[Message], where: str, tools: list[Any] | None = None, given: int = 0) -> Conversation:
+        messages = _from_sharegpt(row.get("conversations"), f"{where}, column 'conversations'")
+        check_order(messages, where)
+        return Conversation(messages, **told(row, where))
+    messages = read_messages(row.get("messages"), f"{where}, column 'messages'")
     check_order(messages, where)
-    return Conversation(messages, given=given, tools=tools)
+    return Conversation(messages, **told(row, where))
 
 
 def _completion(row: Mapping[str, Any], where: str) -> Completion | Conversation:
@@ -126,7 +128,8 @@ def _completion(row: Mapping[str, Any], where: str) -> Completion | Conversation
     if isinstance(prompt, list) and isinstance(completion, list):
         given = read_messages(prompt, places[0])
         answer = read_messages(completion, places[1])
-        return _conversation([*given, *answer], where, _tools(row, where), given=len(given))
+        check_order([*given, *answer], where)
+        return Conversation([*given, *answer], given=len(given), **told(row, where))
     if isinstance(prompt, list) or isinstance(completion, list):
         raise DataError(
             where,
@@ -157,7 +160,9 @@ def _alpaca(row: Mapping[str, Any], where: str, wording: Wording | None) -> Comp
     if wording is not None:
         return Completion(WORDINGS[wording](instruction, given), output)
     asked = f"{instruction}\n\n{given}" if given else instruction
-    return Conversation([{"role": "user", "content": asked}, {"role": "assistant", "content": output}])
+    return Conversation(
+        [{"role": "user", "content": asked}, {"role": "assistant", "content": output}], **told(row, where)
+    )
 
 
 def _from_sharegpt(value: Any, where: str) -> list[Message]:
@@ -172,16 +177,32 @@ def _from_sharegpt(value: Any, where: str) -> list[Message]:
     return [{"role": _SPEAKERS[message["role"]], "content": message["content"]} for message in messages]
 
 
-def _tools(row: Mapping[str, Any], where: str) -> list[Any] | None:
-    tools = row.get("tools")
-    if isinstance(tools, str):  # as text, since tables cannot hold objects of different make
-        try:
-            tools = json.loads(tools)
-        except ValueError as error:
-            raise DataError(f"{where}, column 'tools'", expected="JSON", got=str(error)) from error
+def told(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What a row tells the chat template: `tools`, a list, and `options`, an object; None where it says nothing.
+
+    Args:
+        row: Values by column; both may be JSON texts, since tables cannot hold objects of different make.
+        where: The file and row, for the message.
+
+    Raises:
+        DataError: A value is of the wrong type.
+    """
+    tools, options = (_json(row, column, where) for column in _TOLD)
     if tools is not None and not isinstance(tools, list):
         raise DataError(f"{where}, column 'tools'", expected="a list of tools", got=kind(tools))
-    return tools or None
+    if options is not None and not isinstance(options, dict):
+        raise DataError(f"{where}, column '{_TOLD[1]}'", expected="an object of options by name", got=kind(options))
+    return {"tools": tools or None, "options": options or None}
+
+
+def _json(row: Mapping[str, Any], column: str, where: str) -> Any:
+    value = row.get(column)
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise DataError(f"{where}, column '{column}'", expected="JSON", got=str(error)) from error
 
 
 def _listed(columns: Iterable[str]) -> str:

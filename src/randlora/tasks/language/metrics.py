@@ -73,15 +73,18 @@ def choice_accuracy(
         acc and acc_norm). A tie is decided for the first.
 
     Raises:
-        DataError: A question with an answer is longer than the context.
+        DataError: A question with an answer is longer than the context, or see `Asker.answered`.
     """
     asker = Asker(tokenizer)
-    candidates = [(question, text) for question in questions if question.choice for text in question.choice.candidates]
-    pairs = [asker.answered(question, text) for question, text in candidates]
-    for (question, _), (prompt, answer) in zip(candidates, pairs, strict=True):
-        if len(prompt) + len(answer) > context:
-            expected = f"at most {context:,} tokens with each choice, the model's context"
-            raise DataError(question.where, expected=expected, got=f"{len(prompt) + len(answer):,}")
+    pairs: list[tuple[list[int], list[int]]] = []
+    for question in questions:
+        if question.choice is not None:
+            found = asker.answered(question, question.choice.candidates)
+            longest = max(len(prompt) + len(answer) for prompt, answer in found)
+            if longest > context:
+                expected = f"at most {context:,} tokens with each choice, the model's context"
+                raise DataError(question.where, expected=expected, got=f"{longest:,}")
+            pairs += found
     sums = iter(log_likelihoods(model, pairs, batch_size=batch_size, advance=advance))
     by_sum = by_length = 0
     for question in questions:

@@ -1,8 +1,7 @@
 """Preferences to the columns `prompt_ids`, `chosen_ids` and `rejected_ids`, which TRL's DPOTrainer trains on."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import islice
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -23,7 +22,6 @@ def encode_preferences(
     *,
     max_length: int | None = None,
     drop_empty: bool = False,
-    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Encoded:
     """Tokenize preferences: a prompt once, and the two answers to it with the token that ends each.
 
@@ -32,7 +30,6 @@ def encode_preferences(
         samples: Preferences, each with its place for messages.
         max_length: Tokens that are kept of a prompt with an answer, from its beginning; None keeps all.
         drop_empty: Leave out pairs whose prompt alone fills `max_length`, in place of an error.
-        chat_template_kwargs: What else the chat template is told, for example `enable_thinking`.
 
     Returns:
         A table of `COLUMNS`.
@@ -41,7 +38,7 @@ def encode_preferences(
         DataError: A prompt fills `max_length`, two answers are the same tokens, or a sample cannot be rendered; the
             message names the row.
     """
-    renderer = Renderer(tokenizer, Loss(), chat_template_kwargs)
+    renderer = Renderer(tokenizer, Loss())
     encoder = Encoder(tokenizer)
     table = TokenTable(COLUMNS)
     cut = dropped = 0

@@ -9,7 +9,7 @@ from randlora.tasks.language.conversation import check_order, kind, read_message
 from randlora.tasks.language.samples import Message, Preference
 
 
-def read_preference(row: Mapping[str, Any], where: str, tools: list[Any] | None) -> Preference:
+def read_preference(row: Mapping[str, Any], where: str, told: Mapping[str, Any]) -> Preference:
     """Bring a row with `chosen`, `rejected` and perhaps `prompt` to its normal form.
 
     Without `prompt` it is what `chosen` and `rejected` begin with in common: whole messages, or whole words of texts.
@@ -18,7 +18,7 @@ def read_preference(row: Mapping[str, Any], where: str, tools: list[Any] | None)
     Args:
         row: Values by column.
         where: The file and row, for the message.
-        tools: The row's tools.
+        told: The row's `tools` and `options` for the template.
 
     Raises:
         DataError: A value is of the wrong type or empty, the answers are equal, or no prompt is found.
@@ -33,11 +33,11 @@ def read_preference(row: Mapping[str, Any], where: str, tools: list[Any] | None)
     if chosen == rejected:
         raise DataError(where, expected="two answers of which one is better", got="the same as 'chosen' and 'rejected'")
     if isinstance(chosen, list):
-        return _of_messages(prompt, chosen, rejected, where, tools)
+        return _of_messages(prompt, chosen, rejected, where, told)
     better = text_in(chosen, f"{where}, column 'chosen'")
     worse = text_in(rejected, f"{where}, column 'rejected'")
     if prompt is not None:
-        return Preference(text_in(prompt, f"{where}, column 'prompt'"), better, worse, tools)
+        return Preference(text_in(prompt, f"{where}, column 'prompt'"), better, worse, **told)
     start = _shared_words(better, worse)
     if not better[:start].strip() or not better[start:].strip() or not worse[start:].strip():
         raise DataError(
@@ -46,7 +46,7 @@ def read_preference(row: Mapping[str, Any], where: str, tools: list[Any] | None)
             got=f"{start} characters in common",
             hint="give the prompt in a column 'prompt'",
         )
-    return Preference(better[:start], better[start:], worse[start:], tools)
+    return Preference(better[:start], better[start:], worse[start:], **told)
 
 
 def _shared_words(first: str, second: str) -> int:
@@ -57,7 +57,7 @@ def _shared_words(first: str, second: str) -> int:
     return common - 1 if common > 0 and first[common - 1] == " " else common
 
 
-def _of_messages(prompt: Any, chosen: Any, rejected: Any, where: str, tools: list[Any] | None) -> Preference:
+def _of_messages(prompt: Any, chosen: Any, rejected: Any, where: str, told: Mapping[str, Any]) -> Preference:
     better = read_messages(chosen, f"{where}, column 'chosen'")
     worse = read_messages(rejected, f"{where}, column 'rejected'")
     if isinstance(prompt, list):
@@ -76,7 +76,7 @@ def _of_messages(prompt: Any, chosen: Any, rejected: Any, where: str, tools: lis
         better, worse = better[len(given) :], worse[len(given) :]
     check_order([*given, *better], f"{where}, 'prompt' and 'chosen'")
     check_order([*given, *worse], f"{where}, 'prompt' and 'rejected'")
-    return Preference(given, better, worse, tools)
+    return Preference(given, better, worse, **told)
 
 
 def _shared_messages(better: list[Message], worse: list[Message], where: str) -> list[Message]:

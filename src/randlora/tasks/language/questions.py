@@ -1,7 +1,8 @@
 """Examples to imitate as questions with an answer, for the scores that ask a model to answer."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from os.path import commonprefix
 from typing import Any
 
 from randlora.errors import DataError
@@ -75,26 +76,58 @@ class Asker:
         """Token ids of what the model is asked with.
 
         Raises:
-            DataError: The chat template refuses the messages, or there is none.
+            DataError: There is no chat template, it refuses the messages, or it writes the answer in another way.
         """
-        return self._encoder.encode([self._rendered(question, "")])[0].ids
+        opened = self._opened(question)
+        if opened.cut in (None, len(opened.text)):
+            return self._encoder.encode([replace(opened, cut=None)])[0].ids
+        return self._answered(opened, self.answer(question))[0]
 
     def answer(self, question: Question) -> str:
         """The answer in words, without the end that may be written out behind it."""
-        return without_end(question.answer, self._tokenizer.eos_token)
+        return self._bare(question.answer)
 
-    def answered(self, question: Question, answer: str) -> tuple[list[int], list[int]]:
-        """Token ids of the prompt, and of an answer behind it, without a token that ends it."""
-        tokens = self._encoder.encode([self._rendered(question, answer)])[0]
-        start = tokens.learned.index(True)
-        return tokens.ids[:start], tokens.ids[start:]
+    def answered(self, question: Question, answers: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """Token ids of the prompt, and of each answer behind it, without a token that ends it.
 
-    def _rendered(self, question: Question, answer: str) -> Rendered:
+        Raises:
+            DataError: See `prompt`.
+        """
+        opened = self._opened(question)
+        return [self._answered(opened, answer) for answer in answers]
+
+    def _bare(self, answer: str) -> str:
+        return without_end(answer, self._tokenizer.eos_token)
+
+    def _answered(self, opened: Rendered, answer: str) -> tuple[list[int], list[int]]:
+        start = len(opened.text)
+        text = replace(opened, text=opened.text + answer, learned=((start, start + len(answer)),))
+        tokens = self._encoder.encode([text])[0]
+        first = tokens.learned.index(True)
+        return tokens.ids[:first], tokens.ids[first:]
+
+    def _opened(self, question: Question) -> Rendered:
+        """The text before the answer, cut where the model begins to write.
+
+        Some chat templates begin the assistant's turn with more than they ask for it with: Qwen3's with empty thoughts,
+        gpt-oss' with a channel, Llama 2's with a blank. A trained model goes on from there.
+        """
         sample = question.sample
         if isinstance(sample, Completion):
-            prompt, opened = sample.prompt, False
-        else:
-            template = ChatTemplate(self._tokenizer, question.where, sample.tools)
-            prompt, opened = template.render(sample.messages[:-1], ask=True), True
-        span = (len(prompt), len(prompt) + len(answer))
-        return Rendered(prompt + answer, (span,) if answer else (), opened=opened, closed=True)
+            return Rendered(sample.prompt, (), opened=False, closed=True)
+        template = ChatTemplate(self._tokenizer, question.where, sample.tools, sample.options)
+        given, said = sample.messages[:-1], self._bare(sample.messages[-1]["content"]).strip()
+        asked = template.render(given, ask=True)
+        # Two answers without a letter in common: what is alike in both is the template's.
+        both = [template.render([*given, {"role": "assistant", "content": word}]) for word in ("no", "yes")]
+        whole = template.render(sample.messages)
+        for before in (commonprefix(both), asked):  # noqa: RUF071 - letters, not paths
+            if whole.startswith(before + said):
+                cut = len(asked) if before.startswith(asked) else len(before)
+                return Rendered(before, (), opened=True, closed=True, cut=cut)
+        raise DataError(
+            question.where,
+            expected="an answer that the chat template writes as it stands, and no thoughts of the example's before it",
+            got="another in its place",
+            hint="leave data.metrics out",
+        )

@@ -1,8 +1,6 @@
 """A sample as the text that is tokenized, with the characters in it that are learned."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -22,12 +20,14 @@ class Rendered:
         learned: The spans of characters in it that carry a loss, in their order.
         opened: Whether the text begins with the tokens that open it; if not, the tokenizer's own are set before it.
         closed: Whether it ends with a token that ends it; if not, the end-of-sequence token is set after it, learned.
+        cut: The character at which it is cut in two to be tokenized. None means wherever learning begins.
     """
 
     text: str
     learned: tuple[Span, ...]
     opened: bool
     closed: bool
+    cut: int | None = None
 
 
 class Renderer:
@@ -36,13 +36,10 @@ class Renderer:
     Args:
         tokenizer: Gives the chat template and the special tokens.
         loss: What is learned.
-        options: What else the chat template is told, for example `enable_thinking`.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, loss: Loss, options: Mapping[str, Any] | None = None
-    ) -> None:
-        self._tokenizer, self._loss, self._options = tokenizer, loss, options or {}
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, loss: Loss) -> None:
+        self._tokenizer, self._loss = tokenizer, loss
         self._closers = closing_tokens(tokenizer)
 
     def render(self, sample: Sample, where: str) -> Rendered:
@@ -87,7 +84,7 @@ class Renderer:
         return Rendered(prompt + answer, ((start, len(prompt) + len(answer)),), opened=False, closed=False)
 
     def _conversation(self, sample: Conversation, where: str) -> Rendered:
-        template = ChatTemplate(self._tokenizer, where, sample.tools, self._options)
+        template = ChatTemplate(self._tokenizer, where, sample.tools, sample.options)
         if self._loss.of_turns:
             last_only = self._loss.assistant_only_loss == "last"
             whole, spans = Turns(template, self._closers, where, last_only=last_only).find(sample)
@@ -100,7 +97,7 @@ class Renderer:
     def _answered(self, sample: Preference, answer: str | list[Message], where: str) -> Rendered:
         if isinstance(sample.prompt, str) or isinstance(answer, str):
             return self._plain(str(sample.prompt), str(answer), where)
-        template = ChatTemplate(self._tokenizer, where, sample.tools, self._options)
+        template = ChatTemplate(self._tokenizer, where, sample.tools, sample.options)
         before = template.render(sample.prompt, ask=True)
         whole = template.render([*sample.prompt, *answer])
         if not whole.startswith(before) or len(whole) == len(before):

@@ -30,24 +30,31 @@ class Conversation:
     """Messages for the tokenizer's chat template.
 
     Attributes:
-        messages: A system message or none, then a user's and the assistant's in turn, the assistant's last.
+        messages: A system message or none, then a user's and the assistant's in turn, the assistant's last; of a prompt
+            to answer, without that.
         given: The number of messages, counted from the first, that are the prompt: no turn in them is learned.
         tools: Tools that the template may describe to the model, as JSON schemas.
+        options: What else the template is told, for example `enable_thinking`.
     """
 
     messages: list[Message]
     given: int = 0
     tools: list[Any] | None = None
+    options: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Preference:
-    """A prompt with the better and the worse answer to it: three texts, or three lists of messages."""
+    """A prompt with the better and the worse answer to it: three texts, or three lists of messages.
+
+    `tools` and `options` are for the template, see `Conversation`.
+    """
 
     prompt: str | list[Message]
     chosen: str | list[Message]
     rejected: str | list[Message]
     tools: list[Any] | None = None
+    options: dict[str, Any] | None = None
 
 
 Sample: TypeAlias = Text | Completion | Conversation | Preference

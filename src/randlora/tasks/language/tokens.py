@@ -100,8 +100,9 @@ class Encoder:
 
 
 def _parts(rendered: Rendered) -> list[tuple[int, str]]:
-    """A text cut where learning begins, each part with the number of its first character."""
-    cuts = sorted({0, *(start for start, _ in rendered.learned)})
+    """A text cut where learning begins or as it says, each part with the number of its first character."""
+    begins = [start for start, _ in rendered.learned] if rendered.cut is None else [rendered.cut]
+    cuts = sorted({0, *begins})
     return [(start, rendered.text[start:end]) for start, end in zip(cuts, [*cuts[1:], None], strict=True)]
 
 

@@ -8,7 +8,7 @@ from transformers import TextStreamer
 
 from randlora.errors import ConfigError, DataError
 from randlora.messages import closest
-from randlora.tasks.language.samples import Message
+from randlora.tasks.language.samples import Conversation, Message
 from randlora.training.language.generation import Decoding
 from randlora.training.language.prompts import token_ids
 from randlora.training.language.speaker import Speaker
@@ -63,7 +63,7 @@ class Chat:
             DataError: The chat template refuses the messages, or they fill the context; nothing is kept then.
         """
         messages = [*self.history, {"role": "user", "content": text}]
-        ids = token_ids(self._speaker, messages, "the conversation", system=self.system)
+        ids = token_ids(self._speaker, Conversation(messages), "the conversation", system=self.system)
         stream = _Stream(self._speaker.tokenizer, self._write)
         try:
             self._generate(ids, stream)

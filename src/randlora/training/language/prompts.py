@@ -5,14 +5,15 @@ from typing import Any, TypeAlias
 
 from randlora.errors import ConfigError, DataError
 from randlora.tasks.language.conversation import kind, read_messages, text_in
+from randlora.tasks.language.forms import told
 from randlora.tasks.language.json_lines import json_records
-from randlora.tasks.language.samples import Message
+from randlora.tasks.language.samples import Conversation
 from randlora.tasks.language.templates import ChatTemplate
 from randlora.tasks.paths import FILE, kind_of, local
 from randlora.training.language.speaker import Speaker
 
-Prompt: TypeAlias = str | list[Message]
-"""A text, or the messages of a conversation so far."""
+Prompt: TypeAlias = str | Conversation
+"""A text, or a conversation so far."""
 
 
 def read_prompts(words: Sequence[str], file: str | None = None, stream: Iterable[str] = ()) -> list[Prompt]:
@@ -21,7 +22,8 @@ def read_prompts(words: Sequence[str], file: str | None = None, stream: Iterable
     Args:
         words: Prompts.
         file: A `.jsonl` file of objects with `prompt` (a text or messages) or `messages`, of which the assistant's last
-            is left out; or a text file with a prompt in every line that is not blank.
+            is left out, perhaps with `tools` and `chat_template_kwargs`; or a text file with a prompt in every line
+            that is not blank.
         stream: Lines.
 
     Raises:
@@ -66,7 +68,7 @@ def _of_record(record: dict[str, Any], where: str) -> Prompt:
         messages = messages[:-1]
     if not messages:
         raise DataError(where, expected="a message to answer", got="the assistant's alone")
-    return messages
+    return Conversation(messages, **told(record, where))
 
 
 def token_ids(
@@ -94,10 +96,11 @@ def token_ids(
             raise DataError(where, expected="a text, as with --raw there is no chat template", got="messages")
         ids = _ids_of_text(speaker.tokenizer, text_in(prompt, where))
     else:
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        asked = Conversation([{"role": "user", "content": prompt}]) if isinstance(prompt, str) else prompt
+        messages = asked.messages
         if system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": system}, *messages]
-        text = ChatTemplate(speaker.tokenizer, where).render(messages, ask=True)
+        text = ChatTemplate(speaker.tokenizer, where, asked.tools, asked.options).render(messages, ask=True)
         ids = list(speaker.tokenizer(text_in(text, where), add_special_tokens=False)["input_ids"])
     if not ids or len(ids) >= speaker.context:
         expected = f"from 1 to {speaker.context - 1:,} tokens, within the model's context"
