@@ -225,6 +225,7 @@ def clip(tmp_path_factory):
     )
     CLIPModel(config).save_pretrained(folder)
     preprocessing = {
+        "image_processor_type": "CLIPImageProcessor",
         "size": {"shortest_edge": 16},
         "crop_size": {"height": 16, "width": 16},
         "resample": 3,

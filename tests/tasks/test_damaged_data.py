@@ -11,6 +11,7 @@ import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import CLIPImageProcessorPil
 
 from randlora.errors import DataError
 from randlora.tasks import ClassificationData
@@ -19,7 +20,9 @@ from randlora.tasks.classification.labelled import load_training, require_texts
 from randlora.tasks.classification.preprocessing import Preprocessing
 
 ROWS = [{"text": f'text "{row}",\nmore', "label": "ab"[row % 2]} for row in range(6)]
-PLAIN = Preprocessing(resize=8, crop=(8, 8), resample=2, mean=(0.0,) * 3, std=(1.0,) * 3)
+PLAIN = Preprocessing(
+    CLIPImageProcessorPil(size={"shortest_edge": 8}, crop_size=8, resample=2, image_mean=[0.0] * 3, image_std=[1.0] * 3)
+)
 
 
 def whole_files():

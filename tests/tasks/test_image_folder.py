@@ -7,6 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from transformers import CLIPImageProcessorPil
 
 from randlora.errors import DataError
 from randlora.tasks import ClassificationData
@@ -14,7 +15,9 @@ from randlora.tasks.classification.images import ImageRows
 from randlora.tasks.classification.labelled import load_training, require_texts
 from randlora.tasks.classification.preprocessing import LARGEST, Preprocessing
 
-PLAIN = Preprocessing(resize=8, crop=(8, 8), resample=2, mean=(0.0,) * 3, std=(1.0,) * 3)
+PLAIN = Preprocessing(
+    CLIPImageProcessorPil(size={"shortest_edge": 8}, crop_size=8, resample=2, image_mean=[0.0] * 3, image_std=[1.0] * 3)
+)
 COLOURS = {"cat": 255, "dog": 0}
 
 
