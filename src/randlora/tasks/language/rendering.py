@@ -1,14 +1,16 @@
 """A sample as the text that is tokenized, with the characters in it that are learned."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
 from randlora.errors import DataError
+from randlora.messages import note
 from randlora.tasks.language.loss import Loss
 from randlora.tasks.language.samples import Completion, Conversation, Message, Preference, Sample, Text
 from randlora.tasks.language.templates import ChatTemplate, Span
-from randlora.tasks.language.turns import Turns, require_said
+from randlora.tasks.language.turns import Turns, UntoldTurnsError, require_said
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,36 @@ class Renderer:
     def _conversation(self, sample: Conversation, where: str) -> Rendered:
         template = ChatTemplate(self._tokenizer, where, sample.tools, sample.options)
         if self._loss.of_turns:
-            last_only = self._loss.assistant_only_loss == "last"
-            whole, spans = Turns(template, self._closers, where, last_only=last_only).find(sample)
+            whole, spans = self._turns(sample, template, where)
         else:
             whole = template.render(sample.messages)
             spans = [(0, len(whole))]
         _require_all_said(sample.messages, whole, where)
         return Rendered(whole, tuple(spans), opened=True, closed=whole.rstrip().endswith(self._closers))
+
+    def _turns(self, sample: Conversation, template: ChatTemplate, where: str) -> tuple[str, list[Span]]:
+        last_only = self._loss.assistant_only_loss == "last"
+        try:
+            return Turns(template, self._closers, where, last_only=last_only).find(sample)
+        except UntoldTurnsError:
+            source = self._training_template
+            if source is None:
+                raise
+            template = ChatTemplate(self._tokenizer, where, sample.tools, sample.options, source)
+            return Turns(template, self._closers, where, last_only=last_only).find(sample)
+
+    @cached_property
+    def _training_template(self) -> str | None:
+        """TRL's template that tells the turns in the place of the tokenizer's, if it has one; the user is told."""
+        from trl.chat_template_utils import get_training_chat_template  # noqa: PLC0415 - heavy, and seldom needed
+
+        try:
+            source: str | None = get_training_chat_template(self._tokenizer)
+        except ValueError:  # it knows no such template
+            return None
+        if source is not None:
+            note("the chat template changes what it wrote before: conversations are written by TRL's for training")
+        return source
 
     def _answered(self, sample: Preference, answer: str | list[Message], where: str) -> Rendered:
         if isinstance(sample.prompt, str) or isinstance(answer, str):

@@ -25,6 +25,7 @@ class ChatTemplate:
         where: The place of the messages, for the message of an error.
         tools: Tools that the template may describe.
         options: What else it is told, for example `enable_thinking`.
+        source: Another template than the tokenizer's own.
 
     Raises:
         DataError: The tokenizer has no chat template.
@@ -36,9 +37,10 @@ class ChatTemplate:
         where: str,
         tools: list[Any] | None = None,
         options: Mapping[str, Any] | None = None,
+        source: str | None = None,
     ) -> None:
         try:
-            self._source: str = tokenizer.get_chat_template(tools=tools)
+            self._source: str = tokenizer.get_chat_template(source, tools=tools)
         except ValueError as error:
             raise DataError(
                 where,

@@ -7,6 +7,11 @@ from randlora.errors import DataError
 from randlora.tasks.language.samples import WEIGHT, Conversation, Message
 from randlora.tasks.language.templates import ChatTemplate, Span
 
+
+class UntoldTurnsError(DataError):
+    """A chat template does not tell where the assistant speaks."""
+
+
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -37,7 +42,8 @@ class Turns:
             The text of the whole conversation, and the turns in it: contents, and what ends them.
 
         Raises:
-            DataError: The turns cannot be told, or the template leaves out what is said in one.
+            UntoldTurnsError: The turns cannot be told.
+            DataError: The template leaves out what is said in one.
         """
         messages = conversation.messages
         spoken = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
@@ -86,7 +92,7 @@ class Turns:
         whole, spans = self.template.render_marked(messages) if self.template.marked else ("", [])
         if len(spans) != spoken:
             hint = "set chat_template_path to a template with {% generation %} around each turn of the assistant"
-            raise DataError(
+            raise UntoldTurnsError(
                 self.where,
                 expected="a chat template that goes on from what it rendered for the turns before",
                 got="one that changes it",
