@@ -87,6 +87,9 @@ def test_the_merged_folder_names_the_end_that_its_chat_template_writes(sft_confi
 def test_draws_follow_the_seed(speaker):
     drawn = [generate(speaker, asked(speaker), Decoding(12, temperature=2.0, seed=seed)) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
+    (prompt, *_) = asked(speaker)
+    first = generate(speaker, [prompt] * 300, Decoding(1, temperature=1000.0), batch_size=300)
+    assert len(set(first)) > 50  # of all tokens, which are as good as equally likely
     narrow = Decoding(12, temperature=1.0, top_p=1e-6)
     assert generate(speaker, asked(speaker), narrow) == generate(speaker, asked(speaker), Decoding(12))
 

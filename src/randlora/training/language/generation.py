@@ -46,7 +46,8 @@ class Decoding:
         """Arguments of transformers' `generate`; what else the model's own config says (penalties) holds."""
         if self.temperature == 0:
             return dict(GREEDY)
-        return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p}
+        # Without a word transformers draws from the 50 likeliest tokens.
+        return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
 
 
 def check_batch_size(size: int) -> None:
