@@ -75,6 +75,24 @@ def test_a_lora_is_described_as_it_is_scaled(tmp_path, options, update, r):
     assert (facts["update"], facts["r"]) == (update, r)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"bases": "ternary", "sparsity": 6.0}, {"bases": "ternary, sparsity 6.0, seed 0"}),
+        (
+            {"bases": "uniform", "separate_a": True},
+            {"update": "ΔW = g · Σⱼ Bⱼ Λⱼ Aⱼ Γⱼ, g = alpha·√r/m^(4/3), m the smaller side"},
+        ),
+        ({"bases": "uniform", "num_bases": 2}, {"bases of a layer": "2"}),
+        ({"bases": "uniform", "rank_fraction": 0.5}, {"rank": "0.5 of the full rank"}),
+        ({"bases": "uniform", "terms": 2}, {"terms": "2, such updates on the same bases, summed"}),
+    ],
+)
+def test_what_is_not_the_default_is_told(tmp_path, options, said):
+    _, _, facts, _ = saved(Net(), tmp_path, random_config(target_modules=["a", "b"], r=2, **options))
+    assert said.items() <= facts.items()
+
+
 def test_names_from_outside_stay_text(tmp_path):
     evil = 'x`"\u202e\n---\nlicense: mit\n# A | <script>[y](z)\n```\n'
     base = bert()

@@ -165,13 +165,21 @@ class RandLoraConfig(AdapterConfig):
     def describe(self) -> dict[str, str]:
         """See `AdapterConfig`."""
         scaling = "alpha/r" if self.bases == "peft" else "alpha·√r/m^(4/3), m the smaller side"
-        return {
+        sparsity = "" if self.sparsity is None else f", sparsity {self.sparsity}"
+        facts = {
             "method": "RandLoRA ([Albert et al., ICLR 2025](https://arxiv.org/abs/2502.00987))",
-            "update": f"ΔW = g · Σⱼ Bⱼ Λⱼ A Γⱼ, g = {scaling}",
-            "bases": f"{self.bases}, seed {self.seed}",
+            "update": f"ΔW = g · Σⱼ Bⱼ Λⱼ A{'ⱼ' if self.separate_a else ''} Γⱼ, g = {scaling}",
+            "bases": f"{self.bases}{sparsity}, seed {self.seed}",
             "r": f"{self.r}{', by layer in the config' if self.rank_pattern else ''}",
             "alpha": f"{self.alpha:g}{', by layer in the config' if self.alpha_pattern else ''}",
         }
+        if self.num_bases is not None:
+            facts["bases of a layer"] = f"{self.num_bases}"
+        if self.rank_fraction != 1:
+            facts["rank"] = f"{self.rank_fraction:g} of the full rank"
+        if self.terms > 1:
+            facts["terms"] = f"{self.terms}, such updates on the same bases, summed"
+        return facts
 
 
 def by_pattern(pattern: dict[str, Any], name: str, default: Any) -> Any:
