@@ -65,8 +65,8 @@ bench: $(STAMP)
 # Banking77 as CSV files with the columns text and category: make accuracy TRAIN=train.csv TEST=test.csv
 accuracy: $(STAMP)
 	@test -f '$(TRAIN)' -a -f '$(TEST)' || { echo 'make accuracy: give the data, TRAIN=train.csv TEST=test.csv'; exit 2; }
-	$(PIP) -c constraints.txt -e '.[dev,bench]'
-	$(BIN)/python benchmarks/banking77.py --train '$(TRAIN)' --test '$(TEST)'
+	$(PIP) -c constraints.txt -e '.[dev,bench,study]'
+	$(BIN)/randlora study run suites/small/banking77.yaml --tasks.banking77.data.train '$(TRAIN)' --tasks.banking77.data.test '$(TEST)'
 
 clean:
 	rm -rf $(VENV) demo-run demo-llm-run runs

@@ -26,10 +26,10 @@ from typing import Any
 import torch
 import yaml
 
-from accuracy import SUITES
 from randlora.training.run.record import hardware, versions
 
 RESULTS = Path(__file__).parent / "results" / "analyses.json"
+SUITES = Path(__file__).parent.parent / "suites"
 IMPORTS = "import randlora.analysis.landscape, randlora.training, randlora.report.analysis"
 METHODS: dict[str, dict[str, Any]] = {
     "randlora": {"name": "randlora", "r": 16},

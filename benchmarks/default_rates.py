@@ -12,21 +12,17 @@ from pathlib import Path
 from statistics import fmean
 
 RESULTS = Path(__file__).parent / "results"
-STUDIES = ("study-screening", "study-final", "study-screening-cola", "study-prompts")
-SEARCHES = ("banking77", "cifar10_rank")
+STUDIES = ("screening", "final", "screening-cola", "prompts", "cifar10-rank", "cifar10-bases")
 RATES = (1e-3, 3e-3)
 
 
 def curves() -> Iterator[tuple[str, tuple, dict[str, float]]]:
     """Method, what it was tried on, and score by rate; the same cell in two files is one curve."""
     for name in STUDIES:
-        for cell in json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["cells"]:
+        for cell in json.loads((RESULTS / f"study-{name}.json").read_text(encoding="utf-8"))["cells"]:
             if cell["validation"] and cell["higher"]:
                 method = "hira" if cell["method"].startswith("hira-") else cell["method"]  # one for each budget
                 yield method, (name, cell["column"], str(cell["budget"]), cell["row"]), cell["validation"]
-    for name in SEARCHES:
-        for method, found in json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")).items():
-            yield method, (name,), found["validation_by_learning_rate"]
 
 
 def main() -> None:

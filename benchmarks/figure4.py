@@ -1,29 +1,30 @@
 """Is RandLoRA nearer to full fine-tuning than LoRA? The question of the paper's Figure 4, on CIFAR-10, a small CLIP.
 
-    python benchmarks/figure4.py --train train.parquet --test test.parquet
+    python benchmarks/figure4.py runs/study/cifar10-rank
 
-The runs are those of `benchmarks/cifar10_rank.py` (about as many trained numbers each, but for full fine-tuning) at the
-rates that it found on validation, with three seeds. For each seed: CKA of the vision tower's attention and MLP blocks
-with those of full fine-tuning with the same seed, on the images set apart for validation; how far the loss rises on the
-straight way from each run to full fine-tuning's; and the rank that holds 90 % of the energy of ΔW on all layers. Runs
-are kept in --runs and not repeated; the summary goes to benchmarks/results/figure4.json.
+reads the runs of `suites/small/cifar10-rank.yaml`, a finished study: about as many trained numbers each, but for full
+fine-tuning, each at the rate that was best on validation. For each seed: CKA of the vision tower's attention and MLP
+blocks with those of full fine-tuning with the same seed, on the images set apart for validation; how far the loss rises
+on the straight way from each run to full fine-tuning's; and the rank that holds 90 % of the energy of ΔW on all layers.
+The summary goes to benchmarks/results/figure4.json.
 """
 
+import argparse
 import json
 import re
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from accuracy import RESULTS, command_line
-from cifar10_rank import base_config, config_of
 from randlora.analysis.cka import analyze_cka
 from randlora.analysis.landscape import analyze_landscape
 from randlora.analysis.spectra import analyze_spectrum
-from randlora.training import train
+from randlora.studies.study import Study
+from randlora.studies.suite import load_suite
+from randlora.training.run import Record
 
+SUMMARY = Path(__file__).parent / "results" / "figure4.json"
 METHODS = ("lora", "structured", "uniform", "hybrid")
 FULL = "full"
 DEEP = 2
@@ -60,24 +61,32 @@ def barriers_to_full(runs: dict[str, Path]) -> dict[str, float]:
     return found
 
 
+def runs_by_seed(folder: Path) -> dict[int, dict[str, Path]]:
+    """Seed -> method -> its run of a finished study at the rate that was chosen."""
+    study = Study(load_suite(folder), folder)
+    found: dict[int, dict[str, Path]] = {}
+    for progress in study.progress():
+        for unit, outcome in progress.units:
+            if progress.cell.row in (*METHODS, FULL) and unit.scores_test:
+                if outcome.record is None:
+                    raise SystemExit(f"{folder}: {unit.words} is {outcome.state}: finish the study first")
+                found.setdefault(unit.config.seed, {})[progress.cell.row] = study.run_folder(unit)
+    return found
+
+
 def main() -> None:
-    """Run what is not run yet and write the summary."""
-    arguments = command_line(__doc__, (*METHODS, FULL), "runs/figure4")
-    rates = json.loads((RESULTS / "cifar10_rank.json").read_text(encoding="utf-8"))
-    base = base_config(arguments.train, arguments.test)
-    summary: dict[str, Any] = {"seeds": arguments.seeds, "by_seed": []}
-    for seed in arguments.seeds:
-        runs = {}
-        for name in (*METHODS, FULL):
-            runs[name] = arguments.runs / f"{name}-seed{seed}"
-            optimization = replace(base.optimization, learning_rate=rates[name]["best_learning_rate"])
-            config = replace(config_of(name, base), optimization=optimization, seed=seed, output=str(runs[name]))
-            record = train(config, score_test=False)
-            summary |= {"hardware": record.hardware, "versions": record.versions}
+    """Write the summary."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path, help="folder of the study")
+    by_seed = runs_by_seed(parser.parse_args().study)
+    record = Record.load(by_seed[0][FULL])
+    summary: dict[str, Any] = {"hardware": record.hardware, "versions": record.versions}
+    summary |= {"seeds": list(by_seed), "by_seed": []}
+    for seed, runs in by_seed.items():
         spectra = {name: analyze_spectrum(runs[name]).data["rank_of_all"] for name in (*METHODS, FULL)}
         summary["by_seed"].append({"cka": cka_with_full(runs), "barrier": barriers_to_full(runs), "rank": spectra})
         print(seed, json.dumps(summary["by_seed"][-1]), flush=True)
-        (RESULTS / "figure4.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        SUMMARY.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
