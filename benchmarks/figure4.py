@@ -20,8 +20,8 @@ from typing import Any
 from randlora.analysis.cka import analyze_cka
 from randlora.analysis.landscape import analyze_landscape
 from randlora.analysis.spectra import analyze_spectrum
+from randlora.studies.schema import SUITE_FILE, load_suite
 from randlora.studies.study import Study
-from randlora.studies.suite import load_suite
 from randlora.training.run import Record
 
 SUMMARY = Path(__file__).parent / "results" / "figure4.json"
@@ -63,7 +63,7 @@ def barriers_to_full(runs: dict[str, Path]) -> dict[str, float]:
 
 def runs_by_seed(folder: Path) -> dict[int, dict[str, Path]]:
     """Seed -> method -> its run of a finished study at the rate that was chosen."""
-    study = Study(load_suite(folder), folder)
+    study = Study(load_suite(folder / SUITE_FILE), folder)
     found: dict[int, dict[str, Path]] = {}
     for progress in study.progress():
         for unit, outcome in progress.units:

@@ -1,7 +1,7 @@
 """A sample as the text that is tokenized, with the characters in it that are learned."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
@@ -100,24 +100,11 @@ class Renderer:
         try:
             return Turns(template, self._closers, where, last_only=last_only).find(sample)
         except UntoldTurnsError:
-            source = self._training_template
+            source = training_template(self._tokenizer)
             if source is None:
                 raise
             template = ChatTemplate(self._tokenizer, where, sample.tools, sample.options, source)
             return Turns(template, self._closers, where, last_only=last_only).find(sample)
-
-    @cached_property
-    def _training_template(self) -> str | None:
-        """TRL's template that tells the turns in the place of the tokenizer's, if it has one; the user is told."""
-        from trl.chat_template_utils import get_training_chat_template  # noqa: PLC0415 - heavy, and seldom needed
-
-        try:
-            source: str | None = get_training_chat_template(self._tokenizer)
-        except ValueError:  # it knows no such template
-            return None
-        if source is not None:
-            note("the chat template changes what it wrote before: conversations are written by TRL's for training")
-        return source
 
     def _answered(self, sample: Preference, answer: str | list[Message], where: str) -> Rendered:
         if isinstance(sample.prompt, str) or isinstance(answer, str):
@@ -136,6 +123,20 @@ class Renderer:
         closed = whole.rstrip().endswith(self._closers)
         whole = whole.rstrip() if closed else whole
         return Rendered(whole, ((len(before), len(whole)),), opened=True, closed=closed)
+
+
+@lru_cache(maxsize=1)
+def training_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """TRL's template that tells the turns in the place of a tokenizer's, if it has one; the user is told, once."""
+    from trl.chat_template_utils import get_training_chat_template  # noqa: PLC0415 - heavy, and seldom needed
+
+    try:
+        source: str | None = get_training_chat_template(tokenizer)
+    except ValueError:  # it knows no such template
+        return None
+    if source is not None:
+        note("the chat template changes what it wrote before: conversations are written by TRL's for training")
+    return source
 
 
 def without_end(answer: str, end: str | None) -> str:
