@@ -159,3 +159,20 @@ def test_what_cannot_be_scored_is_refused_before_the_training(sft_config, change
         train(sft_config)
     assert "\n" not in str(caught.value)
     assert not Path(sft_config.output).exists()
+
+
+def test_an_answer_behind_thoughts_is_refused_before_the_training(sft_config, tmp_path):
+    template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.thoughts }}{{ m.content }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    (tmp_path / "template.jinja").write_text(template, encoding="utf-8")
+    sft_config.data.chat_template_path = str(tmp_path / "template.jinja")
+    sft_config.data.validation, sft_config.data.metrics = 2, ["exact_match"]  # of the training data, without thoughts
+    path = Path(sft_config.data.test)
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows[-1]["messages"][-1]["thoughts"] = "so it is "
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    with pytest.raises(DataError, match=rf"test\.jsonl: line {len(rows)}: expected an answer.*leave data\.metrics out"):
+        train(sft_config)
+    assert not list(Path(sft_config.output).rglob("checkpoint-*"))

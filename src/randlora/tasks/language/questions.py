@@ -83,6 +83,14 @@ class Asker:
             return self._encoder.encode([replace(opened, cut=None)])[0].ids
         return self._answered(opened, self.answer(question))[0]
 
+    def require(self, question: Question) -> None:
+        """Check that the model can be asked, which takes no tokens.
+
+        Raises:
+            DataError: See `prompt`.
+        """
+        self._opened(question)
+
     def answer(self, question: Question) -> str:
         """The answer in words, without the end that may be written out behind it."""
         return self._bare(question.answer)

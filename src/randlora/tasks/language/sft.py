@@ -1,6 +1,7 @@
 """Supervised fine-tuning of a language model on examples to imitate, by TRL's SFTTrainer."""
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import datasets
@@ -15,7 +16,7 @@ from randlora.tasks.language.pool import Pool
 from randlora.tasks.language.questions import Asker, Question, read_questions
 from randlora.tasks.language.task import LanguageTask
 from randlora.tasks.sources import BaseModel
-from randlora.tasks.task import Split
+from randlora.tasks.task import SPLITS, Split
 
 
 class Sft(LanguageTask):
@@ -70,6 +71,14 @@ class Sft(LanguageTask):
                 got=f"{type(self.backbone).__name__}, which lets each see those before it",
                 hint="set it to false",
             )
+
+    def dataset(self, split: Split) -> Any:
+        """See `LanguageTask.dataset`; before anything is trained every question must be one that can be asked."""
+        if split == "train" and self.data.metrics:
+            asker, splits = Asker(self.tokenizer), [other for other in SPLITS if other != "train" and self.has(other)]
+            for question in chain.from_iterable(self._read_questions(self.worded(other)) for other in splits):
+                asker.require(question)
+        return super().dataset(split)
 
     def encode(self, pool: Pool) -> Encoded:
         """Token ids, and labels of those that are learned."""
