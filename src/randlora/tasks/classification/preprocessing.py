@@ -39,7 +39,9 @@ class Preprocessing:
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
-        self._edge: int | None = (processor.size or {}).get("shortest_edge")
+        self._edge: int | None = (getattr(processor, "size", None) or {}).get("shortest_edge")
+        resample = getattr(processor, "resample", None)
+        self._resample = PIL.Image.Resampling.BICUBIC if resample is None else PIL.Image.Resampling(resample)
         name = f"the {type(processor).__name__} of preprocessor_config.json"
         expected = f"{name} to make one picture of one size of every image"
         try:
@@ -99,8 +101,7 @@ class Preprocessing:
         left = generator.randint(0, image.width - width)
         top = generator.randint(0, image.height - height)
         box = (left, top, left + width, top + height)
-        resample = PIL.Image.Resampling(self._processor.resample)
-        resized = image.resize((self.crop[1], self.crop[0]), resample, box=box)
+        resized = image.resize((self.crop[1], self.crop[0]), self._resample, box=box)
         if generator.random() < 0.5:
             resized = resized.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT)
         return self._tensor(resized, do_resize=False, do_center_crop=False, do_pad=False)
