@@ -9,6 +9,7 @@ RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "accuracy.md"
 
 STUDIES = {
+    "banking77": "study-banking77.json",
     "screening": "study-screening.json",
     "final": "study-final.json",
     "cola": "study-screening-cola.json",

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 RESULTS = Path(__file__).parent / "results"
-STUDIES = ("screening", "final", "screening-cola", "prompts", "cifar10-rank", "cifar10-bases")
+STUDIES = ("banking77", "screening", "final", "screening-cola", "prompts", "cifar10-rank", "cifar10-bases")
 RATES = (1e-3, 3e-3)
 
 
