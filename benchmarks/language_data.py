@@ -1,4 +1,4 @@
-"""The examples of `suites/small/language.yaml`: 480 to learn, 120 to choose by, 160 to score, of each of two tasks.
+"""The examples of `suites/small/language-*.yaml`: 480 to learn, 120 to choose by, 160 to score, of each of two tasks.
 
     python benchmarks/language_data.py --e2e FOLDER --commonsense FOLDER
 
